@@ -1,0 +1,1 @@
+"""Rigid motions and the pinhole camera, as pure functions on tensors."""

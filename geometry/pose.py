@@ -1,0 +1,105 @@
+"""Rigid motions: the network's 6-vector, 3 x 3 rotations and 4 x 4 transforms.
+
+A transform is named after its frames so that neighbours cancel:
+`source_from_world = source_from_target @ target_from_world`, and `X_source = source_from_target @ X_target`.
+All functions take any number of leading batch dimensions, keep dtype and device, and are differentiable.
+"""
+
+import torch
+from torch import Tensor
+
+ROTATIONS = ("euler", "quaternion")
+
+
+def euler_to_matrix(angles: Tensor) -> Tensor:
+    """Rotation matrix R = Rx Ry Rz of the angles (rx, ry, rz).
+
+    Args:
+        angles: [..., 3] in radians, about the camera's x (right), y (down) and z (forward) axes.
+
+    Returns:
+        [..., 3, 3]. Example: (0, 0, pi/2) turns x into y.
+    """
+    _check_last_dimension(angles, 3, "angles (rx, ry, rz)")
+    (sx, sy, sz), (cx, cy, cz) = angles.sin().unbind(-1), angles.cos().unbind(-1)
+    # Rx Ry Rz, multiplied out: three tiny matrix products a pose cost more than these nine terms.
+    rows = (
+        (cy * cz, -cy * sz, sy),
+        (cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy),
+        (sx * sz - cx * sy * cz, sx * cz + cx * sy * sz, cx * cy),
+    )
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def quaternion_to_matrix(vector: Tensor) -> Tensor:
+    """Rotation matrix of the unit quaternion along (w, x, y, z) = (1, x, y, z).
+
+    Three numbers suffice because w is fixed before normalisation: zero is the identity, and every rotation by
+    less than 180 degrees can be reached.
+
+    Args:
+        vector: [..., 3], the quaternion's (x, y, z).
+
+    Returns:
+        [..., 3, 3]. Example: (0, 0, 1) is the quarter turn that turns x into y.
+    """
+    _check_last_dimension(vector, 3, "quaternion (x, y, z)")
+    x, y, z = vector.unbind(-1)
+    # With q = (1, v) / sqrt(1 + |v|^2):  R = I + 2 ([v]x + [v]x [v]x) / (1 + |v|^2).
+    scale = 2 / (1 + (vector * vector).sum(-1))
+    rows = (
+        (1 - scale * (y * y + z * z), scale * (x * y - z), scale * (x * z + y)),
+        (scale * (x * y + z), 1 - scale * (x * x + z * z), scale * (y * z - x)),
+        (scale * (x * z - y), scale * (y * z + x), 1 - scale * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def pose_to_matrix(pose: Tensor, rotation: str = "euler") -> Tensor:
+    """4 x 4 transform of the network's pose vector.
+
+    Args:
+        pose: [..., 6] = (tx, ty, tz, rx, ry, rz). From PoseExpNet it is target to source.
+        rotation: what the last three numbers are: "euler" (radians, R = Rx Ry Rz) or "quaternion".
+
+    Returns:
+        [..., 4, 4], `source_from_target` for a pose from PoseExpNet.
+    """
+    _check_last_dimension(pose, 6, "pose (tx, ty, tz, rx, ry, rz)")
+    if rotation not in ROTATIONS:
+        raise ValueError(f"rotation is {rotation!r}, expected one of {', '.join(ROTATIONS)}")
+    to_matrix = euler_to_matrix if rotation == "euler" else quaternion_to_matrix
+    return transform_from(to_matrix(pose[..., 3:]), pose[..., :3])
+
+
+def transform_from(rotation: Tensor, translation: Tensor) -> Tensor:
+    """4 x 4 transform [R t; 0 1] of a rotation [..., 3, 3] and a translation [..., 3]."""
+    top = torch.cat([rotation, translation.unsqueeze(-1)], -1)
+    bottom = torch.zeros_like(top[..., :1, :])
+    bottom[..., 3] = 1
+    return torch.cat([top, bottom], -2)
+
+
+def invert(a_from_b: Tensor) -> Tensor:
+    """`b_from_a` of the rigid transform `a_from_b` [..., 4, 4]: R^T and -R^T t, exact and without a solver."""
+    _check_transform(a_from_b)
+    rotation = a_from_b[..., :3, :3].transpose(-1, -2)
+    translation = -(rotation @ a_from_b[..., :3, 3:]).squeeze(-1)
+    return transform_from(rotation, translation)
+
+
+def compose(a_from_b: Tensor, b_from_c: Tensor) -> Tensor:
+    """`a_from_c` of two transforms [..., 4, 4] that share the frame b; batch dimensions broadcast."""
+    _check_transform(a_from_b)
+    _check_transform(b_from_c)
+    return a_from_b @ b_from_c
+
+
+def _check_last_dimension(tensor: Tensor, expected: int, meaning: str) -> None:
+    if tensor.ndim < 1 or tensor.shape[-1] != expected:
+        raise ValueError(f"{meaning}: got shape {list(tensor.shape)}, expected [..., {expected}]")
+
+
+def _check_transform(transform: Tensor) -> None:
+    if transform.shape[-2:] != (4, 4):
+        raise ValueError(f"transform: got shape {list(transform.shape)}, expected [..., 4, 4]")
