@@ -1,0 +1,1 @@
+"""Images, prepared data, KITTI's own formats, the synthetic world."""

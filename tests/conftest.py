@@ -1,0 +1,35 @@
+"""What all tests share."""
+
+import os
+
+import pytest
+import torch
+from path import Path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real KITTI frames and reference figures that lies beside the project, where there is one."""
+    folder = Path(__file__).absolute().parent.parent.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder.name}/ with real data and reference figures beside the project")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Cheap tests first: what is marked slow runs after the rest; GPU tests skip themselves without a GPU."""
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+    items.sort(key=lambda item: "slow" in item.keywords)
+
+
+# One thread a process: pytest-xdist runs as many processes as there are cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
