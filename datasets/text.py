@@ -1,0 +1,62 @@
+"""Text files of numbers and of names, read with errors that name file and line."""
+
+import math
+
+import numpy as np
+from path import Path
+
+from errors import InputError
+
+_LARGEST_FILE = 256 * 2**20  # bytes; the longest list or trajectory of the field is a thousandth of it
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a small UTF-8 text file, without line ends; InputError if it is missing, binary or huge."""
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.size > _LARGEST_FILE:
+        raise InputError(f"{file}: {file.size / 2**20:.0f} MiB, expected a text file below {_LARGEST_FILE >> 20} MiB")
+    try:
+        return file.read_bytes().decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start} is not UTF-8 text") from None
+
+
+def parse_numbers(text: str, count: int, where: str) -> list[float]:
+    """`count` finite numbers of one line; `where` (file and line) starts the error."""
+    words = text.split()
+    if len(words) != count:
+        raise InputError(f"{where}: got {len(words)} numbers, expected {count}")
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(f"{where}: got a number that is not finite")
+    return numbers
+
+
+def read_rows(file: Path, columns: int) -> np.ndarray:
+    """A table of finite numbers, one row a line: float64 [n, columns]. Blank lines at the end are allowed."""
+    lines = read_lines(file)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    rows = [parse_numbers(line, columns, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    return np.array(rows, dtype=np.float64).reshape(-1, columns)
+
+
+def read_names(file: Path) -> list[str]:
+    """The names in a list, one a line; blank lines and lines that begin with # do not count.
+
+    InputError for a name that leaves the folder it is meant for (absolute, or with `..`).
+    """
+    names = []
+    for number, line in enumerate(read_lines(file), 1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name:
+            raise InputError(f"{file}, line {number}: {name!r} leads out of its folder")
+        names.append(name)
+    return names
