@@ -1,0 +1,99 @@
+"""PoseExpNet: camera motion and explainability of a snippet (paper, section 3.5 and figure 4b)."""
+
+import torch
+from torch import Tensor, nn
+
+POSE_SCALE = 0.01  # keeps the first warps near the identity, where the photometric error has a gradient to follow
+
+
+class PoseExpNet(nn.Module):
+    """Seven halvings to the pose; from the fifth on, five doublings to the explainability masks.
+
+    The parameters' names and shapes are those of the well-known PyTorch port's PoseExpNet.
+
+    Args:
+        sources: number of source frames of a snippet (2 for snippets of 3 frames, 4 for 5).
+        explainability: whether there is a decoder for the masks.
+    """
+
+    def __init__(self, sources: int = 2, explainability: bool = True) -> None:
+        super().__init__()
+        if sources < 1:
+            raise ValueError(f"sources is {sources}, expected 1 or more")
+        self.sources = sources
+        self.explainability = explainability
+        self.conv1 = _halve(3 * (1 + sources), 16, 7)
+        self.conv2 = _halve(16, 32, 5)
+        self.conv3 = _halve(32, 64, 3)
+        self.conv4 = _halve(64, 128, 3)
+        self.conv5 = _halve(128, 256, 3)
+        self.conv6 = _halve(256, 256, 3)
+        self.conv7 = _halve(256, 256, 3)
+        self.pose_pred = nn.Conv2d(256, 6 * sources, 1)
+        if explainability:
+            self.upconv5 = _double(256, 256)
+            self.upconv4 = _double(256, 128)
+            self.upconv3 = _double(128, 64)
+            self.upconv2 = _double(64, 32)
+            self.upconv1 = _double(32, 16)
+            self.predict_mask4 = nn.Conv2d(128, sources, 3, padding=1)
+            self.predict_mask3 = nn.Conv2d(64, sources, 3, padding=1)
+            self.predict_mask2 = nn.Conv2d(32, sources, 3, padding=1)
+            self.predict_mask1 = nn.Conv2d(16, sources, 3, padding=1)
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, target: Tensor, sources: Tensor) -> tuple[Tensor, list[Tensor] | None]:
+        """Pose of each source, and how well a rigid scene explains each target pixel in it.
+
+        Args:
+            target: [B, 3, H, W] in [-1, 1], the middle frame.
+            sources: [B, N, 3, H, W], the other frames in order of time.
+
+        Returns:
+            Poses [B, N, 6] = (tx, ty, tz, rx, ry, rz), target to source, and four masks of logits
+            [B, N, ceil(H / 2^s), ceil(W / 2^s)], the finest (s = 0) first; None without explainability.
+        """
+        if target.ndim != 4 or sources.ndim != 5 or sources.shape[1] != self.sources:
+            raise ValueError(
+                f"got target {list(target.shape)} and sources {list(sources.shape)}, "
+                f"expected [B, 3, H, W] and [B, {self.sources}, 3, H, W]"
+            )
+        frames = torch.cat([target, sources.flatten(1, 2)], 1)
+        conv1 = self.conv1(frames)
+        conv2 = self.conv2(conv1)
+        conv3 = self.conv3(conv2)
+        conv4 = self.conv4(conv3)
+        conv5 = self.conv5(conv4)
+        poses = self.pose_pred(self.conv7(self.conv6(conv5))).mean((2, 3))
+        poses = POSE_SCALE * poses.view(-1, self.sources, 6)
+        if not self.explainability:
+            return poses, None
+
+        upconv5 = _crop(self.upconv5(conv5), conv4)
+        upconv4 = _crop(self.upconv4(upconv5), conv3)
+        upconv3 = _crop(self.upconv3(upconv4), conv2)
+        upconv2 = _crop(self.upconv2(upconv3), conv1)
+        upconv1 = _crop(self.upconv1(upconv2), frames)
+        logits = [
+            self.predict_mask1(upconv1),
+            self.predict_mask2(upconv2),
+            self.predict_mask3(upconv3),
+            self.predict_mask4(upconv4),
+        ]
+        return poses, logits
+
+
+def _halve(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2), nn.ReLU(inplace=True))
+
+
+def _double(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU(inplace=True))
+
+
+def _crop(tensor: Tensor, like: Tensor) -> Tensor:
+    return tensor[:, :, : like.shape[2], : like.shape[3]]
