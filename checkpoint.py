@@ -1,0 +1,191 @@
+"""Checkpoints: one file is the whole run, written whole or not at all, and loaded without running code from it."""
+
+import os
+import pickle
+import shutil
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from path import Path
+from torch import Tensor
+
+from errors import InputError
+from models import DispNet, PoseExpNet
+
+FORMAT = "sfmlearner"
+VERSION = 1
+
+
+@dataclass
+class Networks:
+    """Networks rebuilt from a checkpoint, in eval mode; None where the file has only the other one."""
+
+    disp_net: DispNet | None
+    pose_exp_net: PoseExpNet | None
+    height: int | None = None  # image size of the training; None where the file does not say
+    width: int | None = None
+    rotation: str = "euler"  # how the last three numbers of a pose are read
+    config: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
+
+
+def save_checkpoint(
+    file: Path,
+    disp_net: DispNet,
+    pose_exp_net: PoseExpNet,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    config: dict[str, Any],
+    best: dict[str, Any],
+) -> None:
+    """Write the whole run to `file`.
+
+    Training draws its randomness from (seed, step) alone, so the step is the random state, too.
+
+    Args:
+        config: what the run was started with; plain numbers, strings, lists and dicts. It must hold `height`, `width`
+            and `rotation`, from which the networks' use is rebuilt.
+        best: best validation score by criterion.
+    """
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "torch": str(torch.__version__),
+        "step": step,
+        "config": config,
+        "best": best,
+        "disp_net": disp_net.state_dict(),
+        "pose_exp_net": pose_exp_net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    part = Path(f"{file}.part")
+    try:
+        with open(part, "wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.rename(file)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+        part.unlink_p()
+        raise InputError(f"{file}: could not be written ({error}); the checkpoint before it is untouched") from None
+
+
+def keep_copy(file: Path, copy: Path) -> None:
+    """Keep a checkpoint under a second name: a hard link, which costs nothing, or where there is none a copy."""
+    part = Path(f"{copy}.part")
+    part.unlink_p()
+    try:
+        os.link(file, part)
+    except OSError:
+        shutil.copyfile(file, part)
+    part.rename(copy)
+
+
+def load_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this project, on the CPU; InputError if it is anything else."""
+    content = _read(file)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{file}: not a checkpoint of this project: it has {_keys(content)}")
+    if content.get("version") != VERSION:
+        raise InputError(f"{file}: checkpoint version {content.get('version')}, this code reads version {VERSION}")
+    missing = {"step", "config", "best", "disp_net", "pose_exp_net", "optimizer"} - content.keys()
+    if missing:
+        raise InputError(f"{file}: the checkpoint lacks {', '.join(sorted(missing))}")
+    return content
+
+
+def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
+    """Networks of a checkpoint, rebuilt from its weights and ready to predict.
+
+    Args:
+        file: a checkpoint of this project, or one of the well-known PyTorch port's ({'epoch', 'state_dict'}, of either
+            network).
+
+    Raises:
+        InputError: no such file, damaged, or a checkpoint of something else.
+    """
+    content = _read(file)
+    if content.get("format") == FORMAT:
+        content = load_checkpoint(file)
+        config = content["config"]
+        networks = Networks(
+            build_disp_net(content["disp_net"], file),
+            build_pose_exp_net(content["pose_exp_net"], file),
+            config.get("height"),
+            config.get("width"),
+            config.get("rotation", "euler"),
+            config,
+            content["step"],
+        )
+    elif isinstance(content.get("state_dict"), dict):
+        weights = content["state_dict"]
+        if "pose_pred.weight" in weights:
+            networks = Networks(None, build_pose_exp_net(weights, file))
+        else:
+            networks = Networks(build_disp_net(weights, file), None)
+    else:
+        raise InputError(f"{file}: not a checkpoint of DispNet or PoseExpNet: it has {_keys(content)}")
+    for network in (networks.disp_net, networks.pose_exp_net):
+        if network is not None:
+            network.to(device).eval()
+    return networks
+
+
+def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
+    """A DispNet with these weights; `file` is named in errors."""
+    network = DispNet()
+    _load_weights(network, weights, file)
+    return network
+
+
+def build_pose_exp_net(weights: dict[str, Tensor], file: Path) -> PoseExpNet:
+    """A PoseExpNet with these weights, which say its number of sources and whether it has masks."""
+    pose_weight = weights.get("pose_pred.weight")
+    if not isinstance(pose_weight, Tensor) or pose_weight.ndim != 4 or pose_weight.shape[0] not in range(6, 600, 6):
+        raise InputError(f"{file}: no checkpoint of PoseExpNet: pose_pred.weight is missing or of another shape")
+    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights)
+    _load_weights(network, weights, file)
+    return network
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not Path(file).is_file():
+        raise InputError(f"{file}: no such file, expected a checkpoint")
+    try:
+        # weights_only: tensors and plain values alone; a file can name no function to be called.
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{file}: not a checkpoint of tensors and plain values, or damaged; nothing else is loaded, "
+            "since it could run code"
+        ) from None
+    except Exception as error:  # whatever damage makes of the unpickler: there is no narrower common class
+        raise InputError(f"{file}: damaged, or not a checkpoint ({type(error).__name__} while reading it)") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: not a checkpoint: it holds a {type(content).__name__}, expected a dict")
+    return content
+
+
+def _load_weights(network: torch.nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    name = type(network).__name__
+    if not isinstance(weights, dict):
+        raise InputError(f"{file}: no checkpoint of {name}: expected named weights, got {type(weights).__name__}")
+    expected = network.state_dict()
+    for key, tensor in expected.items():
+        given = weights.get(key)
+        if not isinstance(given, Tensor):
+            raise InputError(f"{file}: no checkpoint of {name}: it lacks {key}")
+        if given.shape != tensor.shape:
+            raise InputError(f"{file}: no checkpoint of {name}: {key} is {[*given.shape]}, expected {[*tensor.shape]}")
+        if not bool(torch.isfinite(given).all()):
+            raise InputError(f"{file}: {key} of {name} holds values that are not finite")
+    surplus = weights.keys() - expected.keys()
+    if surplus:
+        raise InputError(f"{file}: no checkpoint of {name}: it has {sorted(map(str, surplus))[0]}, too")
+    network.load_state_dict(weights)
+
+
+def _keys(content: dict[str, Any]) -> str:
+    names = ", ".join(sorted(map(str, content))[:4])
+    return f"the entries {names}{', ...' if len(content) > 4 else ''}" if names else "no entries"

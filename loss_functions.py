@@ -1,0 +1,118 @@
+"""The objective: photometric error, smoothness, explainability (paper, section 3).
+
+Scales are lists with the finest first. Scale s of the images is the full image averaged over the area of each coarse
+pixel, and K changes with it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from geometry.camera import scale_intrinsics
+from inverse_warp import inverse_warp
+from recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Warps:
+    """What the photometric error compared at one scale; for pictures and diagnostics."""
+
+    target: Tensor  # [B, 3, h, w]
+    warped: Tensor  # [B, N, 3, h, w], sources seen from the target
+    valid: Tensor  # [B, N, h, w], bool
+
+
+def objective(
+    frames: Tensor,
+    disparities: list[Tensor],
+    source_from_target: Tensor,
+    logits: list[Tensor] | None,
+    intrinsics: Tensor,
+    recipe: Recipe,
+) -> tuple[Tensor, dict[str, Tensor], list[Warps]]:
+    """The loss of a batch of snippets: the one place where terms are weighed and summed.
+
+    Args:
+        frames: [B, L, 3, H, W] in order of time, the target in the middle.
+        disparities: of the target, four of [B, 1, h_s, w_s].
+        source_from_target: [B, L - 1, 4, 4].
+        logits: explainability, four of [B, L - 1, h_s, w_s]; None without masks.
+        intrinsics: [B, 3, 3], of the full size.
+        recipe: which terms, and their weights.
+
+    Returns:
+        The loss; its terms by name, already weighted, so that they sum to it; and the warps of each scale.
+    """
+    depths = [1 / disparity for disparity in disparities]
+    photometric, warps = photometric_loss(frames, depths, source_from_target, logits, intrinsics)
+    terms = {"photometric": recipe.photometric_weight * photometric}
+    if recipe.smoothness_weight:
+        smoothed = depths if recipe.smoothed == "depth" else disparities
+        if recipe.smoothed == "normalised-disparity":
+            smoothed = [disparity / disparity.mean((1, 2, 3), keepdim=True) for disparity in disparities]
+        terms["smoothness"] = recipe.smoothness_weight * smoothness_loss(smoothed, recipe.smoothness_decay)
+    if logits is not None:
+        terms["explainability"] = recipe.explainability_weight * explainability_loss(logits)
+    return torch.stack(list(terms.values())).sum(), terms, warps
+
+
+def photometric_loss(
+    frames: Tensor,
+    depths: list[Tensor],
+    source_from_target: Tensor,
+    logits: list[Tensor] | None,
+    intrinsics: Tensor,
+) -> tuple[Tensor, list[Warps]]:
+    """L_vs (eq. 3 and 4): |target - warped source|, weighted by explainability, summed over sources and scales.
+
+    At each scale it is the mean over all pixels and channels; a pixel that falls outside the source counts as 0.
+    Arguments as in `objective`, with depths [B, 1, h_s, w_s] for disparities.
+    """
+    batch, length, channels, height, width = frames.shape
+    n_sources = length - 1
+    total = frames.new_zeros(())
+    warps = []
+    for scale, depth in enumerate(depths):
+        h, w = depth.shape[2:]
+        images = _reduce(frames.flatten(1, 2), h, w).view(batch, length, channels, h, w)
+        target = images[:, n_sources // 2]
+        sources = torch.cat([images[:, : n_sources // 2], images[:, n_sources // 2 + 1 :]], 1)
+        scaled = scale_intrinsics(intrinsics, w / width, h / height)
+        warped, valid = inverse_warp(sources, depth, source_from_target, scaled)
+        error = (target[:, None] - warped).abs().mean(2) * valid  # [B, N, h, w]
+        if logits is not None:
+            error = error * logits[scale].sigmoid()
+        total = total + n_sources * error.mean()
+        warps.append(Warps(target, warped, valid))
+    return total, warps
+
+
+def smoothness_loss(maps: list[Tensor], decay: float) -> Tensor:
+    """L_smooth: the L1 norm of second derivatives, scale s weighted 1 / decay^s (section 3.3).
+
+    Args:
+        maps: of each scale [B, 1, h_s, w_s], disparity or depth; at least 3 x 3 to have second derivatives.
+    """
+    total = maps[0].new_zeros(())
+    for scale, values in enumerate(maps):
+        if min(values.shape[2:]) < 3:
+            continue
+        dx, dy = values.diff(dim=3), values.diff(dim=2)
+        dxdy = dx.diff(dim=2).abs().mean()  # equal to dydx: the differences commute
+        total = total + (dx.diff(dim=3).abs().mean() + 2 * dxdy + dy.diff(dim=2).abs().mean()) / decay**scale
+    return total
+
+
+def explainability_loss(logits: list[Tensor]) -> Tensor:
+    """L_reg: cross-entropy of the masks to 1, mean at each scale, summed over scales (section 3.4)."""
+    # -log(sigmoid(x)) = softplus(-x), which does not overflow.
+    return torch.stack([functional.softplus(-scale).mean() for scale in logits]).sum()
+
+
+def _reduce(images: Tensor, height: int, width: int) -> Tensor:
+    """[B, C, H, W] averaged over the area of each pixel of the smaller size."""
+    if images.shape[2:] == (height, width):
+        return images
+    return functional.adaptive_avg_pool2d(images, (height, width))
