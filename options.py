@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import torch
+from path import Path
 
 from errors import InputError
 
@@ -44,6 +45,36 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="cuda, cuda:1, mps or cpu; auto takes the first of CUDA, MPS, CPU that is there (default: auto)",
     )
+
+
+def add_test_flags(parser: argparse.ArgumentParser, kind: str) -> None:
+    """The flags that test_depth.py and test_pose.py have in common; `kind` ends the name of the saved predictions."""
+    parser.add_argument("checkpoint", nargs="?", type=Path, help="a training's checkpoint, or one of the PyTorch port")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; no checkpoint is needed")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help=f"where the predictions go (default: CHECKPOINT_{kind}.npz beside it)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines, too")
+    parser.add_argument("--height", type=positive_int, help="of the network's input (default: the training's)")
+    parser.add_argument("--width", type=positive_int, help="of the network's input (default: the training's)")
+    parser.add_argument("--batch-size", type=positive_int, default=16, help="(default: 16)")
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=min(8, os.cpu_count() or 1),
+        help="threads that read files (default: one a core, 8 at most)",
+    )
+    add_device_flag(parser)
+
+
+def parse_test_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; wrong use unless there is either a checkpoint or a file of predictions."""
+    args = parser.parse_args()
+    if (args.checkpoint is None) == (args.predictions is None):
+        parser.error("give either a CHECKPOINT to predict with or --predictions FILE to score")
+    if args.predictions and args.save:
+        parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
+    return args
 
 
 def choose_device(name: str) -> torch.device:

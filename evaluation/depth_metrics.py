@@ -8,6 +8,7 @@ Metrics are taken per image, and the figure of a test set is their mean over its
 numpy, float64; no files, no network. docs/evaluation.md says what is odd about the protocol.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +103,7 @@ def depth_errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def mean_metrics(per_image: list[dict[str, float]]) -> dict[str, float]:
+def mean_metrics(per_image: Sequence[dict[str, float]]) -> dict[str, float]:
     """The figures of a test set: each metric's mean over the images, as published (not over the pixels)."""
     if not per_image:
         raise InputError("no image was compared with ground truth, expected at least one")

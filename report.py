@@ -1,0 +1,25 @@
+"""Results for people and for machines: a table of aligned columns, and a JSON file."""
+
+import json
+from typing import Any
+
+from path import Path
+
+from datasets.layout import write_text
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Rows with the same keys as text: the keys as headings, the first column to the left, the others to the right."""
+    headings = list(rows[0])
+    widths = [max(len(heading), *(len(row[heading]) for row in rows)) for heading in headings]
+    lines = []
+    for row in [dict(zip(headings, headings, strict=True)), *rows]:
+        first, *others = (row[heading] for heading in headings)
+        cells = [first.ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all; numbers in full precision."""
+    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
