@@ -1,6 +1,7 @@
 """The differentiable inverse warp: what the target camera would see, sampled from the source images.
 
-This is the only user of the sampler. Pixel convention: integer coordinates are pixel centres (`align_corners=True`).
+`sample` is the one place that knows the sampler's own coordinates; everybody else speaks in pixels, with integers at
+pixel centres.
 """
 
 import torch
@@ -47,14 +48,29 @@ def inverse_warp(
     x, y = x / z, y / z
     valid = in_front & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
-    # [-1, 1] for the sampler. What is not in front is sent outside; the clamp keeps infinities out of it.
-    x = torch.where(in_front, x * (2 / max(width - 1, 1)) - 1, -3).clamp(-3, 3)
-    y = torch.where(in_front, y * (2 / max(height - 1, 1)) - 1, -3).clamp(-3, 3)
-    grid = torch.stack([x, y], 2).nan_to_num(-3).flatten(0, 1).permute(0, 2, 3, 1)
-    warped = functional.grid_sample(
-        sources.flatten(0, 1), grid, mode="bilinear", padding_mode=padding, align_corners=True
-    )
+    # What is not in front is sent outside the image.
+    x, y = torch.where(in_front, x, -2 * width), torch.where(in_front, y, -2 * height)
+    warped = sample(sources.flatten(0, 1), x.flatten(0, 1), y.flatten(0, 1), padding)
     return warped.view(batch, n_sources, channels, height, width), valid
+
+
+def sample(images: Tensor, x: Tensor, y: Tensor, padding: str) -> Tensor:
+    """Bilinear samples of images at pixel coordinates: the project's one sampler.
+
+    Args:
+        images: [B, C, H, W].
+        x, y: [B, h, w], in pixels; integers are pixel centres. Infinite ones and NaN count as outside.
+        padding: what is sampled outside the image: "zeros" or "border".
+
+    Returns:
+        [B, C, h, w].
+    """
+    height, width = images.shape[2:]
+    # The sampler wants -1 .. 1 from the first to the last centre. The clamp, far outside, keeps infinities out of it.
+    x = (x * (2 / max(width - 1, 1)) - 1).clamp(-3, 3)
+    y = (y * (2 / max(height - 1, 1)) - 1).clamp(-3, 3)
+    grid = torch.stack([x, y], 1).nan_to_num(-3).permute(0, 2, 3, 1)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=True)
 
 
 def _source_pixels(depth: Tensor, source_from_target: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:

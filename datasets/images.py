@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from path import Path
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from scipy import sparse
 
 from errors import InputError
@@ -41,6 +41,16 @@ def read_image(file: Path) -> np.ndarray:
     except Exception as error:  # a decoder may fail on damage in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{file}: truncated or damaged {kind} ({reason})") from None
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(height, width) of a JPEG or PNG from its header alone; InputError if it has none."""
+    try:
+        with Image.open(file, formats=("JPEG", "PNG")) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # a decoder may fail on damage in any way
+        raise InputError(f"{file}: no JPEG or PNG header ({type(error).__name__})") from None
 
 
 def _decode(data: bytes, kind: str) -> np.ndarray:
