@@ -1,0 +1,253 @@
+"""Procedural textures of the synthetic world, filtered so that nothing finer than a pixel is ever sampled.
+
+A texture is float32 [SIZE, SIZE, 4] and repeats in both directions: an own colour (red, green, blue) and a share of
+the surface's paint, so that `colour = texture[:3] + texture[3] * paint`: one facade serves houses of all colours,
+and the mixture is linear, so that filtering the texture is filtering the picture.
+
+Streets are seen at a slant, where a mip-map (one level for both axes) would wash the road away a few metres ahead.
+A rip-map holds every pair of levels: the texture reduced by 2^i along u and by 2^j along v, each by box averages.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+SIZE = 256  # texels along each side
+LEVELS = SIZE.bit_length()  # 256, 128, ... 1
+ATLAS = 2 * SIZE  # all levels of one texture lie in a square of this side
+
+
+def rip_map(texture: np.ndarray) -> np.ndarray:
+    """All levels of a texture in one square [ATLAS, ATLAS, 4]: level (i, j) begins at column and row `level_offset`.
+
+    Level (i, j) has SIZE >> i columns and SIZE >> j rows; its texels are the means of 2^i x 2^j texels.
+    """
+    atlas = np.zeros((ATLAS, ATLAS, 4), np.float32)
+    rows = texture
+    for j in range(LEVELS):
+        both, top = rows, level_offset(j)
+        for i in range(LEVELS):
+            left = level_offset(i)
+            atlas[top : top + both.shape[0], left : left + both.shape[1]] = both
+            both = (both[:, 0::2] + both[:, 1::2]) / 2 if both.shape[1] > 1 else both
+        rows = (rows[0::2] + rows[1::2]) / 2 if rows.shape[0] > 1 else rows
+    return atlas
+
+
+def level_offset(level: int) -> int:
+    """Where a level begins in the atlas: 0, 256, 384, ..."""
+    return ATLAS - (ATLAS >> level)
+
+
+def noise(rng: np.random.Generator, falloff: float) -> np.ndarray:
+    """Periodic noise [SIZE, SIZE], mean 0, deviation 1, amplitude ~ 1 / frequency^falloff (0: white, 1: natural)."""
+    frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) / frequency**falloff
+    field = np.fft.irfft2(spectrum, (SIZE, SIZE))
+    return field / field.std()
+
+
+def make_textures(rng: np.random.Generator) -> np.ndarray:
+    """The textures of one drive, in the order of `NAMES`: float32 [len(NAMES), SIZE, SIZE, 4]."""
+    return np.stack([_MAKERS[name](rng).astype(np.float32) for name in NAMES])
+
+
+def _paint(lightness: np.ndarray) -> np.ndarray:
+    """Nothing but paint, of this lightness."""
+    return np.concatenate([np.zeros((SIZE, SIZE, 3)), np.clip(lightness, 0, 1.6)[..., None]], -1)
+
+
+def _cover(texture: np.ndarray, where: np.ndarray, colour) -> None:
+    """Put an opaque colour (three numbers, or [SIZE, SIZE, 3]) where the mask is set."""
+    opaque = np.broadcast_to(np.asarray(colour, float), (SIZE, SIZE, 3))
+    texture[where] = np.concatenate([opaque, np.zeros((SIZE, SIZE, 1))], -1)[where]
+
+
+def _uv() -> tuple[np.ndarray, np.ndarray]:
+    """Texture coordinates in [0, 1) of the texels' centres: u along the columns, v along the rows."""
+    centres = (np.arange(SIZE) + 0.5) / SIZE
+    return np.broadcast_to(centres[None], (SIZE, SIZE)), np.broadcast_to(centres[:, None], (SIZE, SIZE))
+
+
+def _facade(rng: np.random.Generator) -> np.ndarray:
+    """Two by two windows on plaster or bricks; the tile is 6 m wide and two storeys high, v upwards."""
+    u, v = _uv()
+    lightness = 0.8 + 0.09 * noise(rng, 1.0) + 0.06 * noise(rng, 0.3)
+    if rng.random() < 0.5:  # bricks: 24 courses a tile, joints lighter or darker than the stones
+        course = np.floor(v * 24)
+        joint = ((v * 24) % 1 < 0.16) | ((u * 12 + 0.5 * (course % 2)) % 1 < 0.1)
+        stone = rng.uniform(0.75, 1.2, (24, 12))
+        lightness = lightness * stone[course.astype(int), np.floor(u * 12 + 0.5 * (course % 2)).astype(int) % 12]
+        lightness = np.where(joint, rng.choice([0.5, 1.25]), lightness)
+    texture = _paint(lightness)
+    width, height, frame = rng.uniform(0.16, 0.24), rng.uniform(0.2, 0.3), 0.018
+    frame_colour = rng.choice([0.85, 0.25]) * np.array([1, 0.97, 0.92])
+    for column in (0.25, 0.75):
+        for row in (0.27, 0.77):
+            du, dv = np.abs(u - column), np.abs(v - row)
+            _cover(texture, (du < width / 2 + frame) & (dv < height / 2 + frame), frame_colour)
+            glass = (du < width / 2) & (dv < height / 2) & (du > frame / 3)
+            tone = rng.uniform(0.08, 0.4) * np.array([0.85, 1, 1.15])  # a curtain or a dark room
+            shine = 1 + 0.5 * ((v - row) / height) + 0.12 * noise(rng, 1.2)
+            _cover(texture, glass, np.clip(tone * shine[..., None], 0, 1))
+            sill = (du < width / 2 + 2 * frame) & (np.abs(v - (row - height / 2 - frame)) < frame / 2)
+            _cover(texture, sill, (0.62, 0.6, 0.57))
+    band = np.abs(v - 0.5) < 0.008  # a moulding between the storeys
+    texture[band] *= 0.6
+    return texture
+
+
+def _roof(rng: np.random.Generator) -> np.ndarray:
+    u, v = _uv()
+    row = (v * 20) % 1
+    column = (u * 20 + 0.5 * (np.floor(v * 20) % 2)) % 1
+    return _paint(
+        (0.7 + 0.12 * noise(rng, 0.8) + 0.08 * noise(rng, 0.2)) * (0.72 + 0.4 * row) * (1 - 0.3 * (column < 0.12))
+    )
+
+
+def _grass(rng: np.random.Generator) -> np.ndarray:
+    patches, blades = noise(rng, 1.2), noise(rng, 0.3)
+    texture = np.zeros((SIZE, SIZE, 4))
+    green, dry = np.array([0.24, 0.36, 0.13]), np.array([0.46, 0.42, 0.22])
+    mix = np.clip(0.35 + 0.3 * patches, 0, 1)[..., None]
+    texture[..., :3] = (green * (1 - mix) + dry * mix) * np.clip(1 + 0.25 * blades + 0.12 * noise(rng, 0.8), 0.2, 2)[
+        ..., None
+    ]
+    return texture
+
+
+ROAD_WIDTH = 16.0  # metres across the road in its texture, kerbs and pavements included
+ROAD_PERIOD = 12.0  # metres along the road after which it repeats
+LANES = 4.2  # half the width of the asphalt
+KERB, PARKING, PAVEMENT = 4.42, 6.3, 7.7  # where kerb, parking strip and pavement end
+
+
+def _road(rng: np.random.Generator) -> np.ndarray:
+    """Cross-section of the street: u along it (ROAD_PERIOD), v across it from right to left (ROAD_WIDTH)."""
+    u, v = _uv()
+    side = np.abs(v - 0.5) * ROAD_WIDTH
+    along, across = u * ROAD_PERIOD, (v - 0.5) * ROAD_WIDTH
+    grain, stains = noise(rng, 0.25), noise(rng, 1.2)
+    tone = (0.31 + 0.045 * stains + 0.04 * grain)[..., None] * np.array([1, 0.99, 0.98])
+    for offset in (-2.6, -1.0, 1.0, 2.6):  # tyre tracks
+        tone = tone * (1 - 0.1 * np.exp(-(((across - offset) / 0.3) ** 2)))[..., None]
+    for _ in range(3):  # mended patches of another age
+        centre_u, centre_v = rng.uniform(0, ROAD_PERIOD), rng.uniform(-3, 3)
+        patch = (np.abs(along - centre_u) < rng.uniform(0.5, 1.6)) & (np.abs(across - centre_v) < rng.uniform(0.4, 0.9))
+        tone[patch] *= rng.choice([0.72, 1.22])
+    white = np.clip(0.82 + 0.06 * grain, 0, 1)[..., None] * np.array([1, 1, 0.97])
+    dashes = (np.abs(across) < 0.08) & ((along % 6) < 3)
+    lines = np.abs(side - 3.95) < 0.07
+    tone = np.where((dashes | lines)[..., None], white, tone)
+    kerb = (0.58 + 0.05 * grain) * np.where((along % 1) < 0.05, 0.6, 1)
+    tone = np.where((side > LANES)[..., None], kerb[..., None] * np.array([1, 0.98, 0.95]), tone)
+    cobbles = ((along * 2) % 1 < 0.12) | ((side * 2 + 0.5) % 1 < 0.12)
+    parking = (0.36 + 0.05 * grain + 0.05 * stains) * np.where(cobbles, 0.68, 1)
+    tone = np.where((side > KERB)[..., None], parking[..., None] * np.array([1, 0.93, 0.87]), tone)
+    slabs = (along % 0.75 < 0.06) | ((side - PARKING) % 0.7 < 0.06)
+    stone = rng.uniform(0.85, 1.1, (16, 32))[(side * 1.43).astype(int) % 16, (along / 0.75).astype(int) % 32]
+    pavement = (0.5 + 0.035 * grain + 0.03 * stains) * np.where(slabs, 0.66, stone)
+    tone = np.where((side > PARKING)[..., None], pavement[..., None] * np.array([1, 0.98, 0.96]), tone)
+    soil = np.clip(0.3 + 0.07 * grain + 0.05 * stains, 0, 1)[..., None] * np.array([0.95, 1.05, 0.6])
+    tone = np.where((side > PAVEMENT)[..., None], soil, tone)
+    return np.concatenate([tone, np.zeros((SIZE, SIZE, 1))], -1)
+
+
+def _leaves(rng: np.random.Generator) -> np.ndarray:
+    clumps = noise(rng, 0.9)
+    return _paint(0.62 + 0.24 * clumps + 0.16 * noise(rng, 0.3))
+
+
+def _bark(rng: np.random.Generator) -> np.ndarray:
+    return _paint(0.75 + 0.12 * noise(rng, 0.9) + 0.1 * noise(rng, 0.2))
+
+
+def _fence(rng: np.random.Generator) -> np.ndarray:
+    """Boards and rails: 16 boards a tile, v upwards (one tile is the fence's height)."""
+    u, v = _uv()
+    board = rng.uniform(0.7, 1.1, 16)[np.floor(u * 16).astype(int)]
+    lightness = board * (0.8 + 0.1 * noise(rng, 0.6)) * np.where((u * 16) % 1 < 0.14, 0.4, 1)
+    return _paint(np.where(np.abs(np.abs(v - 0.5) - 0.3) < 0.04, lightness * 1.25, lightness))
+
+
+def _wall(rng: np.random.Generator) -> np.ndarray:
+    u, v = _uv()
+    course = np.floor(v * 12)
+    joint = ((v * 12) % 1 < 0.12) | ((u * 8 + 0.5 * (course % 2)) % 1 < 0.06)
+    stone = rng.uniform(0.6, 1.15, (12, 8))[course.astype(int), np.floor(u * 8 + 0.5 * (course % 2)).astype(int) % 8]
+    return _paint(np.where(joint, 0.45, stone * (0.8 + 0.08 * noise(rng, 0.6))))
+
+
+def _car_side(rng: np.random.Generator) -> np.ndarray:
+    """A car's flank from the ground to its belt line; u along the car, v upwards."""
+    u, v = _uv()
+    texture = _paint(0.62 + 0.3 * v + 0.03 * noise(rng, 1.0))
+    _cover(texture, v < 0.2, (0.05, 0.05, 0.05))
+    for hub in (0.19, 0.79):
+        radius = np.hypot((u - hub) * 4.3, (v - 0.34) * 0.95)
+        _cover(texture, radius < 0.36, (0.06, 0.06, 0.065))
+        _cover(texture, radius < 0.2, (0.55, 0.55, 0.57))
+        _cover(texture, radius < 0.07, (0.2, 0.2, 0.2))
+    doors = (np.abs(u - 0.36) < 0.005) | (np.abs(u - 0.58) < 0.005)
+    texture[doors & (v > 0.25)] *= 0.35
+    for handle in (0.4, 0.62):
+        _cover(texture, (np.abs(u - handle) < 0.018) & (np.abs(v - 0.82) < 0.02), (0.15, 0.15, 0.15))
+    return texture
+
+
+def _car_end(rng: np.random.Generator) -> np.ndarray:
+    """Front or rear of a car: bumper, lamps, number plate."""
+    u, v = _uv()
+    texture = _paint(0.65 + 0.25 * v + 0.03 * noise(rng, 1.0))
+    _cover(texture, v < 0.25, (0.06, 0.06, 0.06))
+    _cover(texture, (np.abs(u - 0.5) < 0.16) & (np.abs(v - 0.42) < 0.06), (0.85, 0.85, 0.8))
+    _cover(texture, (np.abs(u - 0.5) < 0.13) & (np.abs(v - 0.42) < 0.03), (0.25, 0.25, 0.3))
+    lamp = rng.choice(2)
+    colour = ((0.62, 0.08, 0.06), (0.85, 0.86, 0.84))[lamp]
+    _cover(texture, (np.abs(np.abs(u - 0.5) - 0.38) < 0.09) & (np.abs(v - 0.72) < 0.11), colour)
+    return texture
+
+
+def _car_glass(rng: np.random.Generator) -> np.ndarray:
+    """Side windows or a windscreen in their frame of painted metal."""
+    u, v = _uv()
+    texture = _paint(0.9 + 0.03 * noise(rng, 1.0))
+    shine = 0.13 + 0.12 * v + 0.1 * (np.abs((u + 0.4 * v) % 0.5 - 0.2) < 0.05)
+    glass = (np.abs(u - 0.5) < 0.46) & (np.abs(v - 0.48) < 0.4) & (np.abs(u - 0.5) > 0.012)
+    _cover(texture, glass, np.clip(shine[..., None] * np.array([0.9, 1, 1.1]), 0, 1))
+    return texture
+
+
+def _metal(rng: np.random.Generator) -> np.ndarray:
+    return _paint(0.85 + 0.06 * noise(rng, 1.0))
+
+
+def _clouds(rng: np.random.Generator) -> np.ndarray:
+    """Sky blue (its paint) with clouds over it."""
+    cover = np.clip(0.5 + 0.5 * noise(rng, 1.8), 0, 1)[..., None] * rng.uniform(0.5, 1.0)
+    shade = np.clip(0.93 + 0.04 * noise(rng, 1.2), 0, 1)[..., None]
+    return np.concatenate([cover * shade * np.array([1, 1, 1.01]), 1 - cover], -1)
+
+
+_MAKERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "facade_0": _facade,
+    "facade_1": _facade,
+    "facade_2": _facade,
+    "facade_3": _facade,
+    "roof": _roof,
+    "grass": _grass,
+    "road": _road,
+    "leaves": _leaves,
+    "bark": _bark,
+    "fence": _fence,
+    "wall": _wall,
+    "car_side": _car_side,
+    "car_front": _car_end,
+    "car_rear": _car_end,
+    "car_glass": _car_glass,
+    "metal": _metal,
+    "clouds": _clouds,
+}
+NAMES = tuple(_MAKERS)
