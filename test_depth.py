@@ -111,6 +111,8 @@ def main() -> None:
     args = parse_arguments()
     if args.json:
         check_writable(args.json, "--json")
+    if not args.kitti.is_dir():
+        raise InputError(f"--kitti {args.kitti}: no such folder")
     listed = read_image_list(args.list)
     names, missing = find_images(listed, args)
 
@@ -149,8 +151,6 @@ def read_image_list(file: Path) -> list[str]:
 
 def find_images(listed: list[str], args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """The listed images whose files are all there, and the files that are missing for the others."""
-    if not args.kitti.is_dir():
-        raise InputError(f"--kitti {args.kitti}: no such folder")
     found, missing = [], []
     for name in listed:
         needed = [] if args.predictions else [args.kitti / name]

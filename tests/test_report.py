@@ -1,0 +1,20 @@
+import json
+
+import pytest
+from path import Path
+
+from report import table, write_json
+
+
+def test_table_is_aligned():
+    text = table([{"cap": "80 m", "abs_rel": "0.1234"}, {"cap": "50 m", "abs_rel": "10.0000"}])
+    assert text.splitlines() == ["cap   abs_rel", "80 m   0.1234", "50 m  10.0000"]
+
+
+def test_json_is_whole_or_not_there(tmp_path):
+    file = Path(tmp_path) / "result.json"
+    write_json(file, {"ate": 0.1})
+    assert json.loads(file.read_text()) == {"ate": 0.1}
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(file, {"ate": float("nan")})
+    assert json.loads(file.read_text()) == {"ate": 0.1}

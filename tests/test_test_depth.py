@@ -1,0 +1,326 @@
+import json
+import subprocess
+import sys
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from path import Path
+
+import test_depth
+from checkpoint import save_checkpoint
+from datasets.images import resize_area
+from models import DispNet, PoseExpNet
+from options import run_script
+
+ROOT = Path(__file__).absolute().parent.parent
+DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
+HEIGHT, WIDTH = 60, 200  # of the images; the network takes 32 x 64
+FRAMES = 5
+
+
+def name_of(frame):
+    return f"{DRIVE}/image_02/data/{frame:010d}.png"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    disp_net, pose_exp_net = DispNet(), PoseExpNet(2, False)
+    file = Path(tmp_path_factory.mktemp("run")) / "last.pt"
+    optimizer = torch.optim.Adam(disp_net.parameters())
+    save_checkpoint(
+        file, disp_net, pose_exp_net, optimizer, 3, {"height": 32, "width": 64, "rotation": "euler"}, best={}
+    )
+    return file
+
+
+@pytest.fixture
+def kitti(tmp_path):
+    """A drive in KITTI's layout: a camera of 60 x 200, the LiDAR at the camera, random points ahead."""
+    root = Path(tmp_path) / "kitti"
+    random = np.random.default_rng(0)
+    for folder in ("image_02", "velodyne_points"):
+        (root / DRIVE / folder / "data").makedirs_p()
+    projection = "100 0 100 0 0 100 30 0 0 0 1 0"
+    (root / "2011_09_26/calib_cam_to_cam.txt").write_text(
+        f"calib_time: 09-Jan-2012\nR_rect_00: 1 0 0 0 1 0 0 0 1\nS_rect_02: {WIDTH} {HEIGHT}\nP_rect_02: {projection}\n"
+    )
+    (root / "2011_09_26/calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n")
+    for frame in range(FRAMES):
+        pixels = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        imageio.imwrite(root / name_of(frame), pixels)
+        x = random.uniform(2, 70, 500)
+        points = np.stack([x, x * random.uniform(-1, 1, 500), x * random.uniform(-0.3, 0.3, 500), 0 * x], -1)
+        points.astype("<f4").tofile(root / DRIVE / "velodyne_points/data" / f"{frame:010d}.bin")
+    (root / "list.txt").write_text("".join(f"{name_of(frame)}\n" for frame in range(FRAMES)))
+    return root
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the script as typed: (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["test_depth.py", *map(str, arguments)])
+        status = 0
+        try:
+            run_script(test_depth.main)
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def save(file, frames=range(FRAMES), change=None):
+    """A made-up file of predictions."""
+    depth = np.random.default_rng(1).uniform(1, 50, (len(frames), 32, 64)).astype(np.float32)
+    arrays = {"files": np.array([name_of(frame) for frame in frames]), "depth": depth}
+    test_depth.save_predictions(file, "depth", arrays | (change or {}), {"step": 1})
+    return file
+
+
+def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
+    saved, result = Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    shared_flags = ("--kitti", kitti, "--list", kitti / "list.txt")
+    status, output, errors = run(checkpoint, *shared_flags, "--save", saved, "--json", result, "--batch-size", 2)
+    assert status == 0, errors
+    assert "protocol: 5 of 5 images of list.txt found, 0 missing; ground truth: the LiDAR's x, as published" in output
+    first = json.loads(result.read_text())
+    assert [row["cap"] for row in first["results"]] == [80, 50]
+    assert first["images"] == {"listed": 5, "found": 5, "missing": []}
+    assert first["predictions"]["step"] == 3
+
+    stored = np.load(saved, allow_pickle=False)
+    assert stored["depth"].dtype == np.float32
+    assert stored["depth"].shape == (5, 32, 64)
+    assert stored["files"].tolist() == [name_of(frame) for frame in range(5)]
+    assert not saved.parent.files("*.part")
+
+    status, output, errors = run("--predictions", saved, *shared_flags, "--json", result, "--workers", 1)
+    assert status == 0, errors
+    assert json.loads(result.read_text())["results"] == first["results"]
+    table = output.split("\n\n")[1].splitlines()
+    assert table[0].split()[:8] == ["cap", *test_depth.METRICS]
+    assert table[1].split()[2] == f"{first['results'][0]['abs_rel']:.4f}"
+
+
+def test_depth_is_one_over_the_finest_disparity(checkpoint):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 64), dtype=np.uint8)
+    disp_net = test_depth.load_networks(checkpoint, "cpu").disp_net
+    with torch.no_grad():
+        disparity = disp_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
+    np.testing.assert_allclose(
+        test_depth.predict_depth(disp_net, images, torch.device("cpu")), 1 / disparity[:, 0].numpy(), rtol=1e-6
+    )
+
+
+def test_image_resized_beforehand_gives_the_same_prediction_and_score(kitti, checkpoint, run, tmp_path):
+    results = []
+    for folder in ("full", "small"):
+        if folder == "small":
+            for frame in range(FRAMES):
+                full = imageio.imread(kitti / name_of(frame))
+                imageio.imwrite(kitti / name_of(frame), resize_area(full, 32, 64))
+        saved, result = Path(tmp_path) / f"{folder}.npz", Path(tmp_path) / f"{folder}.json"
+        status, _, errors = run(
+            checkpoint, "--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--json", result
+        )
+        assert status == 0, errors
+        results.append((np.load(saved)["depth"], json.loads(result.read_text())["results"]))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+def test_ground_truth_as_prediction_is_perfect_and_its_unit_does_not_matter(kitti, run, tmp_path):
+    truth = [test_depth.ground_truth(kitti, name_of(frame), "camera_z") for frame in range(FRAMES)]
+    dense = np.stack([np.where(depth > 0, depth, 10.0) for depth in truth]).astype(np.float64)
+    for factor in (1, 7):
+        saved = save(Path(tmp_path) / "depth.npz", change={"depth": factor * dense})
+        result = Path(tmp_path) / "result.json"
+        arguments = ("--kitti", kitti, "--list", kitti / "list.txt", "--ground-truth", "camera_z", "--json", result)
+        status, _, errors = run("--predictions", saved, *arguments)
+        assert status == 0, errors
+        for row in json.loads(result.read_text())["results"]:
+            assert [row[name] for name in test_depth.METRICS] == pytest.approx([0, 0, 0, 0, 1, 1, 1], abs=1e-6)
+            assert row["scale"] == pytest.approx(1 / factor)
+
+
+def test_benchmark_form_and_any_order(kitti, run, tmp_path):
+    (kitti / "list.txt").write_text("# frames\n" + "".join(f"{DRIVE} {frame} l\n" for frame in (4, 2, 0, 1, 3)))
+    assert test_depth.read_image_list(kitti / "list.txt")[0] == name_of(4)
+    saved = save(Path(tmp_path) / "depth.npz")
+    status, output, _ = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
+    assert status == 0
+    assert "5 of 5 images" in output
+
+
+def test_stored_depth_beside_any_image(tmp_path, checkpoint, run):
+    scene = Path(tmp_path) / "prepared/scene"
+    scene.makedirs_p()
+    imageio.imwrite(scene / "0000000.jpg", np.zeros((32, 64, 3), np.uint8))
+    np.save(scene / "0000000.npy", np.full((32, 64), 5, np.float32))
+    (tmp_path / "list.txt").write_text("scene/0000000.jpg\n")
+    arguments = ("--kitti", scene.parent, "--list", tmp_path / "list.txt", "--save", tmp_path / "d.npz")
+    status, output, errors = run(checkpoint, *arguments, "--ground-truth", "npy")
+    assert status == 0, errors
+    assert "stored .npy" in output
+
+
+def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
+    (kitti / name_of(1)).unlink()
+    (kitti / DRIVE / "velodyne_points/data/0000000003.bin").unlink()
+    saved, result = Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    arguments = ("--kitti", kitti, "--list", kitti / "list.txt", "--json", result)
+    status, _, errors = run(checkpoint, *arguments, "--save", saved)
+    assert status == 1
+    assert f"{name_of(1)}: no such file; of the 5 images of" in errors
+    assert ", 2 lack their image, LiDAR scan or calibration; --allow-missing" in errors
+    assert errors.count("\n") == 1
+    assert not saved.exists()
+
+    status, output, errors = run(checkpoint, *arguments, "--save", saved, "--allow-missing")
+    assert status == 0, errors
+    assert "INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: 3 OF 5 IMAGES" in output
+    images = json.loads(result.read_text())["images"]
+    assert (images["listed"], images["found"], len(images["missing"])) == (5, 3, 2)
+
+    (kitti / "2011_09_26/calib_velo_to_cam.txt").unlink()
+    status, _, errors = run(checkpoint, *arguments, "--save", saved, "--allow-missing")
+    assert status == 1
+    assert "5 lack" in errors
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("", "the list is empty"),
+        ("2011_09_26/x/image_02/data/0.png 5\n", "is not an image's path"),
+        (f"{DRIVE} 5 m\n", "is not an image's path"),
+        ("../../etc/passwd\n", "leads out of its folder"),
+        ("image.png\n", "not the name of a KITTI raw image"),
+        (f"{name_of(0)}\n{name_of(0)}\n", "twice"),
+    ],
+)
+def test_bad_lists(kitti, run, tmp_path, listed, expected):
+    (kitti / "list.txt").write_text(listed)
+    saved = save(Path(tmp_path) / "depth.npz")
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
+    assert status == 1
+    assert expected in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "change", "expected"),
+    [
+        (range(4), {}, r"(1 lack a prediction, 0 are not listed)"),
+        (range(6), {}, r"(0 lack a prediction, 1 are not listed)"),
+        (range(5), {"depth": np.ones((4, 32, 64), np.float32)}, "expected [5, height, width]"),
+        (range(5), {"depth": np.ones((5, 32, 64), np.int64)}, "int64"),
+        (range(5), {"files": np.arange(5)}, "expected arrays 'files'"),
+    ],
+)
+def test_predictions_that_do_not_fit(kitti, run, tmp_path, frames, change, expected):
+    saved = save(Path(tmp_path) / "depth.npz", frames, change)
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
+    assert status == 1
+    assert expected in errors
+    assert "Traceback" not in errors
+
+
+def test_a_prediction_that_is_not_finite_is_named(kitti, run, tmp_path):
+    depth = np.ones((5, 32, 64), np.float32)
+    depth[2, 3, 4] = np.nan
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": depth})
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
+    assert status == 1
+    assert f"depth.npz, prediction 2 ({name_of(2)}): 1 of 2048 depths are not finite" in errors
+
+
+def test_damaged_files_are_errors_with_their_name(kitti, run, tmp_path):
+    saved = save(Path(tmp_path) / "depth.npz")
+    flags = ("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
+    scan = kitti / DRIVE / "velodyne_points/data/0000000003.bin"
+    scan.write_bytes(scan.read_bytes()[:-7])
+    status, _, errors = run(*flags)
+    assert (status, "0000000003.bin" in errors) == (1, True)
+    scan.write_bytes(np.array([[-5, 0, 0, 0]], "<f4").tobytes())  # no point ahead: no ground truth
+    status, _, errors = run(*flags)
+    assert (status, f"prediction 3 ({name_of(3)}): the ground truth has no depth" in errors) == (1, True)
+    saved.write_bytes(saved.read_bytes()[:-100])
+    status, _, errors = run(*flags)
+    assert (status, "not a whole file of predictions" in errors) == (1, True)
+
+
+def test_a_damaged_image_leaves_older_predictions_as_they_were(kitti, checkpoint, run, tmp_path):
+    saved = save(Path(tmp_path) / "depth.npz")
+    before = saved.read_bytes()
+    image = kitti / name_of(3)
+    image.write_bytes(image.read_bytes()[:1000])
+    status, _, errors = run(checkpoint, "--kitti", kitti, "--list", kitti / "list.txt", "--save", saved)
+    assert status == 1
+    assert "0000000003.png" in errors
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        ((), 2, "--kitti"),
+        (("--kitti", "k"), 2, "either a CHECKPOINT"),
+        (("a.pt", "--predictions", "b.npz", "--kitti", "k"), 2, "either a CHECKPOINT"),
+        (("--predictions", "b.npz", "--save", "c.npz", "--kitti", "k"), 2, "--save goes with"),
+        (("a.pt", "--kitti", "k", "--cap", "0"), 2, "--cap"),
+        (("a.pt", "--kitti", "k", "--cap", "0.0001"), 2, "above 0.001"),
+        (("a.pt", "--kitti", "k", "--crop", "grag"), 2, "--crop"),
+        (("a.pt", "--kitti", "no/such/folder"), 1, "--kitti no/such/folder: no such folder"),
+        (("a.pt", "--kitti", ".", "--list", "no_list.txt"), 1, "no_list.txt: no such file"),
+        (("a.pt", "--kitti", ".", "--json", "no/folder/r.json"), 1, "no such folder"),
+        (("no.pt", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "no.pt: no such file"),
+        (("KITTI/list.txt", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "list.txt"),
+        (("CKPT", "--kitti", "KITTI", "--list", "KITTI/list.txt", "--height", "16"), 1, "from 32 on"),
+        (("CKPT", "--kitti", "KITTI", "--list", "KITTI/list.txt", "--save", "no/d.npz"), 1, "--save no/d.npz"),
+        (("--predictions", "no.npz", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "no.npz: no such file"),
+    ],
+)
+def test_wrong_use(kitti, checkpoint, run, arguments, status, expected):
+    arguments = [text.replace("KITTI", kitti).replace("CKPT", checkpoint) for text in arguments]
+    found, _, errors = run(*arguments)
+    assert found == status
+    assert expected in errors
+    assert "Traceback" not in errors
+
+
+def test_a_pose_checkpoint_is_refused(kitti, run, tmp_path):
+    file = Path(tmp_path) / "exp_pose.pth.tar"
+    torch.save({"epoch": 1, "state_dict": PoseExpNet(2, False).state_dict()}, file)
+    status, _, errors = run(file, "--kitti", kitti, "--list", kitti / "list.txt")
+    assert status == 1
+    assert "no depth network" in errors
+
+
+def test_help_teaches_as_typed():
+    result = subprocess.run([sys.executable, "test_depth.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "python test_depth.py runs/my_run/best.pt --kitti KITTI_RAW" in result.stdout
+
+
+def test_real_frames(shared, run, tmp_path):
+    """The reference predictions through the script: the published figures come out of the file and the scans."""
+    drive = "2011_09_26/2011_09_26_drive_0000_sync"
+    reference = np.load(shared / "reference/depth_metrics.npz")
+    names = [f"{drive}/image_02/data/{frame:010d}.png" for frame in reference["frames"]]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    saved, result = Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    arrays = {"files": np.array(names), "depth": reference["predicted_depth"]}
+    test_depth.save_predictions(saved, "depth", arrays, {})
+    flags = ("--kitti", shared / "kitti_raw", "--list", tmp_path / "list.txt", "--json", result)
+    for kind in ("velodyne_x", "camera_z"):
+        status, _, errors = run("--predictions", saved, *flags, "--ground-truth", kind)
+        assert status == 0, errors
+        for row in json.loads(result.read_text())["results"]:
+            expected = reference[f"depth_cap{row['cap']:.0f}_{kind}"]
+            assert [row[name] for name in test_depth.METRICS] == pytest.approx(expected, rel=1e-6)

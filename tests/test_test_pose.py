@@ -1,0 +1,256 @@
+import json
+import sys
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from path import Path
+
+import test_pose
+from evaluation.pose_metrics import snippets
+from geometry.pose import invert, pose_to_matrix
+from models import DispNet, PoseExpNet
+from options import run_script
+
+LENGTH = 9
+
+
+def trajectory(length):
+    """world_from_camera [length, 3, 4]: a drive with turns, every frame's motion its own."""
+    random = np.random.default_rng(0)
+    steps = torch.tensor(random.normal([0, 0, 1, 0, 0, 0], [0.05, 0.02, 0.2, 0.01, 0.05, 0.01], (length, 6)))
+    pose, poses = torch.eye(4, dtype=torch.float64), []
+    for previous_from_frame in pose_to_matrix(steps):
+        poses.append(pose[:3])
+        pose = pose @ previous_from_frame
+    return torch.stack(poses)
+
+
+@pytest.fixture
+def kitti(tmp_path):
+    """Sequences 09 (colour and grey) and 10 (grey) in KITTI's layout."""
+    root = Path(tmp_path) / "kitti"
+    (root / "poses").makedirs_p()
+    random = np.random.default_rng(0)
+    for name, cameras in (("09", ("image_0", "image_2")), ("10", ("image_0",))):
+        np.savetxt(root / "poses" / f"{name}.txt", trajectory(LENGTH).reshape(-1, 12).numpy())
+        for camera in cameras:
+            folder = root / "sequences" / name / camera
+            folder.makedirs_p()
+            for frame in range(LENGTH):
+                shape = (40, 100) if camera == "image_0" else (40, 100, 3)
+                imageio.imwrite(folder / f"{frame:06d}.png", random.integers(0, 256, shape, dtype=np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module", params=[3, 5])
+def checkpoint(request, tmp_path_factory):
+    torch.manual_seed(0)
+    network = PoseExpNet(request.param - 1, False)
+    torch.nn.init.normal_(network.pose_pred.bias)  # or the motion would be nearly 0
+    file = Path(tmp_path_factory.mktemp("port")) / "exp_pose_model_best.pth.tar"
+    torch.save({"epoch": 1, "state_dict": network.state_dict()}, file)
+    return file, request.param
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the script as typed: (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["test_pose.py", *map(str, arguments)])
+        status = 0
+        try:
+            run_script(test_pose.main)
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def save(file, world_from_camera, frames=5, names=("09",)):
+    """A made-up file of predictions: the poses themselves."""
+    arrays = {f"snippets_{name}": snippets(np.asarray(world_from_camera), frames) for name in names}
+    test_pose.save_predictions(file, "snippets", arrays, {"cameras": {"09": "image_2"}})
+    return file
+
+
+SMALL = ("--height", 32, "--width", 64)
+
+
+def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
+    file, frames = checkpoint
+    saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
+    status, output, errors = run(file, "--kitti", kitti, "--save", saved, "--json", result, *SMALL, "--batch-size", 3)
+    assert status == 0, errors
+    count = LENGTH - frames + 1
+    assert f"09 (image_2, {count} snippets of {frames} frames), 10 (image_0, grey, {count} snippets" in output
+    first = json.loads(result.read_text())
+    assert [row["sequence"] for row in first["results"]] == ["09", "10"]
+    assert [row["snippets"] for row in first["results"]] == [count, count]
+    stored = np.load(saved, allow_pickle=False)
+    assert stored["snippets_09"].shape == (count, frames, 3, 4)
+    np.testing.assert_allclose(stored["snippets_09"][:, 0], np.tile(np.eye(3, 4), (count, 1, 1)), atol=1e-12)
+    assert not np.allclose(stored["snippets_09"], stored["snippets_10"])  # it looked at the images
+
+    status, output, errors = run("--predictions", saved, "--kitti", kitti, "--json", result)
+    assert status == 0, errors
+    assert json.loads(result.read_text())["results"] == first["results"]
+    ate = first["results"][0]["ate"]
+    assert f"{ate['mean']:.4f} ± {ate['std']:.4f}" in output
+
+    status, output, _ = run("--predictions", saved, "--kitti", kitti, "--sequences", "10")
+    assert status == 0
+    assert [line.split()[0] for line in output.split("\n\n")[1].splitlines()] == ["sequence", "10"]
+
+
+def test_batches_of_any_size_give_the_same(kitti, checkpoint, run, tmp_path):
+    stored = []
+    for size in (1, 4, 100):
+        saved = Path(tmp_path) / f"{size}.npz"
+        arguments = ("--kitti", kitti, "--sequences", "09", "--save", saved, *SMALL, "--batch-size", size)
+        status, _, errors = run(checkpoint[0], *arguments)
+        assert status == 0, errors
+        stored.append(np.load(saved)["snippets_09"])
+    np.testing.assert_allclose(stored[1], stored[0], atol=1e-6)
+    np.testing.assert_allclose(stored[2], stored[0], atol=1e-6)
+
+
+class PerfectNetwork:
+    """Knows the true pose of each frame, which it recognises by its brightness."""
+
+    def __init__(self, sources, poses):
+        self.sources = sources
+        self.world_from_frame = torch.eye(4, dtype=torch.float64).repeat(len(poses), 1, 1)
+        self.world_from_frame[:, :3] = poses
+
+    def __call__(self, target, sources):
+        def frame(image):
+            return ((image[..., 0, 0, 0] + 1) * 127.5).round().long()
+
+        world_from_target = self.world_from_frame[frame(target)][:, None]
+        source_from_target = invert(self.world_from_frame[frame(sources)]) @ world_from_target
+        rotation = source_from_target[..., :3, :3]
+        angles = torch.stack(  # of R = Rx Ry Rz
+            [
+                torch.atan2(-rotation[..., 1, 2], rotation[..., 2, 2]),
+                torch.asin(rotation[..., 0, 2]),
+                torch.atan2(-rotation[..., 0, 1], rotation[..., 0, 0]),
+            ],
+            -1,
+        )
+        return torch.cat([source_from_target[..., :3, 3], angles], -1), None
+
+
+@pytest.mark.parametrize("frames", [3, 5])
+def test_true_poses_chain_to_the_true_snippets(frames):
+    poses = trajectory(20)
+    images = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 2, 2)
+    found = test_pose.predict_snippets(PerfectNetwork(frames - 1, poses), images, "euler")
+    np.testing.assert_allclose(found.numpy(), snippets(poses.numpy(), frames), atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", [3, 5])
+def test_ground_truth_times_three_has_no_error(kitti, run, tmp_path, frames):
+    poses = trajectory(LENGTH).numpy()
+    poses[:, :, 3] *= 3
+    saved, result = save(Path(tmp_path) / "pose.npz", poses, frames), Path(tmp_path) / "result.json"
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--json", result)
+    assert status == 0, errors
+    (row,) = json.loads(result.read_text())["results"]
+    assert row["frames"] == frames
+    assert row["ate"]["mean"] < 1e-12
+    assert row["rotation_error"]["mean"] < 1e-6
+    assert row["straight_line_ate"]["mean"] > 1e-3
+
+
+def test_poses_that_do_not_fit(kitti, checkpoint, run, tmp_path):
+    poses = trajectory(LENGTH)
+    saved = save(Path(tmp_path) / "pose.npz", poses)
+    file = kitti / "poses/09.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:-1]))
+    status, _, errors = run(checkpoint[0], "--kitti", kitti, "--sequences", "09", "--save", Path(tmp_path) / "x.npz")
+    assert status == 1
+    assert f"{file}: 8 poses for 9 images" in errors
+    status, _, errors = run("--predictions", saved, "--kitti", kitti)
+    assert status == 1
+    assert "sequence 09: 5 snippets of 5 frames, but the 8 poses in" in errors
+    assert "make 4" in errors
+    file.write_text("\n".join([*lines[:3], lines[3].replace(" ", ",", 1), *lines[4:]]))
+    status, _, errors = run("--predictions", saved, "--kitti", kitti)
+    assert status == 1
+    assert "09.txt, line 4" in errors
+
+
+def test_predictions_that_are_not_finite_are_named(kitti, run, tmp_path):
+    poses = trajectory(LENGTH).numpy()
+    poses[8, 0, 3] = np.nan
+    saved = save(Path(tmp_path) / "pose.npz", poses)
+    status, _, errors = run("--predictions", saved, "--kitti", kitti)
+    assert status == 1
+    assert f"{saved}, sequence 09: predicted poses: 1 of 5 snippets are not finite, the first is snippet 4" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (("--kitti", "KITTI"), 2, "either a CHECKPOINT"),
+        (("a.pt", "--kitti", "KITTI", "--sequences", "09", "09"), 2, "names a sequence twice"),
+        (("a.pt", "--kitti", "KITTI", "--sequences", "../09"), 2, "not paths"),
+        (("a.pt", "--kitti", "no/folder"), 1, "--kitti no/folder: no such folder"),
+        (("a.pt", "--kitti", "KITTI", "--sequences", "11"), 1, "sequences/11: no such sequence"),
+        (("a.pt", "--kitti", "KITTI", "--sequences", "09"), 1, "a.pt: no such file"),
+        (("--predictions", "KITTI/poses/09.txt", "--kitti", "KITTI"), 1, "not a whole file of predictions"),
+        (("--predictions", "POSES", "--kitti", "KITTI", "--sequences", "10"), 1, "no predictions of sequence 10"),
+    ],
+)
+def test_wrong_use(kitti, run, tmp_path, arguments, status, expected):
+    saved = save(Path(tmp_path) / "pose.npz", trajectory(LENGTH))
+    found, _, errors = run(*[text.replace("KITTI", kitti).replace("POSES", saved) for text in arguments])
+    assert found == status
+    assert expected in errors
+    assert "Traceback" not in errors
+
+
+def test_sequences_without_images_or_too_short_are_errors(kitti, checkpoint, run, tmp_path):
+    save_flags = ("--save", Path(tmp_path) / "x.npz")
+    for image in (kitti / "sequences/10/image_0").files()[2:]:
+        image.unlink()
+    (kitti / "poses/10.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" * 2)
+    status, _, errors = run(checkpoint[0], "--kitti", kitti, "--sequences", "10", *save_flags, *SMALL)
+    assert status == 1
+    assert "sequence 10: 2 images, too few for a snippet" in errors
+    for image in (kitti / "sequences/10/image_0").files():
+        image.unlink()
+    status, _, errors = run(checkpoint[0], "--kitti", kitti, "--sequences", "10", *save_flags)
+    assert status == 1
+    assert "no images in image_2 (colour) or image_0 (grey)" in errors
+
+
+def test_a_depth_checkpoint_is_refused(kitti, run, tmp_path):
+    file = Path(tmp_path) / "dispnet.pth.tar"
+    torch.save({"epoch": 1, "state_dict": DispNet().state_dict()}, file)
+    status, _, errors = run(file, "--kitti", kitti, *SMALL)
+    assert status == 1
+    assert "no pose network" in errors
+
+
+def test_published_figures_come_out_of_a_file(shared, run, tmp_path):
+    reference = np.load(shared / "reference/pose_snippets.npz")
+    (tmp_path / "poses").mkdir()
+    arrays = {}
+    for name in ("09", "10"):
+        poses = shared / f"kitti_odometry/trajectories/{name}_ground_truth.txt"
+        (tmp_path / "poses" / f"{name}.txt").write_text(poses.read_text())
+        arrays[f"snippets_{name}"] = reference[f"{name}_predicted_snippets"]
+    saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
+    test_pose.save_predictions(saved, "snippets", arrays, {})
+    status, _, errors = run("--predictions", saved, "--kitti", tmp_path, "--json", result)
+    assert status == 0, errors
+    for row in json.loads(result.read_text())["results"]:
+        for key in ("ate", "rotation_error", "straight_line_ate"):
+            expected = reference[f"{row['sequence']}_{key}_mean_std"]
+            assert [row[key]["mean"], row[key]["std"]] == pytest.approx(expected, abs=1e-6)
