@@ -71,7 +71,7 @@ def parse_test_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line; wrong use unless there is either a checkpoint or a file of predictions."""
     args = parser.parse_args()
     if (args.checkpoint is None) == (args.predictions is None):
-        parser.error("give either a CHECKPOINT to predict with or --predictions FILE to score")
+        parser.error("give either a CHECKPOINT (before the flags) to predict with, or --predictions FILE to score")
     if args.predictions and args.save:
         parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
     return args
