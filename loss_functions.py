@@ -24,6 +24,16 @@ class Warps:
     valid: Tensor  # [B, N, h, w], bool
 
 
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a batch, and what it is made of: loss = sum of weights[name] * terms[name]."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    weights: dict[str, float]
+    warps: list[Warps]  # of each scale
+
+
 def objective(
     frames: Tensor,
     disparities: list[Tensor],
@@ -31,7 +41,7 @@ def objective(
     logits: list[Tensor] | None,
     intrinsics: Tensor,
     recipe: Recipe,
-) -> tuple[Tensor, dict[str, Tensor], list[Warps]]:
+) -> Objective:
     """The loss of a batch of snippets: the one place where terms are weighed and summed.
 
     Args:
@@ -41,21 +51,21 @@ def objective(
         logits: explainability, four of [B, L - 1, h_s, w_s]; None without masks.
         intrinsics: [B, 3, 3], of the full size.
         recipe: which terms, and their weights.
-
-    Returns:
-        The loss; its terms by name, already weighted, so that they sum to it; and the warps of each scale.
     """
     depths = [1 / disparity for disparity in disparities]
     photometric, warps = photometric_loss(frames, depths, source_from_target, logits, intrinsics)
-    terms = {"photometric": recipe.photometric_weight * photometric}
+    terms, weights = {"photometric": photometric}, {"photometric": recipe.photometric_weight}
     if recipe.smoothness_weight:
         smoothed = depths if recipe.smoothed == "depth" else disparities
         if recipe.smoothed == "normalised-disparity":
-            smoothed = [disparity / disparity.mean((1, 2, 3), keepdim=True) for disparity in disparities]
-        terms["smoothness"] = recipe.smoothness_weight * smoothness_loss(smoothed, recipe.smoothness_decay)
+            smoothed = [disparity / disparity.mean((2, 3), keepdim=True) for disparity in disparities]
+        terms["smoothness"] = smoothness_loss(smoothed, recipe.smoothness_decay)
+        weights["smoothness"] = recipe.smoothness_weight
     if logits is not None:
-        terms["explainability"] = recipe.explainability_weight * explainability_loss(logits)
-    return torch.stack(list(terms.values())).sum(), terms, warps
+        terms["explainability"] = explainability_loss(logits)
+        weights["explainability"] = recipe.explainability_weight
+    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return Objective(loss, terms, weights, warps)
 
 
 def photometric_loss(
@@ -77,8 +87,7 @@ def photometric_loss(
     for scale, depth in enumerate(depths):
         h, w = depth.shape[2:]
         images = _reduce(frames.flatten(1, 2), h, w).view(batch, length, channels, h, w)
-        target = images[:, n_sources // 2]
-        sources = torch.cat([images[:, : n_sources // 2], images[:, n_sources // 2 + 1 :]], 1)
+        target, sources = split_snippet(images)
         scaled = scale_intrinsics(intrinsics, w / width, h / height)
         warped, valid = inverse_warp(sources, depth, source_from_target, scaled)
         error = (target[:, None] - warped).abs().mean(2) * valid  # [B, N, h, w]
@@ -87,6 +96,12 @@ def photometric_loss(
         total = total + n_sources * error.mean()
         warps.append(Warps(target, warped, valid))
     return total, warps
+
+
+def split_snippet(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The target [B, 3, H, W] and its sources [B, L - 1, 3, H, W], in order of time, of frames [B, L, 3, H, W]."""
+    middle = frames.shape[1] // 2
+    return frames[:, middle].contiguous(), torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1)
 
 
 def smoothness_loss(maps: list[Tensor], decay: float) -> Tensor:

@@ -1,6 +1,7 @@
 """What the command-line scripts share: their device, their flags' types, and how they end."""
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import torch
 from path import Path
 
 from errors import InputError
+from recipes import RECIPES, SMOOTHED, Recipe, get_recipe
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -94,6 +96,34 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: PyTorch finds no Metal device on this machine")
     return device
+
+
+def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
+    """--recipe, and a flag for each of its fields."""
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="paper-depth",
+        help="the objective's terms and weights (default: paper-depth)",
+    )
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="print the recipe, with the flags applied, and stop"
+    )
+    for field in dataclasses.fields(Recipe):
+        flag, meaning = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+        if field.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=meaning)
+        elif field.name == "smoothed":
+            parser.add_argument(flag, choices=SMOOTHED, help=meaning)
+        else:
+            kind = non_negative_int if field.type is int else non_negative_float
+            parser.add_argument(flag, type=kind, metavar="X", help=meaning)
+
+
+def recipe_from_flags(args: argparse.Namespace) -> Recipe:
+    """The recipe of --recipe with the fields that were given as flags."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)}
+    return get_recipe(args.recipe, **{name: value for name, value in given.items() if value is not None})
 
 
 def positive_int(text: str) -> int:

@@ -1,6 +1,6 @@
 """Named recipes: which terms the objective has, and what each weighs.
 
-`python train.py --recipe NAME --print-recipe` prints one; every field has a flag of the same name.
+`python train.py --print-recipe` prints one; every field has a flag of the same name.
 """
 
 import dataclasses
@@ -12,17 +12,21 @@ from errors import InputError
 SMOOTHED = ("disparity", "normalised-disparity", "depth")
 
 
+def _weight(default: Any, meaning: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": meaning})
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The objective in numbers: sum of weight x term; symbols as in the paper's section 3."""
 
-    sequence_length: int = 3  # frames of a snippet; the middle one is the target, the others are its sources
-    photometric_weight: float = 1.0  # of L_vs, the photometric error (eq. 3)
-    smoothness_weight: float = 0.5  # lambda_s, of L_smooth at the finest scale
-    smoothness_decay: float = 2.0  # scale s weighs smoothness_weight / smoothness_decay ** s
-    smoothed: str = "disparity"  # what L_smooth smooths: disparity, normalised-disparity or depth
-    explainability: bool = True  # whether PoseExpNet predicts masks that weigh the photometric error
-    explainability_weight: float = 0.2  # lambda_e, of L_reg, the cross-entropy of the masks to 1
+    sequence_length: int = _weight(3, "frames of a snippet; the middle one is the target, the others its sources")
+    photometric_weight: float = _weight(1.0, "of L_vs, the photometric error (eq. 3)")
+    smoothness_weight: float = _weight(0.5, "lambda_s, of L_smooth at the finest scale")
+    smoothness_decay: float = _weight(2.0, "scale s weighs smoothness-weight / smoothness-decay^s")
+    smoothed: str = _weight("disparity", "what L_smooth smooths: " + ", ".join(SMOOTHED))
+    explainability: bool = _weight(True, "predict masks that weigh the photometric error")
+    explainability_weight: float = _weight(0.2, "lambda_e, of L_reg, the cross-entropy of the masks to 1")
 
     def __post_init__(self) -> None:
         if self.sequence_length < 3 or self.sequence_length % 2 == 0:

@@ -1,6 +1,8 @@
 """Snippets of a prepared data set, as uint8 from the loader's workers."""
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +21,10 @@ from errors import InputError
 class SnippetDataset(Dataset):
     """All runs of `length` neighbouring frames in the scenes of a prepared data set.
 
-    An item is a dict: `frames` uint8 [L, 3, H, W] in order of time (the middle one is the target), `intrinsics` float32
-    [3, 3], `index`, and `damaged`, a line for each file that could not be read. A snippet with a damaged image is replaced
-    by the next one that is whole, so that a batch keeps its size. With `ground_truth` it also has `depth`
-    float32 [H, W] of the target (0 = unknown; nothing known where there is no file) and `poses` float64 [L, 3, 4],
+    An item is a dict: `frames` uint8 [L, 3, H, W] in order of time (the middle one is the target), `intrinsics`
+    float32 [3, 3], `index`, and `damaged`, a line for each file that could not be read. A snippet with a damaged image
+    is replaced by the next one that is whole, so that a batch keeps its size. With `ground_truth` it also has `depth`
+    float32 [H, W] of the target (0 = unknown, everywhere where there is no file) and `poses` float64 [L, 3, 4],
     world_from_camera (NaN where the scene has none).
     """
 
@@ -114,10 +116,8 @@ class SnippetDataset(Dataset):
         bar = tqdm(total=sum(len(scene.frames) for scene in self.scenes), desc="checking frames", leave=False, delay=2)
         for scene in self.scenes:
             for frame in scene.frames:
-                try:
+                with suppress(InputError):  # damaged: named and counted when it is to be read
                     first.setdefault(image_size(frame), frame)
-                except InputError:
-                    pass  # damaged: named and counted when it is to be read
             bar.update(len(scene.frames))
         bar.close()
         if not first:
@@ -187,14 +187,14 @@ class ShuffledBatches(Sampler):
         for step in range(self.start, self.stop):
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0 or not order:
-                order = torch.randperm(self.size, generator=seeded(self.seed, epoch)).tolist()
+                order = torch.randperm(self.size, generator=seeded(self.seed, 0, epoch)).tolist()
             yield order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
-def seeded(seed: int, number: int) -> torch.Generator:
-    """A CPU generator that depends on both numbers, and in which neighbouring numbers have nothing in common."""
-    state = np.random.SeedSequence([seed, number]).generate_state(2)
-    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on all these numbers (the seed, the step, ...) and on nothing else."""
+    first, second = np.random.SeedSequence(numbers).generate_state(2)
+    return torch.Generator().manual_seed(int(first) << 31 ^ int(second))
 
 
 def load_batches(
@@ -202,9 +202,19 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Batches of these indices, read by `workers` processes (0: by this one), in their order."""
     loader = DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin_memory and workers > 0
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_ctrl_c,
     )
     try:
         yield from loader
     except InputError as error:  # a worker's comes with its traceback in the message; its own line is the last
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    # The terminal sends Ctrl-C to the workers, too; it is the training process that ends the run, and them with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -95,6 +95,24 @@ def compose(a_from_b: Tensor, b_from_c: Tensor) -> Tensor:
     return a_from_b @ b_from_c
 
 
+def snippet_poses(source_from_target: Tensor) -> Tensor:
+    """Each frame's pose in the snippet's first frame, from the network's poses.
+
+    Args:
+        source_from_target: [..., N, 4, 4], N even, the sources in order of time, the target in the middle of them.
+
+    Returns:
+        `first_from_frame` [..., N + 1, 4, 4] in order of time; the first is the identity.
+    """
+    _check_transform(source_from_target)
+    half = source_from_target.shape[-3] // 2
+    target_from_target = torch.eye(4, dtype=source_from_target.dtype, device=source_from_target.device)
+    target_from_target = target_from_target.expand_as(source_from_target[..., :1, :, :])
+    before, after = source_from_target[..., :half, :, :], source_from_target[..., half:, :, :]
+    frame_from_target = torch.cat([before, target_from_target, after], -3)
+    return compose(frame_from_target[..., :1, :, :], invert(frame_from_target))
+
+
 def _check_last_dimension(tensor: Tensor, expected: int, meaning: str) -> None:
     if tensor.ndim < 1 or tensor.shape[-1] != expected:
         raise ValueError(f"{meaning}: got shape {list(tensor.shape)}, expected [..., {expected}]")

@@ -1,0 +1,267 @@
+"""Train depth and ego-motion networks from video without labels."""
+
+import argparse
+import dataclasses
+import math
+import signal
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+import torch
+from path import Path
+from torch import Tensor
+from tqdm import tqdm
+
+from checkpoint import keep_copy, load_networks, save_checkpoint
+from datasets.augmentation import augment
+from datasets.images import to_network_input
+from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
+from errors import InputError
+from geometry.pose import ROTATIONS, pose_to_matrix
+from logger import Logger, make_run_folder
+from loss_functions import Objective, objective, split_snippet
+from models import DispNet, PoseExpNet
+from options import (
+    add_device_flag,
+    add_recipe_flags,
+    choose_device,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    recipe_from_flags,
+    run_script,
+)
+from validate import open_validation, photometric_errors, validate
+from visualize import snippet_pictures
+
+DESCRIPTION = """\
+Train DispNet (depth) and PoseExpNet (camera motion, explainability) from a prepared data set.
+
+  python data/prepare_kitti.py KITTI prepared/kitti --with-depth
+  python train.py prepared/kitti --recipe paper-depth --name my_run
+  tensorboard --logdir runs
+
+A run leaves one folder, runs/my_run: config.json, metrics.jsonl, TensorBoard events, and the checkpoints last.pt and
+best_CRITERION.pt. Ctrl-C ends a run in order: the step is finished and a checkpoint written."""
+
+CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better, where the data allow it
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "data", type=Path, nargs="?", help="prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt"
+    )
+    parser.add_argument("--name", help="of the run's folder (default: recipe and time)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs' folders lie (default: runs)")
+    add_device_flag(parser)
+
+    group = parser.add_argument_group("objective")
+    add_recipe_flags(group)
+    group.add_argument(
+        "--rotation", choices=ROTATIONS, default="euler", help="how a pose's last three numbers are read"
+    )
+
+    group = parser.add_argument_group("optimisation")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=positive_int, help="length of the training (default: 150000, as in the paper)")
+    length.add_argument("--epochs", type=positive_int, help="length of the training in passes over the snippets")
+    group.add_argument("--batch-size", type=positive_int, default=4, help="snippets a step (default: 4)")
+    group.add_argument("--learning-rate", type=positive_float, default=2e-4, help="of Adam (default: 2e-4)")
+    group.add_argument("--beta1", type=positive_float, default=0.9, help="of Adam (default: 0.9)")
+    group.add_argument("--beta2", type=positive_float, default=0.999, help="of Adam (default: 0.999)")
+    group.add_argument("--no-augmentation", action="store_true", help="no random scale, crop and flip")
+    group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
+    group.add_argument(
+        "--start-from", type=Path, nargs="+", default=[], metavar="FILE", help="begin with the weights of checkpoints"
+    )
+    group.add_argument("--workers", type=non_negative_int, default=4, help="processes that read images (default: 4)")
+
+    group = parser.add_argument_group("how often, in steps")
+    group.add_argument("--log-every", type=positive_int, default=50, help="scalars (default: 50)")
+    group.add_argument("--pictures-every", type=positive_int, default=500, help="pictures (default: 500)")
+    group.add_argument("--validate-every", type=positive_int, help="validation and checkpoint (default: every epoch)")
+    args = parser.parse_args()
+    if args.print_recipe:
+        recipe = recipe_from_flags(args)
+        print("\n".join(f"{name:22s} {value}" for name, value in dataclasses.asdict(recipe).items()))
+        sys.exit(0)
+    if args.data is None:
+        parser.error("the folder of the prepared data set is missing")
+    if args.beta1 >= 1 or args.beta2 >= 1:
+        parser.error(f"--beta1 {args.beta1} --beta2 {args.beta2}: expected numbers below 1")
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
+    recipe = recipe_from_flags(args)
+    device = choose_device(args.device)
+    dataset = SnippetDataset(args.data, "train.txt", recipe.sequence_length)
+    steps_per_epoch = max(1, len(dataset) // args.batch_size)
+    total_steps = args.steps or (args.epochs * steps_per_epoch if args.epochs else 150_000)
+    batches = ShuffledBatches(len(dataset), args.batch_size, args.seed, 0, total_steps)
+    validation = open_validation(args.data, recipe.sequence_length, (dataset.height, dataset.width))
+    disp_net, pose_exp_net = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
+    disp_net.to(device).train()
+    pose_exp_net.to(device).train()
+    optimizer = torch.optim.Adam(
+        [*disp_net.parameters(), *pose_exp_net.parameters()], args.learning_rate, (args.beta1, args.beta2), fused=True
+    )
+    torch.backends.cudnn.benchmark = True  # all batches have one size
+
+    config = plain(vars(args)) | dataclasses.asdict(recipe)
+    config |= {"height": dataset.height, "width": dataset.width, "total_steps": total_steps}
+    folder = args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    make_run_folder(folder, config)
+    logger = Logger(folder)
+    logger.text("configuration", "".join(f"    {name}: {value}\n" for name, value in config.items()))
+    print(
+        f"{folder}: {len(dataset)} snippets of {recipe.sequence_length} frames, {dataset.width} x {dataset.height}, "
+        f"from {len(dataset.scenes)} scenes; {total_steps} steps, {total_steps / steps_per_epoch:.1f} epochs; "
+        f"validation: {f'{len(validation)} snippets' if validation else 'none, val.txt names no scene'}; {device}"
+    )
+
+    best: dict[str, Any] = {}
+    validate_every = args.validate_every or steps_per_epoch
+    damaged: set[str] = set()
+    stop = stop_on_signal()
+    progress = tqdm(total=total_steps * args.batch_size, unit="img", desc="training", smoothing=0.05)
+    step, waited, last_log = 0, 0.0, time.perf_counter()
+    loader = load_batches(dataset, batches, args.workers, pin_memory=device.type == "cuda")
+    while step < total_steps and not stop:
+        wait_start = time.perf_counter()
+        batch = next(loader)
+        waited += time.perf_counter() - wait_start
+
+        frames = to_network_input(batch.frames.to(device, non_blocking=True))
+        intrinsics = batch.intrinsics.to(device, non_blocking=True)
+        if not args.no_augmentation:
+            frames, intrinsics = augment(frames, intrinsics, seeded(args.seed, 1, step))
+        target, sources = split_snippet(frames)
+        disparities = disp_net(target)
+        poses, logits = pose_exp_net(target, sources)
+        result = objective(frames, disparities, pose_to_matrix(poses, args.rotation), logits, intrinsics, recipe)
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        step += 1
+
+        for line in batch.damaged:
+            if line not in damaged:
+                damaged.add(line)
+                progress.write(f"skipped, and replaced by the next snippet: {line}")
+        if step % args.log_every == 0 or step == 1:
+            values = diagnostics(result, disparities, poses, logits, sources)  # the host waits for the device here
+            if not math.isfinite(values["loss"]):
+                raise InputError(f"step {step}: the loss is {values['loss']}; try a smaller --learning-rate")
+            seconds = time.perf_counter() - last_log
+            values["images_per_second"] = args.batch_size * (1 if step == 1 else args.log_every) / seconds
+            values["waiting_for_data"] = waited / seconds
+            values["damaged_files"] = len(damaged)
+            logger.scalars("train", step, values)
+            progress.set_postfix_str(f"loss {values['loss']:.3f}, step {step}/{total_steps}", refresh=False)
+            waited, last_log = 0.0, time.perf_counter()
+        if step % args.pictures_every == 0 or step == 1:
+            with torch.no_grad():
+                logger.pictures("train", step, snippet_pictures(frames, disparities, logits, result))
+        progress.update(args.batch_size)
+
+        if step % validate_every == 0 or step == total_steps or stop:
+            scores: dict[str, float] = {}
+            if validation and not stop:
+                scores = validate(disp_net, pose_exp_net, validation, args.batch_size, args.workers, args.rotation)
+            improved = [
+                name for name in CRITERIA if scores.get(name, math.inf) < best.get(name, {}).get("value", math.inf)
+            ]
+            best |= {name: {"value": scores[name], "step": step} for name in improved}
+            save_checkpoint(folder / "last.pt", disp_net, pose_exp_net, optimizer, step, config, best)
+            for name in improved:
+                keep_copy(folder / "last.pt", folder / f"best_{name}.pt")
+            if scores:
+                logger.scalars("validation", step, scores)
+                progress.write(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            last_log = time.perf_counter()
+
+    progress.close()
+    logger.close()
+    for name, score in best.items():
+        print(f"best {name} {score['value']:.4f} at step {score['step']}: {folder}/best_{name}.pt")
+    print(f"{'stopped at' if stop else 'done:'} step {step}; {folder}/last.pt")
+
+
+def make_networks(args: argparse.Namespace, sources: int, explainability: bool) -> tuple[DispNet, PoseExpNet]:
+    """The networks, newly drawn from the seed or with the weights of the checkpoints in --start-from."""
+    torch.manual_seed(args.seed)
+    disp_net, pose_exp_net = DispNet(), PoseExpNet(sources, explainability)
+    for file in args.start_from:
+        given = load_networks(file)
+        if given.disp_net is not None:
+            disp_net = given.disp_net
+        if given.pose_exp_net is not None:
+            got = (given.pose_exp_net.sources, given.pose_exp_net.explainability)
+            if got != (sources, explainability):
+                raise InputError(
+                    f"{file}: its PoseExpNet has {got[0]} sources, {'with' if got[1] else 'no'} explainability; "
+                    f"expected {sources} sources, {'with' if explainability else 'no'} explainability, as in the recipe"
+                )
+            pose_exp_net = given.pose_exp_net
+    return disp_net, pose_exp_net
+
+
+@torch.no_grad()
+def diagnostics(
+    result: Objective, disparities: list[Tensor], poses: Tensor, logits: list[Tensor] | None, sources: Tensor
+) -> dict[str, float]:
+    """What a person needs to judge a step; of the finest scale where there are several."""
+    error, identity_error = photometric_errors(result.warps[0], sources)
+    disparity = disparities[0]
+    values = {"loss": result.loss}
+    for name, term in result.terms.items():
+        values[f"term/{name}"] = term
+        values[f"share/{name}"] = result.weights[name] * term / result.loss
+    values |= {
+        "photometric/warp": error,
+        "photometric/identity_warp": identity_error,
+        "photometric/valid_pixels": result.warps[0].valid.float().mean(),
+        "disparity/mean": disparity.mean(),
+        "disparity/spread": (disparity.std((1, 2, 3)) / disparity.mean((1, 2, 3))).mean(),
+        "pose/translation": poses[..., :3].norm(dim=-1).mean(),
+        "pose/rotation": poses[..., 3:].norm(dim=-1).mean(),
+    }
+    if logits is not None:
+        values["explainability/mean"] = logits[0].sigmoid().mean()
+    # One copy to the host for all of them.
+    return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
+
+
+def stop_on_signal() -> list[int]:
+    """A list that stays empty until Ctrl-C or SIGTERM asks the run to end; a second Ctrl-C ends it at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return asked
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Flags as plain numbers, strings and lists, for config.json and the checkpoint."""
+    return {
+        name: [str(item) for item in value]
+        if isinstance(value, list)
+        else str(value)
+        if isinstance(value, Path)
+        else value
+        for name, value in values.items()
+        if name != "print_recipe"
+    }
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,72 @@
+"""Pictures of depth, warps and masks: tensors in, uint8 pictures [3, H, W] out."""
+
+import matplotlib
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.utils import make_grid
+
+from loss_functions import Objective, split_snippet
+
+
+def colourise(values: Tensor, lowest: float, highest: float, colours: str) -> Tensor:
+    """Values [..., H, W] between `lowest` and `highest` as colours of a matplotlib map: uint8 [..., 3, H, W]."""
+    table = torch.from_numpy(matplotlib.colormaps[colours](torch.arange(256).numpy(), bytes=True)[:, :3].copy())
+    indices = ((values - lowest) / max(highest - lowest, 1e-12) * 255).nan_to_num(0).clamp(0, 255).long().cpu()
+    return table[indices].movedim(-1, -3)
+
+
+def colour_disparity(disparity: Tensor) -> Tensor:
+    """Disparities [B, 1, H, W] as pictures [B, 3, H, W], near is bright; each from 0 to its 95th percentile."""
+    return torch.stack([colourise(item[0], 0, item.flatten().quantile(0.95).item(), "magma") for item in disparity])
+
+
+def colour_depth(depth: Tensor) -> Tensor:
+    """Depths [B, 1, H, W] as pictures [B, 3, H, W], near is bright; each from 0 to 3 times its median."""
+    return torch.stack([colourise(item[0], 0, 3 * item.median().item(), "plasma_r") for item in depth])
+
+
+def to_picture(images: Tensor) -> Tensor:
+    """Images [..., 3, H, W] in the networks' range [-1, 1] as uint8."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+def snippet_pictures(
+    frames: Tensor, disparities: list[Tensor], logits: list[Tensor] | None, result: Objective, most: int = 3
+) -> dict[str, Tensor]:
+    """Pictures of a batch that show what the objective compared: a column for each of the first `most` snippets.
+
+    Args: as in `loss_functions.objective`, and what it returned.
+
+    Returns:
+        By name, uint8 [3, H, W]. In all but `target`, `disparity` and `depth`, there is a row for each source.
+    """
+    frames, finest = frames[:most], result.warps[0]
+    height, width = frames.shape[3:]
+    target, sources = split_snippet(frames)
+    warped, valid = finest.warped[:most], finest.valid[:most, :, None]
+    identity_error = (target[:, None] - sources).abs().mean(2)
+    error = ((target[:, None] - warped).abs() * valid).mean(2)
+    brightest = identity_error.flatten().quantile(0.98).item()  # one range for both errors, so that they compare
+    scales = [
+        functional.interpolate(colour_disparity(scale[:most]).float(), (height, width), mode="nearest").to(torch.uint8)
+        for scale in disparities
+    ]
+    pictures = {
+        "1_target": _grid([to_picture(target)]),
+        "2_disparity_by_scale": _grid(scales),
+        "3_depth": _grid([colour_depth(1 / disparities[0][:most])]),
+        "4_sources": _grid(list(to_picture(sources).unbind(1))),
+        "5_warped_sources": _grid(list(to_picture(torch.where(valid, warped, -1)).unbind(1))),
+        "6_error_of_identity_warp": _grid(list(colourise(identity_error, 0, brightest, "inferno").unbind(1))),
+        "7_error_of_warp": _grid(list(colourise(error, 0, brightest, "inferno").unbind(1))),
+    }
+    if logits is not None:
+        masks = colourise(logits[0][:most].sigmoid(), 0, 1, "gray")
+        pictures["8_explainability"] = _grid(list(masks.unbind(1)))
+    return pictures
+
+
+def _grid(rows: list[Tensor]) -> Tensor:
+    """Rows of pictures, each uint8 [columns, 3, H, W], as one picture."""
+    return make_grid(torch.cat(rows), nrow=rows[0].shape[0], padding=4, pad_value=255)
