@@ -16,8 +16,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from datasets.synthetic.scene import STEP, Polygons, Scene
-from datasets.synthetic.textures import ATLAS, LEVELS, NAMES, ROAD_PERIOD, ROAD_WIDTH, SIZE, rip_map
+from datasets.synthetic.scene import STEP, Polygons, Quadrics, Scene
+from datasets.synthetic.textures import ATLAS, LEVELS, NAMES, ROAD_PERIOD, ROAD_WIDTH, SIZE, rip_maps
 
 SKY, GROUND, FIRST = 0, 1, 2  # surface numbers: the sky, the ground, then polygons and quadrics
 NEAR = 0.1  # metres: nothing nearer to the sensor is seen
@@ -39,6 +39,7 @@ class Rays(NamedTuple):
     rows: np.ndarray  # [H, 3]
     columns: np.ndarray  # [W, 3]
     scale: np.ndarray | None  # [H]; None: 1
+    far: float  # things behind it are left out
     rectangles: Callable[[np.ndarray, list[tuple[int, int]]], np.ndarray]
 
 
@@ -66,7 +67,7 @@ def camera_rays(intrinsics: np.ndarray, height: int, width: int) -> Rays:
         return np.stack(spans, -1).astype(int)
 
     rows, columns = np.stack([zero(y), y, zero(y)], -1), np.stack([x, zero(x), zero(x) + 1], -1)
-    return Rays(rows, columns, None, rectangles)
+    return Rays(rows, columns, None, FAR, rectangles)
 
 
 def lidar_rays(elevation: np.ndarray, azimuth: np.ndarray) -> Rays:
@@ -87,7 +88,7 @@ def lidar_rays(elevation: np.ndarray, azimuth: np.ndarray) -> Rays:
 
     rows = np.stack([zero(elevation), zero(elevation), np.sin(elevation)], -1)
     columns = np.stack([np.cos(azimuth), np.sin(azimuth), zero(azimuth)], -1)
-    return Rays(rows, columns, np.cos(elevation), rectangles)
+    return Rays(rows, columns, np.cos(elevation), LIDAR_RANGE, rectangles)
 
 
 class _Forms(NamedTuple):
@@ -108,72 +109,79 @@ _BOX_EDGES = [(i, j) for i in range(8) for j in range(8) if i < j and (i ^ j) in
 def _linear_forms(scene: Scene, polygons: Polygons, world_from_sensor: np.ndarray, rays: Rays) -> _Forms:
     rotation, eye = world_from_sensor[:3, :3], world_from_sensor[:3, 3]
     count = len(polygons.origin)
-    quadrics = scene.quadrics
-    planes = np.zeros((FIRST + count + len(quadrics.centre), 9))
+    planes = np.zeros((FIRST + count + len(scene.quadrics.centre), 9))
     # The sky: a ceiling that travels with the sensor. The ground: z = 0 with its own x and y.
     planes[SKY] = np.concatenate([rotation[:2] * (SIZE / CLOUD_TILE), rotation[2:] / SKY_HEIGHT]).ravel()
     q_ground = -rotation[2] / eye[2]
     planes[GROUND] = np.concatenate([rotation[:2] + eye[:2, None] * q_ground, q_ground[None]]).ravel()
 
-    outwards = np.cross(polygons.axis_u, polygons.axis_v)
-    height = ((eye - polygons.origin) * outwards).sum(-1)
-    seen = np.flatnonzero((height > 1e-3) & (np.abs(polygons.corners - eye).max(-1).min(-1) < FAR))
-    frame = np.stack([polygons.axis_u[seen], polygons.axis_v[seen], polygons.origin[seen] - eye], -1)
-    uvq = np.linalg.inv(rotation.T @ frame)  # rows: the linear forms u/t, v/t, 1/t
-    u, v, q = uvq[:, 0], uvq[:, 1], uvq[:, 2]
-    (ku, su), (kv, sv) = polygons.texel_u[seen].T[..., None], polygons.texel_v[seen].T[..., None]
-    planes[FIRST + seen] = np.concatenate([ku * q + su * u, kv * q + sv * v, q], -1)
-    k, a, b = np.moveaxis(polygons.edges[seen], -1, 0)[..., None]
-    edges = k * q[:, None] + a * u[:, None] + b * v[:, None]
-    corners = (polygons.corners[seen] - eye) @ rotation
-    rectangles = rays.rectangles(corners, _POLYGON_EDGES)
-    nearest = 1 / np.maximum(_distance(corners, rays), NEAR)
-
-    inverse = 1 / quadrics.radius**2  # 0 along a cylinder
-    apart = eye - quadrics.centre
-    close = np.flatnonzero(np.hypot(apart[:, 0], apart[:, 1]) < FAR)
-    inverse, apart = inverse[close], apart[close]
-    # |d t + apart|^2 = 1 in the quadric's measure: A t^2 - 2 B t + C = 0, so 1/t = (B + sqrt(B^2 - A C)) / C.
-    matrix = rotation.T @ (inverse[:, :, None] * rotation)
-    b_form = -(inverse * apart) @ rotation
-    c = (inverse * apart * apart).sum(-1) - 1
-    outside = c > 1e-3
-    close, apart, matrix, b_form, c = close[outside], apart[outside], matrix[outside], b_form[outside], c[outside]
-    # B^2 - A C is a quadratic form with one positive direction: a difference of squares of linear forms.
-    values, vectors = np.linalg.eigh(b_form[:, :, None] * b_form[:, None] - c[:, None, None] * matrix)
-    squares = np.sqrt(np.abs(values))[:, :, None] * np.swapaxes(vectors, 1, 2) / c[:, None, None]
-    up = np.broadcast_to(rotation[2], b_form.shape)
-    round_forms = np.concatenate([(b_form / c[:, None])[:, None], up[:, None], squares], 1)
-    low = np.where(np.isinf(quadrics.bottom), quadrics.centre[:, 2] - quadrics.radius[:, 2], quadrics.bottom)[close]
-    high = np.where(np.isinf(quadrics.top), quadrics.centre[:, 2] + quadrics.radius[:, 2], quadrics.top)[close]
-    x, y = quadrics.centre[close, :2].T
-    rx, ry = quadrics.radius[close, :2].T
-    box = np.stack(
-        [
-            np.stack([x + (i or -1) * rx, y + (j or -1) * ry, high if k else low], -1)
-            for k in (0, 1)
-            for j in (0, 1)
-            for i in (0, 1)
-        ],
-        1,
-    )
+    flat, flat_forms, flat_texels = _polygon_forms(polygons, rotation, eye)
+    planes[FIRST + flat] = flat_texels
+    corners = (polygons.corners[flat] - eye) @ rotation
+    curved, curved_forms, box = _quadric_forms(scene.quadrics, rotation, eye)
     box = (box - eye) @ rotation
-    slab = np.stack([eye[2] - quadrics.bottom[close], quadrics.top[close] - eye[2]], -1)
+    above = np.stack([eye[2] - scene.quadrics.bottom, scene.quadrics.top - eye[2]], -1)[curved]
 
-    linear = np.concatenate([np.concatenate([q[:, None], edges], 1), round_forms])
-    rectangles = np.concatenate([rectangles, rays.rectangles(box, _BOX_EDGES)])
-    nearest = np.concatenate([nearest, 1 / np.maximum(_distance(box, rays), NEAR)])
-    surface = np.concatenate([FIRST + seen, FIRST + count + close])
-    slab = np.concatenate([np.full((len(seen), 2), np.nan), slab])
+    linear = np.concatenate([flat_forms, curved_forms])
+    rectangles = np.concatenate([rays.rectangles(corners, _POLYGON_EDGES), rays.rectangles(box, _BOX_EDGES)])
+    nearest = 1 / np.maximum(np.concatenate([_distance(corners, rays), _distance(box, rays)]), NEAR)
+    surface = np.concatenate([FIRST + flat, FIRST + count + curved])
+    slab = np.concatenate([np.full((len(flat), 2), np.nan), above])
     in_sight = (rectangles[:, 1] > rectangles[:, 0]) & (rectangles[:, 3] > rectangles[:, 2])
-    order = np.flatnonzero(in_sight)
+    order = np.flatnonzero(in_sight & (nearest > 1 / rays.far))
     order = order[np.argsort(-nearest[order], kind="stable")]
     return _Forms(linear[order], rectangles[order], surface[order], nearest[order], slab[order], planes)
 
 
+def _polygon_forms(polygons: Polygons, rotation: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the polygons that face the sensor: their numbers, forms [n, 5, 3] (1/t, four edges), texture forms [n, 9]."""
+    outwards = np.cross(polygons.axis_u, polygons.axis_v)
+    seen = np.flatnonzero(((eye - polygons.origin) * outwards).sum(-1) > 1e-3)
+    frame = np.stack([polygons.axis_u[seen], polygons.axis_v[seen], polygons.origin[seen] - eye], -1)
+    uvq = np.linalg.inv(rotation.T @ frame)  # rows: the linear forms u/t, v/t, 1/t
+    u, v, q = uvq[:, 0], uvq[:, 1], uvq[:, 2]
+    (ku, su), (kv, sv) = polygons.texel_u[seen].T[..., None], polygons.texel_v[seen].T[..., None]
+    k, a, b = np.moveaxis(polygons.edges[seen], -1, 0)[..., None]
+    edges = k * q[:, None] + a * u[:, None] + b * v[:, None]
+    forms = np.concatenate([q[:, None], edges], 1)
+    return seen, forms, np.concatenate([ku * q + su * u, kv * q + sv * v, q], -1)
+
+
+def _quadric_forms(quadrics: Quadrics, rotation: np.ndarray, eye: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the quadrics that the sensor is outside of: numbers, forms [m, 5, 3], corners of the boxes around them.
+
+    |d t + apart|^2 = 1 in the quadric's measure is A t^2 - 2 B t + C = 0 with B linear in d, so that
+    1/t = (B + sqrt(B^2 - A C)) / C. B^2 - A C is a quadratic form with one positive direction: a sum and difference of
+    three squares of linear forms. The five forms: B / C, the height gained along the ray, the three squares' roots / C.
+    """
+    inverse = 1 / quadrics.radius**2  # 0 along a cylinder
+    apart = eye - quadrics.centre
+    outside = (inverse * apart * apart).sum(-1) - 1
+    seen = np.flatnonzero(outside > 1e-3)
+    inverse, apart, c = inverse[seen], apart[seen], outside[seen][:, None]
+    b = -(inverse * apart) @ rotation
+    a = rotation.T @ (inverse[:, :, None] * rotation)
+    values, vectors = np.linalg.eigh(b[:, :, None] * b[:, None] - c[..., None] * a)  # ascending: - - +
+    roots = np.sqrt(np.abs(values))[:, :, None] * np.swapaxes(vectors, 1, 2)
+    up = np.broadcast_to(rotation[2], b.shape)
+    forms = np.concatenate([(b / c)[:, None], up[:, None], roots / c[..., None]], 1)
+
+    centre, radius = quadrics.centre[seen], quadrics.radius[seen]
+    low = np.maximum(quadrics.bottom[seen], centre[:, 2] - radius[:, 2])
+    high = np.minimum(quadrics.top[seen], centre[:, 2] + radius[:, 2])
+    ends = np.stack([centre - radius, centre + radius], 1)
+    ends[:, 0, 2], ends[:, 1, 2] = low, high
+    box = np.stack([ends[:, [i & 1, i >> 1 & 1, i >> 2], [0, 1, 2]] for i in range(8)], 1)
+    return seen, forms, box
+
+
 def _distance(corners: np.ndarray, rays: Rays) -> np.ndarray:
-    """A lower bound of t over convex things [N, P, 3]: least z for a camera; for a LiDAR 0 (nothing is left out)."""
-    return corners[..., 2].min(1) if rays.scale is None else np.zeros(len(corners))
+    """A lower bound of t over convex things [N, P, 3]: their least z, or a LiDAR's distance from a ball around them."""
+    if rays.scale is None:
+        return corners[..., 2].min(1)
+    centre = corners.mean(1)
+    radius = np.linalg.norm(corners - centre[:, None], axis=-1).max(1)
+    return np.linalg.norm(centre, axis=-1) - radius
 
 
 class Renderer:
@@ -182,8 +190,7 @@ class Renderer:
     def __init__(self, scene: Scene, textures: np.ndarray, device: torch.device | str = "cpu"):
         self.scene = scene
         self.device = torch.device(device)
-        atlas = np.stack([rip_map(texture) for texture in textures])
-        self.atlas = torch.from_numpy(atlas.reshape(-1, 4)).to(self.device)
+        self.atlas = torch.from_numpy(rip_maps(textures).reshape(-1, 4)).to(self.device)
         self._make_road_map()
 
     def _make_road_map(self) -> None:
@@ -224,7 +231,8 @@ class Renderer:
         for top in range(0, 2 * height, rows):
             band = slice(top, min(top + rows, 2 * height))
             colour = shades.colours(surface[band], inverse[band], rays, band)  # [3, h, 2 width]
-            mean = colour.unflatten(2, (width, 2)).unflatten(1, (-1, 2)).sum((2, 4)) * 0.25
+            pairs = colour[:, 0::2] + colour[:, 1::2]
+            mean = (pairs[..., 0::2] + pairs[..., 1::2]) * 0.25
             picture[band.start // 2 : band.stop // 2] = mean.permute(1, 2, 0)
         brightness = self.scene.light[frame] * self.scene.exposure[frame] * 255
         return (picture * brightness).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
@@ -276,7 +284,7 @@ class Renderer:
             else:
                 b, up, squares = value[0], value[1], value[2:]
                 squares = squares * squares
-                root = squares[2] - squares[1] - squares[0]  # eigh sorts: the positive one is the last
+                root = squares[2] - squares[1] - squares[0]
                 q = b + root.clamp(min=0).sqrt_()
                 hit = (root > 0) & (q > best)
                 above, below = forms.slab[k].tolist()
@@ -380,8 +388,9 @@ class _Shades:
         unit_x, unit_y = torch.eye(3, device=x.device)[:2, :, None]
         step_x = self.rotation @ ((unit_x - point * q[0]) * (t / self.focal[0]))
         step_y = self.rotation @ ((unit_y - point * q[1]) * (t / self.focal[1]))
-        axis = normal.abs().argmax(0)
-        first, second = (axis == 0).long(), 2 - (axis == 2).long()
+        nx, ny, nz = normal.abs()
+        first = ((nx >= ny) & (nx >= nz)).long()  # y, else x
+        second = 2 - ((nz > nx) & (nz > ny)).long()  # z, else y
         texels = self.texels[k]
 
         def pick(vector: Tensor, row: Tensor) -> Tensor:
@@ -391,9 +400,9 @@ class _Shades:
         shift = (k % 97) * 37.0
         patch = [pick(local, first) + shift, pick(local, second)]
         patch += [pick(step_x, first), pick(step_y, first), pick(step_x, second), pick(step_y, second)]
-        normal = normal / normal.norm(dim=0)
-        direct = (0.5 + 0.5 * (self.sun @ normal)).clamp_(min=0)
-        gain = (1 - self.sunlight) * (0.8 + 0.2 * normal[2]) + self.sunlight * 1.4 * direct
+        length = (normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]).rsqrt_()
+        direct = 0.5 + 0.5 * (self.sun @ normal) * length
+        gain = (1 - self.sunlight) * (0.8 + 0.2 * normal[2] * length) + self.sunlight * 1.4 * direct
         return patch, gain
 
     def _on_ground(self, x: Tensor, y: Tensor, xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor) -> list[Tensor]:

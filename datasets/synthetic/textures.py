@@ -8,6 +8,7 @@ Streets are seen at a slant, where a mip-map (one level for both axes) would was
 A rip-map holds every pair of levels: the texture reduced by 2^i along u and by 2^j along v, each by box averages.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,20 +18,21 @@ LEVELS = SIZE.bit_length()  # 256, 128, ... 1
 ATLAS = 2 * SIZE  # all levels of one texture lie in a square of this side
 
 
-def rip_map(texture: np.ndarray) -> np.ndarray:
-    """All levels of a texture in one square [ATLAS, ATLAS, 4]: level (i, j) begins at column and row `level_offset`.
+def rip_maps(textures: np.ndarray) -> np.ndarray:
+    """All levels of textures [T, SIZE, SIZE, 4], each in one square: float32 [T, ATLAS, ATLAS, 4].
 
-    Level (i, j) has SIZE >> i columns and SIZE >> j rows; its texels are the means of 2^i x 2^j texels.
+    Level (i, j) begins at column `level_offset(i)` and row `level_offset(j)` and has SIZE >> i columns and SIZE >> j
+    rows; its texels are the means of 2^i x 2^j texels.
     """
-    atlas = np.zeros((ATLAS, ATLAS, 4), np.float32)
-    rows = texture
+    atlas = np.zeros((len(textures), ATLAS, ATLAS, 4), np.float32)
+    rows = textures.astype(np.float32)
     for j in range(LEVELS):
         both, top = rows, level_offset(j)
         for i in range(LEVELS):
             left = level_offset(i)
-            atlas[top : top + both.shape[0], left : left + both.shape[1]] = both
-            both = (both[:, 0::2] + both[:, 1::2]) / 2 if both.shape[1] > 1 else both
-        rows = (rows[0::2] + rows[1::2]) / 2 if rows.shape[0] > 1 else rows
+            atlas[:, top : top + (SIZE >> j), left : left + (SIZE >> i)] = both
+            both = (both[:, :, 0::2] + both[:, :, 1::2]) / 2 if i + 1 < LEVELS else both
+        rows = (rows[:, 0::2] + rows[:, 1::2]) / 2 if j + 1 < LEVELS else rows
     return atlas
 
 
@@ -39,13 +41,20 @@ def level_offset(level: int) -> int:
     return ATLAS - (ATLAS >> level)
 
 
-def noise(rng: np.random.Generator, falloff: float) -> np.ndarray:
+@functools.cache
+def _noise_field(falloff: float) -> np.ndarray:
     """Periodic noise [SIZE, SIZE], mean 0, deviation 1, amplitude ~ 1 / frequency^falloff (0: white, 1: natural)."""
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None])
     frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) / frequency**falloff
-    field = np.fft.irfft2(spectrum, (SIZE, SIZE))
+    white = np.random.default_rng(int(1000 * falloff)).standard_normal((SIZE, SIZE))
+    field = np.fft.irfft2(np.fft.rfft2(white) / frequency**falloff, (SIZE, SIZE))
     return field / field.std()
+
+
+def noise(rng: np.random.Generator, falloff: float) -> np.ndarray:
+    """A noise field of this falloff, shifted and mirrored at random (a new one would cost ten times as much)."""
+    field = _noise_field(falloff)[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+    return np.roll(field.T if rng.random() < 0.5 else field, rng.integers(SIZE, size=2), (0, 1))
 
 
 def make_textures(rng: np.random.Generator) -> np.ndarray:
@@ -73,15 +82,16 @@ def _uv() -> tuple[np.ndarray, np.ndarray]:
 def _facade(rng: np.random.Generator) -> np.ndarray:
     """Two by two windows on plaster or bricks; the tile is 6 m wide and two storeys high, v upwards."""
     u, v = _uv()
-    lightness = 0.8 + 0.09 * noise(rng, 1.0) + 0.06 * noise(rng, 0.3)
-    if rng.random() < 0.5:  # bricks: 24 courses a tile, joints lighter or darker than the stones
-        course = np.floor(v * 24)
-        joint = ((v * 24) % 1 < 0.16) | ((u * 12 + 0.5 * (course % 2)) % 1 < 0.1)
-        stone = rng.uniform(0.75, 1.2, (24, 12))
-        lightness = lightness * stone[course.astype(int), np.floor(u * 12 + 0.5 * (course % 2)).astype(int) % 12]
+    lightness = 0.8 + 0.1 * noise(rng, 1.2) + 0.05 * noise(rng, 0.3)
+    if rng.random() < 0.4:  # bricks: 32 courses a tile, joints lighter or darker than the stones
+        course = np.floor(v * 32)
+        joint = ((v * 32) % 1 < 0.16) | ((u * 16 + 0.5 * (course % 2)) % 1 < 0.1)
+        stone = rng.uniform(0.75, 1.2, (32, 16))
+        lightness = lightness * stone[course.astype(int), np.floor(u * 16 + 0.5 * (course % 2)).astype(int) % 16]
         lightness = np.where(joint, rng.choice([0.5, 1.25]), lightness)
     texture = _paint(lightness)
     width, height, frame = rng.uniform(0.16, 0.24), rng.uniform(0.2, 0.3), 0.018
+    shutters = rng.uniform(0.15, 0.6) * rng.uniform(0.5, 1, 3) if rng.random() < 0.4 else None
     frame_colour = rng.choice([0.85, 0.25]) * np.array([1, 0.97, 0.92])
     for column in (0.25, 0.75):
         for row in (0.27, 0.77):
@@ -91,6 +101,9 @@ def _facade(rng: np.random.Generator) -> np.ndarray:
             tone = rng.uniform(0.08, 0.4) * np.array([0.85, 1, 1.15])  # a curtain or a dark room
             shine = 1 + 0.5 * ((v - row) / height) + 0.12 * noise(rng, 1.2)
             _cover(texture, glass, np.clip(tone * shine[..., None], 0, 1))
+            if shutters is not None:
+                wing = (np.abs(du - width / 2 - frame - 0.035) < 0.035) & (dv < height / 2 + frame)
+                _cover(texture, wing, shutters * (0.8 + 0.3 * ((v * 64) % 1 < 0.6))[..., None])
             sill = (du < width / 2 + 2 * frame) & (np.abs(v - (row - height / 2 - frame)) < frame / 2)
             _cover(texture, sill, (0.62, 0.6, 0.57))
     band = np.abs(v - 0.5) < 0.008  # a moulding between the storeys

@@ -314,7 +314,7 @@ def _render_frame(folder: Path, options: WorldOptions, drive: Drive, renderer: R
             iio.imwrite((folder / "proj_depth" / "groundtruth" / camera).makedirs_p() / name, depth, compress_level=3)
     if frame % options.scan_every == 0:
         points = renderer.scan(frame, world_from_camera @ camera_from_velodyne(), BEAMS, TURN)
-        points.tofile((folder / "velodyne_points" / "data").makedirs_p() / f"{frame:010d}.bin")
+        ((folder / "velodyne_points" / "data").makedirs_p() / f"{frame:010d}.bin").write_bytes(points.tobytes())
 
 
 # ---------------------------------------------------------------------------------------------- KITTI's text files
