@@ -50,9 +50,9 @@ SIDES = {"l": "image_02", "r": "image_03"}
 DESCRIPTION = """\
 Predict depth for a list of KITTI images, save the predictions, and score them from the saved file.
 
-  python test_depth.py runs/my_run/best.pt --kitti KITTI_RAW
+  python test_depth.py runs/my_run/last.pt --kitti KITTI_RAW
       predicts and scores the 697 images of the Eigen split
-  python test_depth.py --predictions best_depth.npz --kitti KITTI_RAW --cap 50 --ground-truth camera_z
+  python test_depth.py --predictions runs/my_run/last_depth.npz --kitti KITTI_RAW --ground-truth camera_z
       scores again without a network
 """
 

@@ -16,7 +16,8 @@ from datasets.images import to_network_input
 from datasets.kitti import read_poses
 from errors import InputError
 from evaluation.pose_metrics import snippet_ate, snippet_rotation_error, snippets, straight_line
-from geometry.pose import compose, invert, pose_to_matrix
+from geometry.pose import pose_to_matrix, snippet_poses
+from loss_functions import split_snippet
 from models import PoseExpNet
 from options import add_test_flags, choose_device, parse_test_flags, run_script
 from predictions import (
@@ -35,9 +36,9 @@ DESCRIPTION = """\
 Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score them from the saved file.
 Whether a snippet has 3 or 5 frames, the checkpoint says.
 
-  python test_pose.py runs/my_run/best.pt --kitti KITTI_ODOMETRY
+  python test_pose.py runs/my_run/last.pt --kitti KITTI_ODOMETRY
       predicts and scores every snippet of sequences 09 and 10
-  python test_pose.py --predictions best_pose.npz --kitti KITTI_ODOMETRY
+  python test_pose.py --predictions runs/my_run/last_pose.npz --kitti KITTI_ODOMETRY
       scores again without a network
 """
 
@@ -164,16 +165,9 @@ def predict_snippets(network: PoseExpNet, images: Tensor, rotation: str) -> Tens
     Returns:
         first_from_frame float64 [F - n + 1, n, 3, 4] on the CPU, n = network.sources + 1.
     """
-    length = network.sources + 1
-    middle = length // 2
-    snippet_frames = to_network_input(images).unfold(0, length, 1).movedim(-1, 1)  # [N, n, 3, H, W], a view
-    others = [frame for frame in range(length) if frame != middle]
-    source_from_target, _ = network(snippet_frames[:, middle].contiguous(), snippet_frames[:, others])
-    frame_from_target = pose_to_matrix(source_from_target.cpu().double(), rotation)
-    target = torch.eye(4, dtype=torch.float64).expand(len(frame_from_target), 1, 4, 4)
-    frame_from_target = torch.cat([frame_from_target[:, :middle], target, frame_from_target[:, middle:]], 1)
-    first_from_target = frame_from_target[:, :1]
-    return compose(first_from_target, invert(frame_from_target))[..., :3, :]
+    frames = to_network_input(images).unfold(0, network.sources + 1, 1).movedim(-1, 1)  # [N, n, 3, H, W], a view
+    poses, _ = network(*split_snippet(frames))
+    return snippet_poses(pose_to_matrix(poses.cpu().double(), rotation))[..., :3, :]
 
 
 def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np.ndarray], dict]:

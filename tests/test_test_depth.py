@@ -305,7 +305,7 @@ def test_a_pose_checkpoint_is_refused(kitti, run, tmp_path):
 def test_help_teaches_as_typed():
     result = subprocess.run([sys.executable, "test_depth.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0
-    assert "python test_depth.py runs/my_run/best.pt --kitti KITTI_RAW" in result.stdout
+    assert "python test_depth.py runs/my_run/last.pt --kitti KITTI_RAW" in result.stdout
 
 
 def test_real_frames(shared, run, tmp_path):
