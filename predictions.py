@@ -108,7 +108,7 @@ def load_predictions(file: Path, kind: str) -> tuple[dict[str, np.ndarray], dict
                 member.filename.removesuffix(".npy"): _read_array(archive, member, file.size)
                 for member in archive.infolist()
             }
-        about = json.loads(str(arrays.pop("about")))
+        about = json.loads(str(arrays.pop("about")), parse_constant=_refuse)
         found = about["kind"]
     except Exception as error:  # zip, zlib, numpy and json each fail in their own ways on damage
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -116,6 +116,10 @@ def load_predictions(file: Path, kind: str) -> tuple[dict[str, np.ndarray], dict
     if found != kind:
         raise InputError(f"{file}: holds predictions of kind {found!r}, expected {kind!r}")
     return arrays, about
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # Python's reader would take it, and no writer of ours
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, archive_size: int) -> np.ndarray:

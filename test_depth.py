@@ -127,7 +127,13 @@ def main() -> None:
     protocols = [DepthProtocol(metres, args.crop, args.scaling, args.resize) for metres in args.cap]
     scores = score(names, depth, protocols, file, args)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(names)
-    print_and_write(scores, protocols, listed, missing, file, about, seconds, args)
+
+    counts = {"listed": len(listed), "found": len(names), "missing": missing}
+    result = summarise(protocols, scores, counts, args)
+    result |= {"predictions": {"file": str(file), **about}, "seconds": seconds}
+    print_result(result)
+    if args.json:
+        write_json(args.json, result)
 
 
 def read_image_list(file: Path) -> list[str]:
@@ -276,56 +282,47 @@ def cached_calibration(date_folder: Path, camera: str) -> tuple[np.ndarray, dict
     return read_rigid_calibration(date_folder / "calib_velo_to_cam.txt"), read_raw_calibration(date_folder, camera)
 
 
-def print_and_write(
-    scores: list[list[dict[str, float]]],
-    protocols: list[DepthProtocol],
-    listed: list[str],
-    missing: list[str],
-    file: Path,
-    about: dict,
-    seconds: dict[str, float],
-    args: argparse.Namespace,
-) -> None:
+def summarise(
+    protocols: list[DepthProtocol], scores: list[list[dict[str, float]]], counts: dict, args: argparse.Namespace
+) -> dict:
+    """The result for machines: a line and the parts of the protocol, and the figures by each cap."""
     results = []
     for protocol, per_image in zip(protocols, zip(*scores, strict=True), strict=True):
         scales = np.array([image["scale"] for image in per_image])
-        median = float(np.median(scales))
+        scale = float(np.median(scales))
         # The spread over the images, as a share of the median: how consistent the network's unit is.
-        spread = float(np.std(scales / median))
-        results.append({"cap": protocol.cap, **mean_metrics(per_image), "scale": median, "scale_spread": spread})
-    found = len(listed) - len(missing)
-    images = f"{found} of {len(listed)} images of {args.list.name} found, {len(missing)} missing"
-    if missing:
+        spread = float(np.std(scales / scale))
+        results.append({"cap": protocol.cap, **mean_metrics(per_image), "scale": scale, "scale_spread": spread})
+    images = f"{counts['found']} of {counts['listed']} images of {args.list.name} found"
+    images += f", {len(counts['missing'])} missing"
+    if counts["missing"]:
         images = f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: {images.upper()}"
-    protocol_line = (
-        f"protocol: {images}; ground truth: {TRUTHS[args.ground_truth]}; crop: {args.crop}; scaling: {args.scaling}"
-        f"{' per image' if args.scaling == 'median' else ''}; resized to the truth's size: {args.resize}; "
-        f"cap: {' and '.join(f'{metres:g}' for metres in args.cap)} m"
+    caps = " and ".join(f"{protocol.cap:g}" for protocol in protocols)
+    line = (
+        f"protocol: {images}; ground truth: {TRUTHS[args.ground_truth]}; crop: {args.crop}; scaling: "
+        f"{'median per image' if args.scaling == 'median' else args.scaling}; resized to the truth's size: "
+        f"{args.resize}; cap: {caps} m"
     )
+    protocol_parts = {
+        "line": line,
+        "list": str(args.list),
+        "ground_truth": args.ground_truth,
+        "crop": args.crop,
+        "scaling": args.scaling,
+        "resized": args.resize,
+    }
+    return {"protocol": protocol_parts, "images": counts, "results": results}
+
+
+def print_result(result: dict) -> None:
     rows = [
-        {"cap": f"{result['cap']:g} m"}
-        | {name: f"{result[name]:.4f}" for name in METRICS}
-        | {"scale (spread)": f"{result['scale']:.4g} ({result['scale_spread']:.3f})"}
-        for result in results
+        {"cap": f"{row['cap']:g} m"}
+        | {name: f"{row[name]:.4f}" for name in METRICS}
+        | {"scale (spread)": f"{row['scale']:.4g} ({row['scale_spread']:.3f})"}
+        for row in result["results"]
     ]
-    print(f"\n{protocol_line}\n\n{table(rows)}\n")
-    print(", ".join(f"{part.replace('_', ' ')} {1000 * value:.1f} ms" for part, value in seconds.items()))
-    if args.json:
-        content = {
-            "protocol": {
-                "line": protocol_line,
-                "list": str(args.list),
-                "ground_truth": args.ground_truth,
-                "crop": args.crop,
-                "scaling": args.scaling,
-                "resized": args.resize,
-            },
-            "images": {"listed": len(listed), "found": found, "missing": missing},
-            "results": results,
-            "predictions": {"file": str(file), **about},
-            "seconds": seconds,
-        }
-        write_json(args.json, content)
+    print(f"\n{result['protocol']['line']}\n\n{table(rows)}\n")
+    print(", ".join(f"{part.replace('_', ' ')} {1000 * value:.1f} ms" for part, value in result["seconds"].items()))
 
 
 if __name__ == "__main__":

@@ -58,9 +58,14 @@ def parse_arguments() -> argparse.Namespace:
     args = parse_test_flags(parser)
     if args.sequences and len(set(args.sequences)) < len(args.sequences):
         parser.error(f"--sequences {' '.join(args.sequences)}: names a sequence twice")
-    if any("/" in name or "\\" in name or name in (".", "..") for name in args.sequences or []):
+    if not all(map(is_sequence_name, args.sequences or [])):
         parser.error(f"--sequences {' '.join(args.sequences)}: expected names such as 09, not paths")
     return args
+
+
+def is_sequence_name(name: str) -> bool:
+    """Whether it names a folder, and not a way out of one."""
+    return bool(name) and not set("/\\\0") & set(name) and name not in (".", "..")
 
 
 def main() -> None:
@@ -69,11 +74,11 @@ def main() -> None:
         check_writable(args.json, "--json")
     if not args.kitti.is_dir():
         raise InputError(f"--kitti {args.kitti}: no such folder")
-    file, seconds = args.predictions, None
+    file, seconds = args.predictions, {}
     if args.checkpoint:
         file = args.save or default_file(args.checkpoint, "pose")
         check_writable(file, "--save")
-        seconds = predict(args.sequences or ["09", "10"], file, args)
+        seconds["predicting_per_snippet"] = predict(args.sequences or ["09", "10"], file, args)
     predicted, about = load_snippets(file, args.sequences)
 
     results = []
@@ -82,7 +87,10 @@ def main() -> None:
             results.append({"sequence": sequence, **score(poses, true_snippets(args.kitti, sequence, poses))})
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
-    print_and_write(results, file, about, seconds, args)
+    result = summarise(results, about) | {"predictions": {"file": str(file), **about}, "seconds": seconds}
+    print_result(result)
+    if args.json:
+        write_json(args.json, result)
 
 
 def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float:
@@ -175,6 +183,8 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
     arrays, about = load_predictions(file, "snippets")
     predicted = {name.removeprefix("snippets_"): poses for name, poses in arrays.items()}
     for name in sequences or predicted:
+        if not is_sequence_name(name):
+            raise InputError(f"{file}: {name!r} is not the name of a sequence, expected 00, 01, ...")
         if name not in predicted:
             raise InputError(f"{file}: no predictions of sequence {name}, only of {', '.join(sorted(predicted))}")
         poses = predicted[name]
@@ -211,43 +221,40 @@ def score(predicted: np.ndarray, truth: np.ndarray) -> dict:
     }
 
 
-def print_and_write(
-    results: list[dict], file: Path, about: dict, seconds: float | None, args: argparse.Namespace
-) -> None:
-    def cell(error: dict[str, float]) -> str:
-        return f"{error['mean']:.4f} ± {error['std']:.4f}"
-
-    cameras = about.get("cameras", {})
+def summarise(results: list[dict], about: dict) -> dict:
+    """The result for machines: a line and the parts of the protocol, and the figures of each sequence."""
+    cameras = about.get("cameras")
+    cameras = cameras if isinstance(cameras, dict) else {}  # the file may be another method's
     counted = ", ".join(
-        f"{result['sequence']} ({CAMERAS.get(cameras.get(result['sequence']), 'camera unknown')}, "
+        f"{result['sequence']} ({CAMERAS.get(str(cameras.get(result['sequence'])), 'camera unknown')}, "
         f"{result['snippets']} snippets of {result['frames']} frames)"
         for result in results
     )
-    protocol = (
+    line = (
         f"protocol: KITTI odometry {counted}; ground truth: camera 0; scale: fitted per snippet; ATE: norm divided by "
         "the number of frames, as published"
     )
+    protocol = {"line": line, "ground_truth": "camera 0", "scale": "per snippet", "ate": "norm / frames"}
+    return {"protocol": protocol, "results": results}
+
+
+def print_result(result: dict) -> None:
+    def cell(error: dict[str, float]) -> str:
+        return f"{error['mean']:.4f} ± {error['std']:.4f}"
+
     rows = [
         {
-            "sequence": result["sequence"],
-            "ATE (m)": cell(result["ate"]),
-            "rotation (rad)": cell(result["rotation_error"]),
-            "straight line ATE (m)": cell(result["straight_line_ate"]),
-            "its rotation (rad)": cell(result["straight_line_rotation_error"]),
+            "sequence": row["sequence"],
+            "ATE (m)": cell(row["ate"]),
+            "rotation (rad)": cell(row["rotation_error"]),
+            "straight line ATE (m)": cell(row["straight_line_ate"]),
+            "its rotation (rad)": cell(row["straight_line_rotation_error"]),
         }
-        for result in results
+        for row in result["results"]
     ]
-    print(f"\n{protocol}\n\n{table(rows)}\n")
-    if seconds is not None:
-        print(f"predicting per snippet {1000 * seconds:.1f} ms")
-    if args.json:
-        content = {
-            "protocol": {"line": protocol, "ground_truth": "camera 0", "scale": "per snippet", "ate": "norm / frames"},
-            "results": results,
-            "predictions": {"file": str(file), **about},
-            "seconds": {} if seconds is None else {"predicting_per_snippet": seconds},
-        }
-        write_json(args.json, content)
+    print(f"\n{result['protocol']['line']}\n\n{table(rows)}\n")
+    for part, seconds in result["seconds"].items():
+        print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
 
 
 if __name__ == "__main__":

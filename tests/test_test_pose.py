@@ -216,6 +216,19 @@ def test_wrong_use(kitti, run, tmp_path, arguments, status, expected):
     assert "Traceback" not in errors
 
 
+def test_a_file_that_another_method_wrote(kitti, run, tmp_path):
+    saved = Path(tmp_path) / "pose.npz"
+    poses = snippets(trajectory(LENGTH).numpy(), 5)
+    test_pose.save_predictions(saved, "snippets", {"snippets_09": poses}, {"cameras": 5})
+    status, output, errors = run("--predictions", saved, "--kitti", kitti)
+    assert (status, "camera unknown" in output) == (0, True), errors
+    for about, expected in (({"x": float("nan")}, "NaN is not JSON"), ({}, "not the name of a sequence")):
+        test_pose.save_predictions(saved, "snippets", {"snippets_../../x": poses}, about)
+        status, _, errors = run("--predictions", saved, "--kitti", kitti)
+        assert status == 1
+        assert expected in errors
+
+
 def test_sequences_without_images_or_too_short_are_errors(kitti, checkpoint, run, tmp_path):
     save_flags = ("--save", Path(tmp_path) / "x.npz")
     for image in (kitti / "sequences/10/image_0").files()[2:]:
