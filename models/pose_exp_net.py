@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from models.layers import Conv2d, conv, crop_like, initialise, upconv
+
 POSE_SCALE = 0.01  # keeps the first warps near the identity, where the photometric error has a gradient to follow
 
 
@@ -22,29 +24,25 @@ class PoseExpNet(nn.Module):
             raise ValueError(f"sources is {sources}, expected 1 or more")
         self.sources = sources
         self.explainability = explainability
-        self.conv1 = _halve(3 * (1 + sources), 16, 7)
-        self.conv2 = _halve(16, 32, 5)
-        self.conv3 = _halve(32, 64, 3)
-        self.conv4 = _halve(64, 128, 3)
-        self.conv5 = _halve(128, 256, 3)
-        self.conv6 = _halve(256, 256, 3)
-        self.conv7 = _halve(256, 256, 3)
+        self.conv1 = nn.Sequential(*conv(3 * (1 + sources), 16, 7, stride=2))
+        self.conv2 = nn.Sequential(*conv(16, 32, 5, stride=2))
+        self.conv3 = nn.Sequential(*conv(32, 64, 3, stride=2))
+        self.conv4 = nn.Sequential(*conv(64, 128, 3, stride=2))
+        self.conv5 = nn.Sequential(*conv(128, 256, 3, stride=2))
+        self.conv6 = nn.Sequential(*conv(256, 256, 3, stride=2))
+        self.conv7 = nn.Sequential(*conv(256, 256, 3, stride=2))
         self.pose_pred = nn.Conv2d(256, 6 * sources, 1)
         if explainability:
-            self.upconv5 = _double(256, 256)
-            self.upconv4 = _double(256, 128)
-            self.upconv3 = _double(128, 64)
-            self.upconv2 = _double(64, 32)
-            self.upconv1 = _double(32, 16)
-            self.predict_mask4 = nn.Conv2d(128, sources, 3, padding=1)
-            self.predict_mask3 = nn.Conv2d(64, sources, 3, padding=1)
-            self.predict_mask2 = nn.Conv2d(32, sources, 3, padding=1)
-            self.predict_mask1 = nn.Conv2d(16, sources, 3, padding=1)
-
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            self.upconv5 = upconv(256, 256, 4)
+            self.upconv4 = upconv(256, 128, 4)
+            self.upconv3 = upconv(128, 64, 4)
+            self.upconv2 = upconv(64, 32, 4)
+            self.upconv1 = upconv(32, 16, 4)
+            self.predict_mask4 = Conv2d(128, sources, 3, padding=1)
+            self.predict_mask3 = Conv2d(64, sources, 3, padding=1)
+            self.predict_mask2 = Conv2d(32, sources, 3, padding=1)
+            self.predict_mask1 = Conv2d(16, sources, 3, padding=1)
+        initialise(self)
 
     def forward(self, target: Tensor, sources: Tensor) -> tuple[Tensor, list[Tensor] | None]:
         """Pose of each source, and how well a rigid scene explains each target pixel in it.
@@ -73,11 +71,11 @@ class PoseExpNet(nn.Module):
         if not self.explainability:
             return poses, None
 
-        upconv5 = _crop(self.upconv5(conv5), conv4)
-        upconv4 = _crop(self.upconv4(upconv5), conv3)
-        upconv3 = _crop(self.upconv3(upconv4), conv2)
-        upconv2 = _crop(self.upconv2(upconv3), conv1)
-        upconv1 = _crop(self.upconv1(upconv2), frames)
+        upconv5 = crop_like(self.upconv5(conv5), conv4)
+        upconv4 = crop_like(self.upconv4(upconv5), conv3)
+        upconv3 = crop_like(self.upconv3(upconv4), conv2)
+        upconv2 = crop_like(self.upconv2(upconv3), conv1)
+        upconv1 = crop_like(self.upconv1(upconv2), frames)
         logits = [
             self.predict_mask1(upconv1),
             self.predict_mask2(upconv2),
@@ -85,15 +83,3 @@ class PoseExpNet(nn.Module):
             self.predict_mask4(upconv4),
         ]
         return poses, logits
-
-
-def _halve(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2), nn.ReLU(inplace=True))
-
-
-def _double(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU(inplace=True))
-
-
-def _crop(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor[:, :, : like.shape[2], : like.shape[3]]

@@ -1,0 +1,46 @@
+"""The building blocks of both networks."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Where a convolution has fewer output pixels in the whole batch than this, its cost on a CPU is that of moving the
+# weights, and one matrix product moves them least: measured in docs/benchmarks.md.
+_FEW_PIXELS = 256
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` that on a CPU is one matrix product where there are few pixels: the same values, sooner."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = (-(-size // self.stride[0]) for size in image.shape[2:])
+        if image.device.type != "cpu" or image.shape[0] * height * width > _FEW_PIXELS or self.kernel_size == (1, 1):
+            return super().forward(image)
+        patches = functional.unfold(image, self.kernel_size, padding=self.padding, stride=self.stride)  # type: ignore[arg-type]
+        patches = patches.transpose(0, 1).flatten(1)  # [C k k, B h w]
+        output = torch.addmm(self.bias[:, None], self.weight.flatten(1), patches)  # type: ignore[index]
+        return output.view(-1, image.shape[0], height, width).transpose(0, 1)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Convolution and ReLU; the size is divided by the stride, rounded up."""
+    return [Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU(inplace=True)]
+
+
+def upconv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """Transposed convolution that doubles the size, and ReLU."""
+    layer = nn.ConvTranspose2d(inputs, outputs, kernel, stride=2, padding=1, output_padding=kernel % 2)
+    return nn.Sequential(layer, nn.ReLU(inplace=True))
+
+
+def crop_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """The top left part of the other's size: an odd size, halved and doubled again, has a row or column too many."""
+    return tensor[:, :, : like.shape[2], : like.shape[3]]
+
+
+def initialise(network: nn.Module) -> None:
+    """Weights after Glorot, biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
