@@ -3,48 +3,58 @@
 from collections.abc import Iterable
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from datasets.images import resize_area
 
-MIN_MOTION = 0.1  # pixels, in an image at most ANALYSIS_WIDTH wide
-ANALYSIS_WIDTH = 416
-_BLOCKS = (4, 8)  # rows, columns
-_STILL_SHARE = 1 / 3  # of the textured blocks
+ANALYSIS_WIDTH = 208  # pixels: motion is measured in images at most this wide
+MIN_MOTION = 0.038  # pixels since the last moving frame
+MIN_STEP = 0.02  # pixels since the frame before
+_BLUR = 0.75  # pixels: noise and JPEG's blocks go, edges stay
+_BLOCKS = (8, 16)  # rows, columns
+_STILL_SHARE = 0.25  # of the textured blocks
 _GREY_FLOOR = 1.0  # grey levels a pixel: what counts as texture at all
 
 
-def find_static_frames(images: Iterable[np.ndarray], min_motion: float = MIN_MOTION) -> list[bool]:
+def find_static_frames(images: Iterable[np.ndarray]) -> list[bool]:
     """For each frame of a video in order: has the camera stood still since the last frame that it moved in?
 
-    Compared with the last moving frame, and not with the one before, slow motion adds up until it is seen, and of any
-    number of equal frames one stays.
+    Compared with the last moving frame, slow motion adds up until it is seen, and of any number of equal frames one
+    stays. But cars that drive by will have covered much of that frame after a while: compared with the frame before
+    as well, they haven't.
 
     Args:
         images: uint8 [H, W, 3], all of one size.
-        min_motion: see `image_motion`.
     """
-    static = []
-    last_moving = None
+    static: list[bool] = []
+    before: np.ndarray | None = None
+    last_moving: np.ndarray | None = None
     for image in images:
-        grey = _grey(image)
-        static.append(last_moving is not None and image_motion(last_moving, grey) < min_motion)
-        if not static[-1]:
-            last_moving = grey
+        small = _small_grey(image)
+        if before is None or last_moving is None:
+            still = False
+        else:
+            still = image_motion(before, small) < MIN_STEP or image_motion(last_moving, small) < MIN_MOTION
+        static.append(still)
+        before = small
+        if not still:
+            last_moving = small
     return static
 
 
 def image_motion(first: np.ndarray, second: np.ndarray) -> float:
-    """How far the still part of the picture moved between two grey images [H, W], in pixels.
+    """How far the stillest part of the picture moved between two grey images [H, W], in pixels.
 
     Brightness constancy says |I2 - I1| = |motion along the gradient| |gradient|. The ratio of the two, each summed
     over the strong edges of a block, is the block's motion. (A change of brightness as a whole is taken out.) Sorted
-    by motion, the block a third of the way up speaks for the picture: when the camera moves, all of the scene does,
-    except around the point that it moves towards; when it stands, other cars may move in up to two thirds of the
+    by motion, the block a quarter of the way up speaks for the picture: when the camera moves, all of the scene does,
+    except around the point that it moves towards; when it stands, others may move in up to three quarters of the
     textured blocks.
 
-    Measured on KITTI at 416 x 128: 0.02 to 0.04 for a standing car and for copies with the noise of JPEG at quality
-    50; above 0.4 at 0.4 m a frame and more; it saturates at some pixels.
+    docs/preparation.md has the values on real frames.
     """
+    if min(first.shape) < 2:
+        return float(np.abs(second - first).mean())
     vertical, horizontal = np.gradient((first + second) / 2)
     gradient = np.hypot(vertical, horizontal)
     change = second - first
@@ -64,9 +74,9 @@ def image_motion(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.quantile(motion[textured], _STILL_SHARE))
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    """float32 [H, W], at most ANALYSIS_WIDTH wide: more resolution would show noise, not motion."""
-    height, width = image.shape[:2]
-    if width > ANALYSIS_WIDTH:
-        image = resize_area(image, max(1, round(height * ANALYSIS_WIDTH / width)), ANALYSIS_WIDTH)
-    return image.mean(2, dtype=np.float32)
+def _small_grey(image: np.ndarray) -> np.ndarray:
+    """float32 [H, W], small and smooth: finer detail would show noise, not motion."""
+    grey = image.mean(2, dtype=np.float32)
+    if image.shape[1] > ANALYSIS_WIDTH:
+        grey = resize_area(grey, max(1, round(image.shape[0] * ANALYSIS_WIDTH / image.shape[1])), ANALYSIS_WIDTH)
+    return gaussian_filter(grey, _BLUR)
