@@ -2,6 +2,15 @@
 
 from datasets.synthetic.render import Renderer
 from datasets.synthetic.scene import Scene, make_scene
-from datasets.synthetic.world import Drive, WorldOptions, list_drives, make_drive_scene, write_world
+from datasets.synthetic.world import Drive, WorldOptions, list_drives, make_drive_renderer, write_world
 
-__all__ = ["Drive", "Renderer", "Scene", "WorldOptions", "list_drives", "make_drive_scene", "make_scene", "write_world"]
+__all__ = [
+    "Drive",
+    "Renderer",
+    "Scene",
+    "WorldOptions",
+    "list_drives",
+    "make_drive_renderer",
+    "make_scene",
+    "write_world",
+]

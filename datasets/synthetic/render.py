@@ -30,6 +30,7 @@ LIDAR_RANGE = 100.0  # metres
 # The four rays of a pixel take textures at four fractions of a level, so that their mean blends the levels.
 _DITHER_U = ((0.125, 0.625), (0.875, 0.375))
 _DITHER_V = ((0.375, 0.875), (0.625, 0.125))
+_LENS = 1 / 8  # share of each of a pixel's two neighbouring rays in its colour
 _SMOOTHER = 0.35  # levels coarser than one texel a ray, so that interpolating between pixels is exact enough
 
 
@@ -227,13 +228,11 @@ class Renderer:
         surface, inverse = self._first_hits(forms, rays)
         rows = max(1, BAND // (4 * width)) * 2
         shades = _Shades(self, frame, forms, pose, fine)
-        picture = torch.empty(height, width, 3, device=self.device)
+        fine_picture = torch.empty(3, 2 * height, 2 * width, device=self.device)
         for top in range(0, 2 * height, rows):
             band = slice(top, min(top + rows, 2 * height))
-            colour = shades.colours(surface[band], inverse[band], rays, band)  # [3, h, 2 width]
-            pairs = colour[:, 0::2] + colour[:, 1::2]
-            mean = (pairs[..., 0::2] + pairs[..., 1::2]) * 0.25
-            picture[band.start // 2 : band.stop // 2] = mean.permute(1, 2, 0)
+            fine_picture[:, band] = shades.colours(surface[band], inverse[band], rays, band)
+        picture = _halve(_halve(fine_picture, 1), 2).permute(1, 2, 0)
         brightness = self.scene.light[frame] * self.scene.exposure[frame] * 255
         return (picture * brightness).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
@@ -261,38 +260,53 @@ class Renderer:
     def _first_hits(self, forms: _Forms, rays: Rays) -> tuple[Tensor, Tensor]:
         """Surface number (int32) and 1/t (0: sky) of each ray's first hit, [H, W]."""
         linear = np.concatenate([forms.planes[GROUND, 6:].reshape(1, 1, 3).repeat(5, 1), forms.linear])
-        row = self._tensor(linear @ rays.rows.T)[..., None]  # [K, 5, H, 1]
-        column = self._tensor(linear @ rays.columns.T)[:, :, None]  # [K, 5, 1, W]
+        # [K, 5, H, 1] and [K, 5, 1, W]; lists, because a view costs a call and there are many.
+        row = self._tensor(linear @ rays.rows.T)[..., None].unbind(0)
+        column = self._tensor(linear @ rays.columns.T)[:, :, None].unbind(0)
         scale = None if rays.scale is None else self._tensor(rays.scale)[:, None]
-        inverse = row[0, 0] + (column[0, 0] if scale is None else scale * column[0, 0])
+        inverse = row[0][0] + (column[0][0] if scale is None else scale * column[0][0])
         inverse = inverse.clamp_(min=0).contiguous()
         surface = (inverse > 0).to(torch.int32) * GROUND
         on_cpu = self.device.type == "cpu"
-        is_polygon = np.isnan(forms.slab[:, 0])
-        for k in range(len(forms.surface)):
-            y0, y1, x0, x1 = forms.rectangles[k].tolist()
+        rectangles, nearest, slabs = forms.rectangles.tolist(), forms.nearest.tolist(), forms.slab.tolist()
+        is_polygon = np.isnan(forms.slab[:, 0]).tolist()
+        for k, number in enumerate(forms.surface.tolist()):
+            y0, y1, x0, x1 = rectangles[k]
             best = inverse[y0:y1, x0:x1]
             # Hidden behind what is nearer (elsewhere than on a CPU, asking costs more than trying).
-            if on_cpu and best.numel() > 64 and forms.nearest[k] < best.amin().item():
+            if on_cpu and best.numel() > 16 and nearest[k] < best.amin().item():
                 continue
-            r, c = row[k + 1, :, y0:y1], column[k + 1, :, :, x0:x1]
+            r, c = row[k + 1].narrow(1, y0, y1 - y0), column[k + 1].narrow(2, x0, x1 - x0)
             value = r + c if scale is None else torch.addcmul(r, scale[y0:y1], c)
             if is_polygon[k]:
-                q = value[0]
-                inside = torch.minimum(torch.minimum(value[1], value[2]), torch.minimum(value[3], value[4]))
+                q, *edges = value.unbind(0)
+                inside = torch.minimum(torch.minimum(edges[0], edges[1]), torch.minimum(edges[2], edges[3]))
                 hit = torch.minimum(inside, q - best) > 0
             else:
-                b, up, squares = value[0], value[1], value[2:]
-                squares = squares * squares
-                root = squares[2] - squares[1] - squares[0]
+                b, up, *roots = value.unbind(0)
+                root = roots[2] * roots[2] - roots[1] * roots[1] - roots[0] * roots[0]
                 q = b + root.clamp(min=0).sqrt_()
                 hit = (root > 0) & (q > best)
-                above, below = forms.slab[k].tolist()
+                above, below = slabs[k]
                 if above != float("inf"):
                     hit &= (above * q + up > 0) & (below * q - up > 0)
-            best.copy_(torch.where(hit, q, best))
-            surface[y0:y1, x0:x1].masked_fill_(hit, int(forms.surface[k]))
+            torch.where(hit, q, best, out=best)
+            surface[y0:y1, x0:x1].masked_fill_(hit, number)
         return surface, inverse
+
+
+def _halve(picture: Tensor, dim: int) -> Tensor:
+    """Pixels from the rays of a dimension, with the weights of a soft lens: the pixel's own two and one on each side.
+
+    With the plain mean of two, edges would be as sharp as steps, and no interpolation could follow them by a fraction
+    of a pixel.
+    """
+    count = picture.shape[dim] // 2
+    rays = picture.unflatten(dim, (count, 2))
+    first, second = rays.select(dim + 1, 0), rays.select(dim + 1, 1)
+    before = torch.cat([first.narrow(dim, 0, 1), second.narrow(dim, 0, count - 1)], dim)
+    after = torch.cat([first.narrow(dim, 1, count - 1), second.narrow(dim, count - 1, 1)], dim)
+    return (0.5 - _LENS) * (first + second) + _LENS * (before + after)
 
 
 class _Shades:

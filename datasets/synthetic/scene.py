@@ -145,9 +145,7 @@ def make_scene(
     polygons, quadrics = _furnish(things_rng, road, s[-1] + AHEAD)
     time = np.arange(frames) * FRAME_TIME
     light = light_rng.uniform(0.8, 1.15) * (1 + 0.12 * _wander(light_rng, time, 0.02, 0.12))
-    exposure = np.ones(frames)
-    if exposure_changes:
-        exposure = np.exp(0.08 * light_rng.standard_normal(frames))
+    gain = np.exp(0.08 * light_rng.standard_normal(frames))  # drawn in any case: what follows must not depend on it
     return Scene(
         road=road,
         polygons=polygons,
@@ -160,7 +158,7 @@ def make_scene(
         haze=np.array([0.74, 0.78, 0.83]) * light_rng.uniform(0.9, 1.05) + np.array([warmth, 0, -warmth]),
         haze_distance=light_rng.uniform(140, 320),
         light=light,
-        exposure=exposure,
+        exposure=gain if exposure_changes else np.ones(frames),
     )
 
 
@@ -231,7 +229,9 @@ def _camera_poses(rng: np.random.Generator, road: Road, s: np.ndarray, jitter: f
 
     time = np.arange(len(s)) * FRAME_TIME
     # Springs swing at 0.5 to 1.4 Hz, and only while the car drives.
-    shaking = np.minimum(np.gradient(s) / 0.5, 1.0) if len(s) > 1 else np.ones(1)
+    steps = np.diff(s, prepend=s[0], append=s[-1])
+    steps[0], steps[-1] = steps[1], steps[-2]
+    shaking = np.minimum(np.minimum(steps[:-1], steps[1:]) / 0.5, 1.0)
     pitch, roll = (np.radians(jitter) * shaking * _wander(rng, time, 0.5, 1.4) for _ in range(2))
     heave = 0.012 * shaking * _wander(rng, time, 0.5, 1.4)
 

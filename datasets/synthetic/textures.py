@@ -25,9 +25,10 @@ def rip_maps(textures: np.ndarray) -> np.ndarray:
     rows; its texels are the means of 2^i x 2^j texels.
     """
     atlas = np.zeros((len(textures), ATLAS, ATLAS, 4), np.float32)
-    rows = textures.astype(np.float32)
+    rows: np.ndarray = textures.astype(np.float32)
     for j in range(LEVELS):
-        both, top = rows, level_offset(j)
+        top = level_offset(j)
+        both = rows
         for i in range(LEVELS):
             left = level_offset(i)
             atlas[:, top : top + (SIZE >> j), left : left + (SIZE >> i)] = both

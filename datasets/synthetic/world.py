@@ -117,7 +117,7 @@ def list_drives(options: WorldOptions) -> list[Drive]:
         focal = 0.581 * options.width  # KITTI's field of view
         date = FIRST_DAY
         if options.vary_focal:
-            focal *= np.random.default_rng([options.seed, k, 1]).uniform(0.8, 1.25)
+            focal *= np.random.default_rng([options.seed, k + 1, 2]).uniform(0.8, 1.25)
             date += datetime.timedelta(days=k)
         centre = 0.5 * options.width + 0.004 * options.width - 0.5, 0.46 * options.height - 0.5
         intrinsics = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
@@ -126,18 +126,22 @@ def list_drives(options: WorldOptions) -> list[Drive]:
     return drives
 
 
-def make_drive_scene(options: WorldOptions, drive: Drive) -> tuple[Scene, np.ndarray]:
-    """The scene and the textures of a drive, from the world's seed and the drive's number alone."""
-    scene_rng, texture_rng = np.random.default_rng([options.seed, drive.number]).spawn(2)
-    scene = make_scene(
-        scene_rng,
+def make_drive_scene(options: WorldOptions, drive: Drive) -> Scene:
+    """The scene of a drive, from the world's seed and the drive's number alone."""
+    return make_scene(
+        np.random.default_rng([options.seed, drive.number, 0]),
         options.frames,
         moving_cars=drive.moving_cars,
         halts=options.halts,
         exposure_changes=options.exposure_changes,
         jitter=options.jitter,
     )
-    return scene, make_textures(texture_rng)
+
+
+def make_drive_renderer(options: WorldOptions, drive: Drive, device: str = "cpu") -> Renderer:
+    """The drive's scene with its textures, ready to be rendered."""
+    textures = make_textures(np.random.default_rng([options.seed, drive.number, 1]))
+    return Renderer(make_drive_scene(options, drive), textures, device)
 
 
 def write_world(
@@ -235,13 +239,13 @@ _frames_done = None  # in a worker process: the counter that all of them share
 
 def _render_in_parallel(folder: Path, options: WorldOptions, drives: list[Drive], jobs: int, bar: tqdm) -> None:
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    counter, begun = context.Value("q", 0), bar.n
     pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(counter,))
     try:
         waiting = {pool.submit(_render_drive, folder, options, drive) for drive in drives}
         while waiting:
             done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
-            bar.update(counter.value - (bar.n - bar.initial))
+            bar.update(begun + counter.value - bar.n)
             for future in done:
                 future.result()
     except BaseException:
@@ -270,12 +274,11 @@ def _render_drive(folder: Path, options: WorldOptions, drive: Drive, device: str
     unfinished = folder / ".unfinished" / drive.scene
     unfinished.makedirs_p()
     with _one_thread():
-        scene, textures = make_drive_scene(options, drive)
-        renderer = Renderer(scene, textures, device)
+        renderer = make_drive_renderer(options, drive, device)
         for frame in range(options.frames):
             _render_frame(unfinished, options, drive, renderer, frame)
             count()
-    _write_oxts(unfinished / "oxts", scene.world_from_camera)
+    _write_oxts(unfinished / "oxts", renderer.scene.world_from_camera)
     start = datetime.datetime(2026, 1, 1, 8) + datetime.timedelta(minutes=5 * drive.number)
     for sensor in ("image_02", "image_03", "velodyne_points", "oxts"):
         if (unfinished / sensor).exists():
@@ -424,7 +427,7 @@ def _write_sequence(folder: Path, options: WorldOptions, drive: Drive, number: s
     sequence = root / "sequences" / number
     if sequence.exists():
         return
-    scene, _ = make_drive_scene(options, drive)
+    scene = make_drive_scene(options, drive)
     first_from_world = np.linalg.inv(scene.world_from_camera[0])
     poses = (first_from_world @ scene.world_from_camera)[:, :3]
     _write_text((root / "poses").makedirs_p() / f"{number}.txt", "".join(_row(pose) + "\n" for pose in poses))

@@ -1,0 +1,58 @@
+"""The command that renders a world: what it prints, what it leaves, and how it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from path import Path
+
+from data import make_world
+from errors import InputError
+
+ROOT = Path(__file__).absolute().parent.parent.parent
+
+
+def test_flags_become_options(tmp_path, capsys):
+    folder = Path(tmp_path / "world")
+    flags = "--drives 1 --frames 3 --width 64 --height 32 --seed 7 --moving-cars 1 --no-halts --exposure-changes"
+    make_world.main([folder, *flags.split(), *"--vary-focal --mono --dense-depth --scan-every 2 --jobs 1".split()])
+    assert "1 drives of 3 frames, 64 x 32 (1 train, 0 val, 0 test)" in capsys.readouterr().out
+    stored = json.loads((folder / "world.json").read_text())
+    assert stored["moving_cars"] == 1
+    assert stored["seed"] == 7
+    assert not stored["halts"]
+    assert not stored["stereo"]
+    drive = folder / "raw" / "2026_01_01" / "2026_01_01_drive_0001_sync"
+    assert sorted(os.listdir(drive)) == ["image_02", "oxts", "proj_depth", "velodyne_points"]
+    assert sorted(os.listdir(drive / "velodyne_points" / "data")) == ["0000000000.bin", "0000000002.bin"]
+
+
+def test_wrong_values_are_refused_before_anything_is_written(tmp_path):
+    for flags, message in (
+        ("--drives 0", "drives: got 0"),
+        ("--width 7", "width: got 7"),
+        ("--frames 1", "frames: got 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make_world.main([tmp_path / "world", *flags.split()])
+    assert not os.listdir(tmp_path)
+
+
+def test_text_for_a_number_is_wrong_use(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        make_world.main([str(tmp_path / "world"), "--drives", "many"])
+    assert stop.value.code == 2
+    assert "invalid int value: 'many'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_typed_in_a_shell_one_line_and_status_1(tmp_path):
+    Path(tmp_path / "holiday.jpg").write_text("not ours")
+    command = [sys.executable, "data/make_world.py", tmp_path, "--drives", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "holds something else" in done.stderr
+    assert os.listdir(tmp_path) == ["holiday.jpg"]
