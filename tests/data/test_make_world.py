@@ -17,7 +17,8 @@ ROOT = Path(__file__).absolute().parent.parent.parent
 def test_flags_become_options(tmp_path, capsys):
     folder = Path(tmp_path / "world")
     flags = "--drives 1 --frames 3 --width 64 --height 32 --seed 7 --moving-cars 1 --no-halts --exposure-changes"
-    make_world.main([folder, *flags.split(), *"--vary-focal --mono --dense-depth --scan-every 2 --jobs 1".split()])
+    flags += " --vary-focal --mono --dense-depth --scan-every 2 --jobs 1"
+    make_world.main([str(folder), *flags.split()])
     assert "1 drives of 3 frames, 64 x 32 (1 train, 0 val, 0 test)" in capsys.readouterr().out
     stored = json.loads((folder / "world.json").read_text())
     assert stored["moving_cars"] == 1
@@ -36,7 +37,7 @@ def test_wrong_values_are_refused_before_anything_is_written(tmp_path):
         ("--frames 1", "frames: got 1"),
     ):
         with pytest.raises(InputError, match=message):
-            make_world.main([tmp_path / "world", *flags.split()])
+            make_world.main([str(tmp_path / "world"), *flags.split()])
     assert not os.listdir(tmp_path)
 
 

@@ -226,7 +226,7 @@ def test_a_level_of_the_rip_map_holds_box_means():
 
 
 def test_far_texture_is_filtered_not_sampled(renderer):
-    """A picture of half the size is about the mean of 2 x 2 pixels of the full one (its lens is softer): no aliasing."""
+    """A picture of half the size is about the mean of 2 x 2 pixels of the full one (its lens is softer)."""
     intrinsics = list_drives(OPTIONS)[0].intrinsics
     double = np.diag([2.0, 2.0, 1.0]) @ intrinsics
     double[:2, 2] += 0.5
