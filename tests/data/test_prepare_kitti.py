@@ -1,0 +1,549 @@
+"""prepare_kitti.py on small folders in KITTI's layouts: what comes out, and what happens when something is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from path import Path
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from data import prepare_kitti
+from datasets import kitti
+from datasets.images import read_image, resize_area
+from datasets.layout import read_depth, read_scene
+from options import run_script
+
+SCRIPT = Path(__file__).absolute().parent.parent.parent / "data" / "prepare_kitti.py"
+HEIGHT, WIDTH = 36, 120  # of the made images
+FOCAL = {"2011_09_26": 70.0, "2011_09_28": 80.0}  # each date has its own calibration
+OFFSET = {"00": 0.0, "01": -0.54, "02": 0.06, "03": -0.48}
+
+
+def picture(frame, seed=0):
+    """A textured picture that moves by 2 pixels a frame; colour 03 sees another part."""
+    rng = np.random.default_rng(seed)
+    base = gaussian_filter(rng.normal(size=(HEIGHT, 2 * WIDTH, 3)), (2, 2, 0), mode="wrap")
+    base = np.interp(base, [base.min(), base.max()], [0, 255]).astype(np.uint8)
+    return np.roll(base, -2 * frame, axis=1)[:, :WIDTH]
+
+
+def save_image(file, image):
+    file.parent.makedirs_p()
+    Image.fromarray(image).save(file)
+
+
+def write_calibration(date, focal):
+    lines = ["calib_time: 09-Jan-2012 13:57:47", "R_rect_00: 1 0 0 0 1 0 0 0 1"]
+    for camera, offset in OFFSET.items():
+        lines.append(f"S_rect_{camera}: {WIDTH} {HEIGHT}")
+        lines.append(f"P_rect_{camera}: {focal} 0 58 {focal * offset} 0 {focal} 17 0 0 0 1 0")
+    (date / "calib_cam_to_cam.txt").write_text("\n".join(lines) + "\n")
+    (date / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 -0.08 -0.27\n")
+    (date / "calib_imu_to_velo.txt").write_text("R: 1 0 0 0 1 0 0 0 1\nT: -0.81 0.32 -0.8\n")
+
+
+def packet(metres_east, yaw=0.0, speed=10.0):
+    latitude = 49.0
+    degrees = np.degrees(metres_east / (kitti.EARTH_RADIUS * np.cos(np.radians(latitude))))
+    values = [latitude, 8.4 + degrees, 110, 0, 0, yaw, 0, speed] + [0] * 22
+    return " ".join(repr(float(value)) for value in values)
+
+
+def write_drive(root, date, number, frames=range(6), cameras=("02", "03"), seed=0):
+    drive = root / date / f"{date}_drive_{number:04d}_sync"
+    for camera in cameras:
+        for frame in frames:
+            image = picture(frame, seed + int(camera))
+            save_image(drive / f"image_{camera}/data/{frame:010d}.png", image[..., 0] if camera < "02" else image)
+    for frame in frames:
+        (drive / "oxts/data").makedirs_p()
+        (drive / f"oxts/data/{frame:010d}.txt").write_text(packet(1.5 * frame))
+    for frame in list(frames)[::4]:
+        (drive / "velodyne_points/data").makedirs_p()
+        rng = np.random.default_rng(frame)
+        points = rng.uniform([-20, -10, -2, 0], [30, 10, 2, 1], (3000, 4)).astype(np.float32)
+        points.tofile(drive / f"velodyne_points/data/{frame:010d}.bin")
+    return drive
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(tmp_path)
+
+
+@pytest.fixture
+def raw(folder):
+    """Two dates, four drives, one of them an Eigen test drive."""
+    root = folder / "kitti"
+    for date, focal in FOCAL.items():
+        (root / date).makedirs_p()
+        write_calibration(root / date, focal)
+    write_drive(root, "2011_09_26", 1, seed=10)
+    write_drive(root, "2011_09_26", 2, seed=20)  # of the Eigen test split
+    write_drive(root, "2011_09_26", 5, seed=30)
+    write_drive(root, "2011_09_28", 300, seed=40)
+    return root
+
+
+@pytest.fixture
+def prepare(folder, monkeypatch, capsys):
+    """Run the script in this process, 60 x 18, on one worker; gives what it printed."""
+
+    def run(root, *flags, out="out", jobs=1, size=(18, 60)):
+        where = ["--height", str(size[0]), "--width", str(size[1]), "--jobs", str(jobs)]
+        monkeypatch.setattr(sys, "argv", ["prepare_kitti.py", str(root), str(folder / out), *where, *flags])
+        run_script(prepare_kitti.main)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refuse(prepare, capsys):
+    """Run the script, which must end with one line and status 1; gives the line."""
+
+    def run(*arguments, **options):
+        with pytest.raises(SystemExit) as caught:
+            prepare(*arguments, **options)
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+        assert caught.value.code == 1
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+def names(file):
+    return file.read_text().split()
+
+
+def contents(root):
+    """All files below a folder, to compare."""
+    return {str(root.relpathto(file)): file.read_bytes() for file in root.walkfiles()}
+
+
+# What comes out
+
+
+def test_raw_images_cameras_and_lists(raw, prepare, folder):
+    printed = prepare(raw, jobs=2)
+    out = folder / "out"
+    listed = names(out / "train.txt") + names(out / "val.txt")
+    drives = ["2011_09_26_drive_0001_sync", "2011_09_26_drive_0005_sync", "2011_09_28_drive_0300_sync"]
+    assert sorted(listed) == [f"{drive}_{camera}" for drive in drives for camera in ("02", "03")]
+    assert not [name for name in out.dirs() if "drive_0002" in name]
+    assert "1 of 4 drives are left out" in printed
+    for name in listed:
+        scene = read_scene(out / name)
+        assert [frame.name for frame in scene.frames] == [f"{i:07d}.jpg" for i in range(6)]
+        focal = FOCAL[name[:10]]
+        # x' = (x + 0.5) / 2 - 0.5
+        expected = [[focal / 2, 0, 58.5 / 2 - 0.5], [0, focal / 2, 17.5 / 2 - 0.5], [0, 0, 1]]
+        np.testing.assert_allclose(scene.intrinsics, expected, atol=1e-9)
+        assert scene.poses is None
+        drive, camera = name.rsplit("_", 1)
+        source = read_image(raw / name[:10] / drive / f"image_{camera}/data/0000000003.png")
+        difference = read_image(scene.frames[3]).mean(2) - resize_area(source, 18, 60).mean(2)
+        assert np.abs(difference).mean() < 4  # JPEG keeps grey better than colour
+        assert not list(scene.folder.files("*.npy"))
+
+
+def test_both_cameras_of_a_drive_are_on_the_same_side_and_the_seed_decides(raw, prepare, folder):
+    sides = {}
+    for out, flags in (("a", ["--seed", "1"]), ("b", ["--seed", "1"]), ("c", ["--seed", "2"])):
+        prepare(raw, "--keep-test-scenes", "--val-fraction", "0.5", *flags, out=out)
+        sides[out] = [names(folder / out / name) for name in ("train.txt", "val.txt")]
+        train, val = ({name[:-3] for name in side} for side in sides[out])
+        assert not train & val
+        assert len(train) == len(val) == 2
+    assert sides["a"] == sides["b"] != sides["c"]
+
+
+def test_a_list_of_ones_own_is_left_out(raw, prepare, folder):
+    (folder / "test.txt").write_text("2011_09_26_drive_0001\n2011_09_28/2011_09_28_drive_0300_sync\n")
+    prepare(raw, "--test-scenes", folder / "test.txt", "--cameras", "3")
+    assert sorted(names(folder / "out/train.txt") + names(folder / "out/val.txt")) == [
+        "2011_09_26_drive_0002_sync_03",
+        "2011_09_26_drive_0005_sync_03",
+    ]
+
+
+def test_a_single_drive_is_all_for_training(raw, prepare, folder):
+    (folder / "test.txt").write_text("2011_09_26_drive_0001\n2011_09_28_drive_0300\n2011_09_26_drive_0002\n")
+    assert "a single drive" in prepare(raw, "--test-scenes", folder / "test.txt")
+    assert len(names(folder / "out/train.txt")) == 2
+    assert names(folder / "out/val.txt") == []
+
+
+def test_depth_where_there_is_a_scan(raw, prepare, folder):
+    prepare(raw, "--with-depth")
+    drive = raw / "2011_09_28/2011_09_28_drive_0300_sync"
+    scene = read_scene(folder / "out/2011_09_28_drive_0300_sync_03")
+    assert [frame.stem for frame in scene.frames if frame.with_suffix(".npy").exists()] == ["0000000", "0000004"]
+    depth = read_depth(scene.folder / "0000004.npy")
+    assert depth.shape == (18, 60)
+    # By hand: the nearest point at each pixel of this camera, as cam.txt has it.
+    points = kitti.read_velodyne(drive / "velodyne_points/data/0000000004.bin")[:, :3].astype(float)
+    points = points[points[:, 0] >= 0]
+    camera = np.stack([-points[:, 1] + OFFSET["03"], -points[:, 2] - 0.08, points[:, 0] - 0.27])
+    camera = camera[:, camera[2] > 0]
+    u, v, _ = np.rint(scene.intrinsics @ camera / camera[2]).astype(int)
+    expected = np.full((18, 60), np.inf)
+    inside = (u >= 0) & (u < 60) & (v >= 0) & (v < 18)
+    np.minimum.at(expected, (v[inside], u[inside]), camera[2, inside])
+    assert inside.sum() > 300
+    np.testing.assert_allclose(depth, np.where(np.isinf(expected), 0, expected), rtol=1e-5)
+
+
+def test_poses_from_oxts(raw, prepare, folder):
+    # A straight line east at 1.5 m a frame, looking ahead; then, in another drive, a turn on the spot.
+    turn = raw / "2011_09_28/2011_09_28_drive_0300_sync/oxts/data"
+    for frame in range(6):
+        (turn / f"{frame:010d}.txt").write_text(packet(0, yaw=0.2 * frame))
+    prepare(raw, "--with-poses")
+    poses = read_scene(folder / "out/2011_09_26_drive_0001_sync_03").poses
+    np.testing.assert_allclose(poses[:, :, :3], np.broadcast_to(np.eye(3), (6, 3, 3)), atol=1e-9)
+    np.testing.assert_allclose(poses[:, :, 3], 1.5 * np.arange(6)[:, None] * [0, 0, 1], atol=1e-4)
+    for camera in ("02", "03"):
+        poses = read_scene(folder / f"out/2011_09_28_drive_0300_sync_{camera}").poses
+        np.testing.assert_array_equal(poses[0], np.eye(4)[:3])
+        # A turn to the left about the IMU: the camera rotates about its y axis, which points down, by minus the yaw ...
+        angle = 0.2 * 5
+        rotation = [[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]]
+        np.testing.assert_allclose(poses[5, :, :3], rotation, atol=1e-9)
+        # ... and the IMU, wherever it is in the camera's frame, stays in its place.
+        imu = np.array([-0.32 + OFFSET[camera], 0.8 - 0.08, -0.81 - 0.27])
+        np.testing.assert_allclose(poses[5] @ [*imu, 1], imu, atol=1e-9)
+
+
+def test_static_by_the_speed(raw, prepare, folder):
+    for frame in (2, 3):
+        file = raw / f"2011_09_26/2011_09_26_drive_0001_sync/oxts/data/{frame:010d}.txt"
+        file.write_text(packet(0, speed=0.4))
+    printed = prepare(raw, "--static", "speed", "--with-poses")
+    for camera in ("02", "03"):
+        scene = read_scene(folder / f"out/2011_09_26_drive_0001_sync_{camera}")
+        assert [int(frame.stem) for frame in scene.frames] == [0, 1, 4, 5]
+        assert len(scene.poses) == 4
+    assert "4 static frames left out" in printed
+    prepare(raw, "--static", "speed", "--min-speed", "0.3", out="slower")
+    assert len(read_scene(folder / "slower/2011_09_26_drive_0001_sync_02").frames) == 6
+
+
+def test_static_by_the_published_list_for_both_cameras(raw, prepare, folder):
+    write_drive(raw, "2011_09_26", 17)  # the list has 0, 1, 4 and 5 of it
+    prepare(raw)
+    for camera in ("02", "03"):
+        scene = read_scene(folder / f"out/2011_09_26_drive_0017_sync_{camera}")
+        assert [int(frame.stem) for frame in scene.frames] == [2, 3]
+    prepare(raw, "--static", "none", out="all")
+    assert len(read_scene(folder / "all/2011_09_26_drive_0017_sync_02").frames) == 6
+
+
+def test_static_by_the_images(raw, prepare, folder):
+    images = raw / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
+    for frame in range(6, 12):
+        save_image(images / f"{frame:010d}.png", picture(frame, 12))
+    files = sorted(images.files())
+    for frame, file in reversed(list(enumerate(files))):
+        file.move(images / f"{2 * frame:010d}.png")
+        noise = np.random.default_rng(frame).normal(0, 1.5, (HEIGHT, WIDTH, 3))
+        copy = (read_image(images / f"{2 * frame:010d}.png") + noise).clip(0, 255).astype(np.uint8)
+        save_image(images / f"{2 * frame + 1:010d}.png", copy)
+    printed = prepare(raw, "--static", "images")
+    scene = read_scene(folder / "out/2011_09_26_drive_0001_sync_02")
+    assert [int(frame.stem) for frame in scene.frames] == list(range(0, 24, 2))
+    assert len(read_scene(folder / "out/2011_09_26_drive_0005_sync_02").frames) == 6
+    assert "12 static frames left out" in printed
+    assert "nothing to do" in prepare(raw, "--static", "images")
+
+
+# Odometry
+
+
+@pytest.fixture
+def odometry(folder):
+    """Sequences 00, 03, 09 with camera 2 and a turn, and 05 with grey images only."""
+    root = folder / "odometry"
+    for sequence in ("00", "03", "05", "09"):
+        place = root / "sequences" / sequence
+        for camera in "23" if sequence != "05" else "01":
+            for frame in range(5):
+                image = picture(frame, int(sequence))
+                save_image(place / f"image_{camera}/{frame:06d}.png", image[..., 1] if camera < "2" else image)
+        lines = [f"P{int(c)}: 70 0 58 {70 * OFFSET[c]} 0 70 17 0 0 0 1 0" for c in OFFSET]
+        (place / "calib.txt").write_text("\n".join([*lines, "Tr: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27"]) + "\n")
+        (root / "poses").makedirs_p()
+        rows = []
+        for frame in range(5):
+            c, s = np.cos(0.1 * frame), np.sin(0.1 * frame)
+            rows.append(" ".join(map(repr, map(float, [c, 0, s, frame, 0, 1, 0, 0, -s, 0, c, 2 * frame]))))
+        (root / "poses" / f"{sequence}.txt").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_odometry_trains_on_00_to_08(odometry, prepare, folder):
+    printed = prepare(odometry, "--with-poses")
+    out = folder / "out"
+    listed = sorted(names(out / "train.txt") + names(out / "val.txt"))
+    assert listed == ["00_2", "00_3", "03_2", "03_3", "05_0", "05_1"]
+    assert "no colour images (so the grey ones are taken) in 1 of 3 drives: 05" in printed
+    grey = read_image(out / "05_0/0000002.jpg").astype(int)
+    assert np.ptp(grey, axis=2).max() <= 2
+    expected = [[35, 0, 58.5 / 2 - 0.5], [0, 35, 17.5 / 2 - 0.5], [0, 0, 1]]
+    np.testing.assert_allclose(read_scene(out / "00_2").intrinsics, expected, atol=1e-9)
+    prepare(odometry, "--sequences", "09", out="test")
+    assert names(folder / "test/train.txt") == ["09_2", "09_3"]
+
+
+def test_odometry_poses_are_those_of_the_camera(odometry, prepare, folder):
+    prepare(odometry, "--with-poses", out="colour")
+    truth = kitti.read_poses(odometry / "poses/00.txt")
+    for camera in ("02", "03"):
+        poses = read_scene(folder / f"colour/00_{int(camera)}").poses
+        # A point of the world, by way of camera 0, must be where the camera's own poses put it.
+        point = np.array([3.0, -1, 12])
+        for i in range(5):
+            in_camera0 = truth[i, :, :3].T @ (point - truth[i, :, 3])
+            in_camera = in_camera0 + [OFFSET[camera], 0, 0]
+            np.testing.assert_allclose(poses[i] @ [*in_camera, 1], point + [OFFSET[camera], 0, 0], atol=1e-9)
+    grey = read_scene(folder / "colour/05_0").poses
+    np.testing.assert_allclose(grey, truth, atol=1e-12)
+
+
+def test_odometry_depth_comes_by_tr(odometry, prepare, folder):
+    scans = (odometry / "sequences/00/velodyne").makedirs_p()
+    np.array([[10.27, 0, -0.08, 0]], np.float32).tofile(scans / "000001.bin")
+    prepare(odometry, "--with-depth")
+    depth = read_depth(folder / "out/00_2/0000001.npy")
+    # X = 0.06, Y = 0, Z = 10: u = 70 * 0.006 + 58 = 58.42, so 28.96 in the half; v = 17, so 8.25
+    assert np.argwhere(depth).tolist() == [[8, 29]]
+    assert depth.max() == pytest.approx(10, abs=1e-5)
+
+
+@pytest.mark.parametrize("static", ["list", "speed"])
+def test_odometry_knows_no_speed(odometry, refuse, static):
+    assert "KITTI odometry has no such information" in refuse(odometry, "--static", static)
+
+
+def test_sequences_that_are_not_there(odometry, refuse):
+    assert "--sequences: 07 not found" in refuse(odometry, "--sequences", "00", "07")
+
+
+# Again, and on after a stop
+
+
+def test_run_twice_does_nothing_twice(raw, prepare, folder):
+    prepare(raw, "--with-depth", "--with-poses")
+    before = {file: file.stat().st_mtime_ns for file in (folder / "out").walkfiles("*.jpg")}
+    whole = contents(folder / "out")
+    assert "nothing to do" in prepare(raw, "--with-depth", "--with-poses")
+    assert before == {file: file.stat().st_mtime_ns for file in (folder / "out").walkfiles("*.jpg")}
+    assert contents(folder / "out") == whole
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--with-depth"], "with-depth was False, is now True"),
+        (["--cameras", "02"], "cameras was default, is now 02"),
+        (["--static", "images"], "static was list, is now images"),
+    ],
+)
+def test_other_options_are_refused(raw, prepare, refuse, folder, flags, message):
+    prepare(raw)
+    before = contents(folder / "out")
+    assert message in refuse(raw, *flags)
+    assert contents(folder / "out") == before
+    assert "size was 60 x 18, is now 60 x 20" in refuse(raw, size=(20, 60))
+
+
+def test_what_is_there_stays_and_what_is_missing_is_made(raw, prepare, folder):
+    flags = ["--with-depth", "--with-poses"]
+    prepare(raw, *flags)
+    whole = contents(folder / "out")
+    scene = folder / "out/2011_09_26_drive_0005_sync_02"
+    kept = (scene / "0000003.jpg").stat().st_mtime_ns
+    for name in ("0000001.jpg", "0000004.npy", "poses.txt", "prepared.json"):
+        (scene / name).remove()
+    (scene / "0000002.jpg.part").write_bytes(b"half a picture")
+    prepare(raw, *flags)
+    assert contents(folder / "out") == whole
+    assert (scene / "0000003.jpg").stat().st_mtime_ns == kept
+
+
+def test_what_is_downloaded_later_is_added(raw, prepare, folder):
+    prepare(raw)
+    write_drive(raw, "2011_09_28", 2, seed=50)  # of the test split, too
+    write_drive(raw, "2011_09_28", 301, seed=60)
+    save_image(raw / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data/0000000006.png", picture(6, 12))
+    prepare(raw)
+    assert len(read_scene(folder / "out/2011_09_26_drive_0001_sync_02").frames) == 7
+    assert len(names(folder / "out/train.txt") + names(folder / "out/val.txt")) == 8
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(raw, prepare, folder):
+    for number in range(10, 16):
+        write_drive(raw, "2011_09_26", number, frames=range(12), seed=number)
+    flags = ["--with-depth", "--with-poses", "--static", "images"]
+    prepare(raw, *flags, out="whole")
+    command = [sys.executable, SCRIPT, raw, folder / "out", "--height", "18", "--width", "60", "--jobs", "2", *flags]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    for progress in (1, 60):  # files there when the blow comes
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while (
+            process.poll() is None and sum(1 for _ in (folder / "out").walkfiles("*.jpg", errors="ignore")) < progress
+        ):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for file in (folder / "out").walkfiles("*.jpg", errors="ignore"):
+            read_image(file)  # no file is ever half there
+    prepare(raw, *flags)
+    assert contents(folder / "out") == contents(folder / "whole")
+
+
+# Parts missing and damaged
+
+
+def test_damage_costs_the_frame_and_is_listed(raw, prepare, folder):
+    drive = raw / "2011_09_26/2011_09_26_drive_0001_sync"
+    image = drive / "image_02/data/0000000001.png"
+    whole_image = image.read_bytes()
+    image.write_bytes(whole_image[: len(whole_image) // 2])
+    (drive / "image_02/data/0000000003.png").remove()
+    (drive / "oxts/data/0000000002.txt").write_text("1 2 3")
+    (drive / "velodyne_points/data/0000000004.bin").write_bytes(bytes(15))
+    printed = prepare(raw, "--with-depth", "--with-poses")
+    left = read_scene(folder / "out/2011_09_26_drive_0001_sync_02")
+    assert [int(frame.stem) for frame in left.frames] == [0, 4, 5]
+    assert len(left.poses) == 3
+    np.testing.assert_allclose(left.poses[:, 2, 3], [0, 6, 7.5], atol=1e-4)
+    right = read_scene(folder / "out/2011_09_26_drive_0001_sync_03")
+    assert [int(frame.stem) for frame in right.frames] == [0, 1, 3, 4, 5]
+    assert not left.frames[1].with_suffix(".npy").exists()
+    assert "4 frames left out, 2 without depth" in printed
+    report = (folder / "out/prepare_report.txt").read_text()
+    for what in ("0000000001.png", "no image 3", "0000000002.txt, line 1: got 3 numbers", "0000000004.bin: 15 bytes"):
+        assert what in report
+
+    assert "nothing to do" in prepare(raw, "--with-depth", "--with-poses")
+    time.sleep(0.02)
+    image.write_bytes(whole_image)  # downloaded again
+    assert "nothing to do" not in prepare(raw, "--with-depth", "--with-poses")
+    assert [int(f.stem) for f in read_scene(left.folder).frames] == [0, 1, 4, 5]
+
+
+def test_partial_downloads(raw, prepare, folder):
+    (raw / "2011_09_26/2011_09_26_drive_0001_sync/oxts").rmtree()
+    (raw / "2011_09_26/2011_09_26_drive_0005_sync/velodyne_points").rmtree()
+    (raw / "2011_09_28/2011_09_28_drive_0300_sync/image_03").rmtree()
+    (raw / "2011_09_28/2011_09_28_drive_0301_sync/image_02/data").makedirs()
+    printed = prepare(raw, "--with-depth", "--with-poses")
+    for notice in (
+        "no oxts packets in 1 of 3",
+        "no LiDAR scans in 1 of 3",
+        "no second camera in 1 of 3",
+        "no images in 1",
+    ):
+        assert printed.count(notice) == 1
+    assert read_scene(folder / "out/2011_09_26_drive_0001_sync_02").poses is None
+    assert read_scene(folder / "out/2011_09_26_drive_0005_sync_02").poses is not None
+
+
+@pytest.mark.parametrize(
+    ("missing", "flags", "message"),
+    [
+        ("oxts", ["--with-poses"], "no oxts packets in any"),
+        ("oxts", ["--static", "speed"], "no oxts packets"),
+        ("velodyne_points", ["--with-depth"], "no LiDAR scans in any"),
+        ("image_03", ["--cameras", "03"], "no camera 03 in any"),
+    ],
+)
+def test_what_was_asked_for_and_is_nowhere_is_an_error(raw, refuse, folder, missing, flags, message):
+    for drive in raw.walkdirs(missing):
+        drive.rmtree()
+    assert message in refuse(raw, *flags)
+    assert not (folder / "out").exists()
+
+
+# Bad input
+
+
+def test_no_kitti(raw, refuse, folder):
+    assert "nowhere: no such folder" in refuse(folder / "nowhere")
+    (folder / "empty").makedirs()
+    assert "no KITTI in it, expected DATE" in refuse(folder / "empty")
+    assert f"is it {raw} that you mean?" in refuse(raw / "2011_09_26")
+    assert f"is it {raw} that you mean?" in refuse(raw / "2011_09_26/2011_09_26_drive_0001_sync")
+
+
+def test_both_layouts_in_one_folder(raw, odometry, refuse, prepare, folder):
+    (odometry / "sequences").move(raw)
+    assert "choose by --layout" in refuse(raw)
+    prepare(raw, "--layout", "raw")
+    assert names(folder / "out/train.txt")[0].startswith("2011")
+
+
+def test_empty_drives(folder, refuse):
+    (folder / "kitti/2011_09_26/2011_09_26_drive_0001_sync/image_02/data").makedirs()
+    assert "no images in any of the 1 drives" in refuse(folder / "kitti")
+
+
+def test_calibration_missing_or_damaged(raw, refuse, folder):
+    file = raw / "2011_09_28/calib_cam_to_cam.txt"
+    text = file.read_text()
+    file.write_text(text.replace("P_rect_03: 80.0", "P_rect_03: x"))
+    assert "calib_cam_to_cam.txt, line 10, P_rect_03: could not convert" in refuse(raw)
+    file.remove()
+    assert f"{file}: no such file" in refuse(raw)
+    file.write_text(text)
+    (raw / "2011_09_28/calib_imu_to_velo.txt").remove()
+    assert "calib_imu_to_velo.txt: no such file" in refuse(raw, "--with-poses")
+    assert not (folder / "out").exists()
+
+
+def test_only_test_drives(raw, refuse):
+    for drive in ("2011_09_26/2011_09_26_drive_0001_sync", "2011_09_26/2011_09_26_drive_0005_sync", "2011_09_28"):
+        (raw / drive).rmtree()
+    assert "only test drives in it" in refuse(raw)
+
+
+def test_all_images_damaged(odometry, refuse):
+    for file in odometry.walkfiles("*.png"):
+        file.write_bytes(b"gone")
+    assert "no scene has 3 frames or more (e.g. " in refuse(odometry)
+
+
+def test_images_of_another_shape_do_not_fit_the_calibration(raw, prepare, folder):
+    drive = raw / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
+    save_image(drive / "0000000002.png", picture(2)[:, :90])
+    save_image(drive / "0000000003.png", resize_area(picture(3), 18, 60))  # smaller by half, whole: fits
+    prepare(raw)
+    assert "90 x 36 pixels, calibration is for 120 x 36" in (folder / "out/prepare_report.txt").read_text()
+    assert len(read_scene(folder / "out/2011_09_26_drive_0001_sync_02").frames) == 5
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(raw, refuse, folder):
+    (folder / "out").makedirs()
+    (folder / "out/thesis.txt").write_text("years of work")
+    assert "holds something else" in refuse(raw)
+    assert [file.name for file in (folder / "out").files()] == ["thesis.txt"]
+    (folder / "file").write_text("")
+    assert "a file, expected a folder" in refuse(raw, out="file")
+    (folder / "out/prepare.json").write_text("{")
+    assert "prepare.json: " in refuse(raw)
+
+
+def test_a_full_disk_is_one_line(raw, refuse, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "0000000.jpg.part")
+
+    monkeypatch.setattr(prepare_kitti.SceneJob, "prepare_frames", full)
+    assert refuse(raw).endswith("No space left on device")
