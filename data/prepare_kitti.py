@@ -13,6 +13,7 @@ way, the same command goes on; run again, it does only what is new. docs/prepara
 """
 
 import argparse
+import errno
 import json
 import multiprocessing
 import os
@@ -316,6 +317,12 @@ def prepare_scenes(jobs: list[SceneJob], processes: int) -> None:
                     if step != "finish" and unfinished[scene] == 0:
                         submit("finish", scene, plans[scene], problems[scene])
                     bar.update(frames)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise InputError(
+                f"{jobs[0].folder.parent}: the disk is full; with more room, the same command goes on"
+            ) from None
         except BrokenProcessPool:
             raise InputError("a process ended from outside (out of memory?); the same command goes on") from None
         finally:  # on an error or Ctrl-C what has begun is completed, and nothing more is begun
@@ -372,8 +379,6 @@ def write_lists(args: argparse.Namespace, jobs: list[SceneJob], records: dict[st
 
 def report(args: argparse.Namespace, jobs: list[SceneJob], records: dict[str, dict], done: int) -> None:
     """Counts to the terminal; every frame that was left out or has no depth, with its reason, to a file."""
-    static = sum(len(record["static"]) for record in records.values())
-    frames = sum(record["frames"] for record in records.values())
     lines = [f"{scene} {int(f):07d}: {text}" for scene, r in records.items() for f, text in r["problems"].items()]
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
@@ -382,14 +387,16 @@ def report(args: argparse.Namespace, jobs: list[SceneJob], records: dict[str, di
 
     if done == 0:
         print("nothing to do: all scenes are there and complete")
-    problems = [text for record in records.values() for text in record["problems"].values()]
-    without_depth = sum(text.startswith("no depth: ") for text in problems)
+    frames = sum(record["frames"] for scene, record in records.items() if scene not in short)
     print(f"{frames} frames in {len(jobs) - len(short)} scenes in {args.prepared}")
-    if static:
-        print(f"{static} static frames left out")
     if short:
         print(f"{len(short)} scenes with fewer than {SHORTEST_SCENE} frames are in no list: {', '.join(short[:3])}")
+    static = sum(len(record["static"]) for record in records.values())
+    if static:
+        print(f"{static} static frames left out")
+    problems = [text for record in records.values() for text in record["problems"].values()]
     if problems:
+        without_depth = sum(text.startswith("no depth: ") for text in problems)
         print(
             f"missing or damaged files: {len(problems) - without_depth} frames left out, "
             f"{without_depth} without depth, e.g."

@@ -9,6 +9,7 @@
 It is the layout of the well-known PyTorch port: what that prepared is read as it is.
 """
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,8 +121,9 @@ def write_poses(file: Path, world_from_camera: np.ndarray) -> None:
 def write_depth(file: Path, depth: np.ndarray) -> None:
     """A depth map [H, W] as float32 `.npy`."""
     part = Path(f"{file}.part")
-    with open(part, "wb") as stream:
-        np.save(stream, np.asarray(depth, dtype=np.float32), allow_pickle=False)
+    content = io.BytesIO()  # np.save into a file would not say that the disk is full, only that fewer were written
+    np.save(content, np.asarray(depth, dtype=np.float32), allow_pickle=False)
+    part.write_bytes(content.getvalue())
     part.rename(file)
 
 

@@ -149,7 +149,7 @@ def test_raw_images_cameras_and_lists(raw, prepare, folder):
         drive, camera = name.rsplit("_", 1)
         source = read_image(raw / name[:10] / drive / f"image_{camera}/data/0000000003.png")
         difference = read_image(scene.frames[3]).mean(2) - resize_area(source, 18, 60).mean(2)
-        assert np.abs(difference).mean() < 4  # JPEG keeps grey better than colour
+        assert np.abs(difference).mean() < 6  # JPEG, on fine texture; another frame is 40 away
         assert not list(scene.folder.files("*.npy"))
 
 
@@ -546,4 +546,4 @@ def test_a_full_disk_is_one_line(raw, refuse, monkeypatch):
         raise OSError(28, "No space left on device", "0000000.jpg.part")
 
     monkeypatch.setattr(prepare_kitti.SceneJob, "prepare_frames", full)
-    assert refuse(raw).endswith("No space left on device")
+    assert refuse(raw).endswith("out: the disk is full; with more room, the same command goes on")
