@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 
 import imageio.v3 as imageio
@@ -14,7 +13,6 @@ from datasets.images import resize_area
 from models import DispNet, PoseExpNet
 from options import run_script
 
-ROOT = Path(__file__).absolute().parent.parent
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 HEIGHT, WIDTH = 60, 200  # of the images; the network takes 32 x 64
 FRAMES = 5
@@ -302,10 +300,10 @@ def test_a_pose_checkpoint_is_refused(kitti, run, tmp_path):
     assert "no depth network" in errors
 
 
-def test_help_teaches_as_typed():
-    result = subprocess.run([sys.executable, "test_depth.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0
-    assert "python test_depth.py runs/my_run/last.pt --kitti KITTI_RAW" in result.stdout
+def test_help_teaches(run):
+    status, output, _ = run("--help")
+    assert status == 0
+    assert "python test_depth.py runs/my_run/last.pt --kitti KITTI_RAW" in output
 
 
 def test_real_frames(shared, run, tmp_path):
