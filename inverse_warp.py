@@ -12,9 +12,8 @@ from geometry.camera import pixel_grid
 
 PADDINGS = ("zeros", "border")
 _MIN_DEPTH = 1e-6  # depth at or below it is unknown
-_MIN_Z_RATIO = (
-    1e-6  # a point that comes a million times nearer to the source camera than to the target is at its centre
-)
+_MIN_Z_RATIO = 1e-6  # a point a million times nearer to the source camera than to the target is at its centre
+_MAX_TRANSLATION = 1e15  # more would overflow float32 on the way, and inf / inf is NaN
 
 
 def inverse_warp(
@@ -86,7 +85,8 @@ def _source_pixels(depth: Tensor, source_from_target: Tensor, intrinsics: Tensor
     intrinsics = intrinsics[:, None]
     # inv_ex: unlike inv it doesn't make the host wait for the device to say that K is invertible.
     homography = intrinsics @ rotation @ torch.linalg.inv_ex(intrinsics).inverse  # [B, N, 3, 3], less the identity
-    epipole = intrinsics @ source_from_target[..., :3, 3:]  # [B, N, 3, 1]
+    translation = source_from_target[..., :3, 3:].clamp(-_MAX_TRANSLATION, _MAX_TRANSLATION)
+    epipole = intrinsics @ translation  # [B, N, 3, 1]
 
     inverse_depth = 1 / torch.where(depth > _MIN_DEPTH, depth, 1).flatten(1)[:, None, None]  # [B, 1, 1, H * W]
     pixels = homography @ grid + grid + epipole * inverse_depth
