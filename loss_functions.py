@@ -130,4 +130,16 @@ def _reduce(images: Tensor, height: int, width: int) -> Tensor:
     """[B, C, H, W] averaged over the area of each pixel of the smaller size."""
     if images.shape[2:] == (height, width):
         return images
-    return functional.adaptive_avg_pool2d(images, (height, width))
+    if images.shape[2] % height == 0 and images.shape[3] % width == 0:
+        return functional.adaptive_avg_pool2d(images, (height, width))
+    # Between whole factors the pooling's windows would overlap and lie beside where the scaled K has their pixels.
+    rows, columns = _area_weights(images.shape[2], height, images), _area_weights(images.shape[3], width, images)
+    return rows @ images @ columns.T
+
+
+def _area_weights(old: int, new: int, like: Tensor) -> Tensor:
+    """The share of each old pixel in each new one along an axis: [new, old], rows sum to 1."""
+    pixels = torch.arange(old, dtype=like.dtype, device=like.device)
+    edges = torch.arange(new + 1, dtype=like.dtype, device=like.device) * (old / new)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return overlap.clamp(min=0) * (new / old)
