@@ -1,0 +1,119 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from geometry.pose import (
+    ROTATIONS,
+    compose,
+    euler_to_matrix,
+    invert,
+    pose_to_matrix,
+    quaternion_to_matrix,
+    snippet_poses,
+    transform_from,
+)
+
+
+def random_poses(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, 6, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("to_matrix", "key"), [(euler_to_matrix, "euler"), (quaternion_to_matrix, "quat")])
+def test_matrices_agree_with_the_reference(shared, to_matrix, key):
+    reference = np.load(shared / "reference/inverse_warp.npz")
+    matrices = to_matrix(torch.from_numpy(reference["pose"][:, 3:]))
+    np.testing.assert_allclose(matrices, reference[f"{key}_matrices"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("to_matrix", "quarter"), [(euler_to_matrix, math.pi / 2), (quaternion_to_matrix, 1.0)])
+def test_a_quarter_turn_about_an_axis_turns_the_next_axis_into_the_one_after(to_matrix, quarter, axis):
+    vector = torch.zeros(3, dtype=torch.float64)
+    vector[axis] = quarter
+    unit = torch.eye(3, dtype=torch.float64)
+    turned = to_matrix(vector) @ unit[(axis + 1) % 3]
+    torch.testing.assert_close(turned, unit[(axis + 2) % 3], rtol=0, atol=1e-15)
+
+
+def test_euler_angles_are_rx_ry_rz_in_that_order():
+    angles = torch.randn(5, 3, dtype=torch.float64)
+    about = [euler_to_matrix(angles * torch.eye(3, dtype=torch.float64)[axis]) for axis in range(3)]
+    torch.testing.assert_close(euler_to_matrix(angles), about[0] @ about[1] @ about[2])
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_transforms_are_rigid_and_small_vectors_are_rotation_vectors(rotation):
+    transforms = pose_to_matrix(random_poses(4, 2), rotation)
+    matrices = transforms[..., :3, :3]
+    torch.testing.assert_close(matrices @ matrices.mT, torch.eye(3, dtype=torch.float64).expand_as(matrices))
+    torch.testing.assert_close(torch.linalg.det(matrices), torch.ones(4, 2, dtype=torch.float64))
+    assert transforms[..., 3, :].unique(dim=0).tolist() == [[[0, 0, 0, 1]] * 2]
+    small = pose_to_matrix(torch.tensor([0, 0, 0, 1e-6, 2e-6, 3e-6], dtype=torch.float64), rotation)
+    factor = 1 if rotation == "euler" else 2  # the vector part of a unit quaternion is half the rotation vector
+    expected = factor * torch.tensor([[0, -3e-6, 2e-6], [3e-6, 0, -1e-6], [-2e-6, 1e-6, 0]], dtype=torch.float64)
+    torch.testing.assert_close(small[:3, :3] - torch.eye(3, dtype=torch.float64), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_zero_is_the_identity_to_the_last_bit_and_has_a_gradient(rotation):
+    pose = torch.zeros(2, 6, requires_grad=True)
+    transform = pose_to_matrix(pose, rotation)
+    assert torch.equal(transform, torch.eye(4).expand(2, 4, 4))
+    (gradient,) = torch.autograd.grad(transform[:, :3].sin().sum(), pose)
+    assert gradient.isfinite().all()
+
+
+def test_invert_and_compose_are_a_group():
+    a, b, c = pose_to_matrix(random_poses(3, 5)).unbind(0)
+    identity = torch.eye(4, dtype=torch.float64).expand_as(a)
+    torch.testing.assert_close(compose(a, invert(a)), identity)
+    torch.testing.assert_close(compose(invert(a), a), identity)
+    torch.testing.assert_close(invert(compose(a, b)), compose(invert(b), invert(a)))
+    torch.testing.assert_close(compose(compose(a, b), c), compose(a, compose(b, c)))
+    torch.testing.assert_close(invert(a), torch.linalg.inv(a))
+    assert compose(a[:, None], b).shape == (5, 5, 4, 4)  # batch dimensions broadcast
+
+
+@pytest.mark.parametrize("sources", [2, 4])
+def test_snippet_poses_of_a_drive_straight_on(sources):
+    # The camera moves 1 along z a frame. Frame k stands at z = k, so that X_k = X_target + (target - k) z.
+    middle = sources // 2
+    offsets = [middle - k for k in range(sources + 1) if k != middle]
+    pose = torch.zeros(sources, 6, dtype=torch.float64)
+    pose[:, 2] = torch.tensor(offsets, dtype=torch.float64)
+    expected = torch.eye(4, dtype=torch.float64).repeat(sources + 1, 1, 1)
+    expected[:, 2, 3] = torch.arange(sources + 1)
+    torch.testing.assert_close(snippet_poses(pose_to_matrix(pose)), expected)
+
+
+def test_snippet_poses_of_any_motion_are_the_trajectory_seen_from_its_first_frame():
+    world_from_frame = pose_to_matrix(random_poses(3, 5))
+    sources = [0, 1, 3, 4]
+    source_from_target = torch.linalg.inv(world_from_frame[:, sources]) @ world_from_frame[:, 2:3]
+    expected = torch.linalg.inv(world_from_frame[:, :1]) @ world_from_frame
+    torch.testing.assert_close(snippet_poses(source_from_target), expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (euler_to_matrix, [torch.zeros(2, 4)]),
+        (quaternion_to_matrix, [torch.zeros(2, 4)]),
+        (pose_to_matrix, [torch.zeros(2, 7)]),
+        (pose_to_matrix, [torch.zeros(2, 6), "axis-angle"]),
+        (invert, [torch.zeros(2, 3, 4)]),
+        (compose, [torch.eye(4), torch.eye(3)]),
+        (snippet_poses, [torch.zeros(2, 3, 4)]),
+    ],
+)
+def test_wrong_arguments_say_got_and_expected(function, arguments):
+    with pytest.raises(ValueError, match="expected"):
+        function(*arguments)
+
+
+def test_dtype_is_kept():
+    for dtype in (torch.float32, torch.float64):
+        assert pose_to_matrix(torch.zeros(6, dtype=dtype)).dtype == dtype
+        assert transform_from(torch.eye(3, dtype=dtype), torch.zeros(3, dtype=dtype)).dtype == dtype
