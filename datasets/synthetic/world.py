@@ -19,7 +19,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 
 import imageio.v3 as iio
@@ -242,12 +244,19 @@ def _render_in_parallel(folder: Path, options: WorldOptions, drives: list[Drive]
     counter, begun = context.Value("q", 0), bar.n
     pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(counter,))
     try:
-        waiting = {pool.submit(_render_drive, folder, options, drive) for drive in drives}
+        with _without_interrupt():
+            waiting = {pool.submit(_render_drive, folder, options, drive) for drive in drives}
         while waiting:
             done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
-            bar.update(begun + counter.value - bar.n)
+            if counter.value > bar.n - begun:
+                bar.update(counter.value - (bar.n - begun))
             for future in done:
                 future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            f"{folder}: a rendering process was ended from outside, perhaps for lack of memory; "
+            f"start again with fewer --jobs than {jobs}, what is done is kept"
+        ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
@@ -257,10 +266,22 @@ def _render_in_parallel(folder: Path, options: WorldOptions, drives: list[Drive]
         pool.shutdown()
 
 
+@contextlib.contextmanager
+def _without_interrupt():
+    """Processes started meanwhile never hear of Ctrl-C: their parent does, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _start_worker(counter) -> None:
     global _frames_done
     _frames_done = counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
 
 
 def _count_frame() -> None:
