@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from path import Path
 from torch.nn import functional
@@ -17,9 +16,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from benchmarks.surroundings import device_name, make_noise
 from datasets.augmentation import augment
-from datasets.images import to_network_input, write_jpeg
-from datasets.layout import write_intrinsics, write_scene_names
+from datasets.images import to_network_input
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
 from geometry.pose import pose_to_matrix
 from loss_functions import objective, split_snippet
@@ -139,21 +138,6 @@ def main() -> None:
         print(f"  {part:16s}{100 * value / sum(shares.values()):6.1f} %")
 
 
-def make_noise(folder: Path, height: int, width: int, count: int) -> None:
-    """A prepared data set of one scene of noise that is smooth enough to be an image."""
-    random = np.random.default_rng(0)
-    (folder / "noise").makedirs_p()
-    for number in range(count):
-        coarse = random.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
-        image = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
-        write_jpeg(folder / f"noise/{number:07d}.jpg", np.ascontiguousarray(image))
-    focal = 0.58 * width  # KITTI's
-    write_intrinsics(
-        folder / "noise/cam.txt", np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    )
-    write_scene_names(folder / "train.txt", ["noise"])
-
-
 def measure_rates(device: torch.device, wait: Callable[[], None]) -> dict[str, float]:
     """Floating-point operations per second of a large matrix product and of a large 3 x 3 convolution."""
     size = 2048 if device.type == "cpu" else 8192
@@ -197,18 +181,6 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    names = {line.partition(":")[2].strip() for line in cpu_info() if line.startswith("model name")}
-    return f"{device}: {', '.join(sorted(names)) or 'unknown processor'}, {torch.get_num_threads()} threads"
-
-
-def cpu_info() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
 
 
 if __name__ == "__main__":

@@ -131,4 +131,4 @@ def to_network_input(images: torch.Tensor) -> torch.Tensor:
     """uint8 [..., 3, H, W] to the networks' range [-1, 1], float32: x / 127.5 - 1."""
     if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] != 3:
         raise ValueError(f"images: got {images.dtype} {list(images.shape)}, expected uint8 [..., 3, H, W]")
-    return images.float() / 127.5 - 1
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1

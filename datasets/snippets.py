@@ -29,6 +29,8 @@ class SnippetDataset(Dataset):
     """
 
     def __init__(self, root: Path, scene_list: str, length: int, ground_truth: bool = False) -> None:
+        if length < 3 or length % 2 == 0:
+            raise InputError(f"snippets of {length} frames, expected an odd number from 3 on: the target is the middle")
         root = Path(root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder, expected a prepared data set (see data/prepare_kitti.py)")
@@ -83,7 +85,7 @@ class SnippetDataset(Dataset):
                     f"{file}: {_size(images[-1].shape[:2])} pixels, expected {_size((self.height, self.width))}"
                 )
         item: dict[str, Any] = {
-            "frames": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+            "frames": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
             "intrinsics": torch.from_numpy(scene.intrinsics.astype(np.float32)),
             "index": index,
         }
@@ -155,8 +157,10 @@ class Batch:
 
 
 def collate(items: list[dict[str, Any]]) -> Batch:
+    # Pixels stay interleaved in memory, as the decoder gives them: the training device puts channels in planes faster.
+    frames = torch.stack([item["frames"].permute(0, 2, 3, 1) for item in items]).permute(0, 1, 4, 2, 3)
     return Batch(
-        torch.stack([item["frames"] for item in items]),
+        frames,
         torch.stack([item["intrinsics"] for item in items]),
         [item["index"] for item in items],
         [line for item in items for line in item["damaged"]],
