@@ -225,7 +225,7 @@ class Renderer:
         pose = self.scene.world_from_camera[frame] if world_from_camera is None else world_from_camera
         rays = camera_rays(fine, 2 * height, 2 * width)
         forms = _linear_forms(self.scene, self.scene.polygons_at(frame), pose, rays)
-        surface, inverse = self._first_hits(forms, rays)
+        surface, inverse = (torch.from_numpy(hits).to(self.device) for hits in _first_hits(forms, rays))
         rows = max(1, BAND // (4 * width)) * 2
         shades = _Shades(self, frame, forms, pose, fine)
         fine_picture = torch.empty(3, 2 * height, 2 * width, device=self.device)
@@ -242,14 +242,14 @@ class Renderer:
         """Exact depth z through the pixels' centres, float32 [height, width], metres; 0 = sky."""
         pose = self.scene.world_from_camera[frame] if world_from_camera is None else world_from_camera
         rays = camera_rays(intrinsics, height, width)
-        surface, inverse = self._first_hits(_linear_forms(self.scene, self.scene.polygons_at(frame), pose, rays), rays)
-        return torch.where(surface == SKY, 0.0, 1 / inverse).cpu().numpy()
+        surface, inverse = _first_hits(_linear_forms(self.scene, self.scene.polygons_at(frame), pose, rays), rays)
+        return np.where(surface == SKY, np.float32(0), 1 / np.where(surface == SKY, 1, inverse))
 
     def scan(self, frame: int, world_from_lidar: np.ndarray, elevation: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
         """LiDAR points in the sensor's frame (x forward, y left, z up), float32 [N, 4] with a reflectance."""
         rays = lidar_rays(elevation, azimuth)
         forms = _linear_forms(self.scene, self.scene.polygons_at(frame), world_from_lidar, rays)
-        surface, inverse = (t.cpu().numpy() for t in self._first_hits(forms, rays))
+        surface, inverse = _first_hits(forms, rays)
         hit = inverse > 1 / LIDAR_RANGE
         assert rays.scale is not None
         directions = rays.scale[:, None, None] * rays.columns + rays.rows[:, None]
@@ -257,42 +257,44 @@ class Renderer:
         paint = np.concatenate([np.full((2, 3), 0.3), self.scene.polygons_at(frame).paint, self.scene.quadrics.paint])
         return np.concatenate([points, paint[surface[hit]].mean(1, keepdims=True).clip(0, 1)], 1).astype(np.float32)
 
-    def _first_hits(self, forms: _Forms, rays: Rays) -> tuple[Tensor, Tensor]:
-        """Surface number (int32) and 1/t (0: sky) of each ray's first hit, [H, W]."""
-        linear = np.concatenate([forms.planes[GROUND, 6:].reshape(1, 1, 3).repeat(5, 1), forms.linear])
-        # [K, 5, H, 1] and [K, 5, 1, W]; lists, because a view costs a call and there are many.
-        row = self._tensor(linear @ rays.rows.T)[..., None].unbind(0)
-        column = self._tensor(linear @ rays.columns.T)[:, :, None].unbind(0)
-        scale = None if rays.scale is None else self._tensor(rays.scale)[:, None]
-        inverse = row[0][0] + (column[0][0] if scale is None else scale * column[0][0])
-        inverse = inverse.clamp_(min=0).contiguous()
-        surface = (inverse > 0).to(torch.int32) * GROUND
-        on_cpu = self.device.type == "cpu"
-        rectangles, nearest, slabs = forms.rectangles.tolist(), forms.nearest.tolist(), forms.slab.tolist()
-        is_polygon = np.isnan(forms.slab[:, 0]).tolist()
-        for k, number in enumerate(forms.surface.tolist()):
-            y0, y1, x0, x1 = rectangles[k]
-            best = inverse[y0:y1, x0:x1]
-            # Hidden behind what is nearer (elsewhere than on a CPU, asking costs more than trying).
-            if on_cpu and best.numel() > 16 and nearest[k] < best.amin().item():
-                continue
-            r, c = row[k + 1].narrow(1, y0, y1 - y0), column[k + 1].narrow(2, x0, x1 - x0)
-            value = r + c if scale is None else torch.addcmul(r, scale[y0:y1], c)
-            if is_polygon[k]:
-                q, *edges = value.unbind(0)
-                inside = torch.minimum(torch.minimum(edges[0], edges[1]), torch.minimum(edges[2], edges[3]))
-                hit = torch.minimum(inside, q - best) > 0
-            else:
-                b, up, *roots = value.unbind(0)
-                root = roots[2] * roots[2] - roots[1] * roots[1] - roots[0] * roots[0]
-                q = b + root.clamp(min=0).sqrt_()
-                hit = (root > 0) & (q > best)
-                above, below = slabs[k]
-                if above != float("inf"):
-                    hit &= (above * q + up > 0) & (below * q - up > 0)
-            torch.where(hit, q, best, out=best)
-            surface[y0:y1, x0:x1].masked_fill_(hit, number)
-        return surface, inverse
+
+def _first_hits(forms: _Forms, rays: Rays) -> tuple[np.ndarray, np.ndarray]:
+    """Surface number (int32) and 1/t (float32, 0: sky) of each ray's first hit, [H, W].
+
+    In numpy wherever the colours are computed: hundreds of small steps, in which starting each one is what counts.
+    """
+    # Row and column of the five linear forms: [K, 5, H, 1] and [K, 5, 1, W]; the last is the ground.
+    linear = np.concatenate([forms.linear, forms.planes[GROUND, 6:].reshape(1, 1, 3).repeat(5, 1)])
+    row = (linear @ rays.rows.T).astype(np.float32)[..., None]
+    column = (linear @ rays.columns.T).astype(np.float32)[:, :, None]
+    scale = None if rays.scale is None else rays.scale.astype(np.float32)[:, None]
+    inverse = np.maximum(row[-1, 0] + (column[-1, 0] if scale is None else scale * column[-1, 0]), 0)
+    surface = np.where(inverse > 0, np.int32(GROUND), np.int32(SKY))
+    rectangles, nearest, numbers = forms.rectangles.tolist(), forms.nearest.tolist(), forms.surface.tolist()
+    is_polygon = np.isnan(forms.slab[:, 0]).tolist()
+    for k, (y0, y1, x0, x1) in enumerate(rectangles):
+        best = inverse[y0:y1, x0:x1]
+        if nearest[k] < best.min():  # hidden behind what is nearer
+            continue
+        if scale is None:
+            value = row[k, :, y0:y1] + column[k, :, :, x0:x1]
+        else:
+            value = row[k, :, y0:y1] + scale[y0:y1] * column[k, :, :, x0:x1]
+        if is_polygon[k]:
+            q, *edges = value
+            inside = np.minimum(np.minimum(edges[0], edges[1]), np.minimum(edges[2], edges[3]))
+            hit = np.minimum(inside, q - best) > 0
+        else:
+            b, up, *roots = value
+            root = roots[2] * roots[2] - roots[1] * roots[1] - roots[0] * roots[0]
+            q = b + np.sqrt(np.maximum(root, 0))
+            hit = (root > 0) & (q > best)
+            above, below = forms.slab[k].astype(np.float32)
+            if np.isfinite(above):
+                hit &= (above * q + up > 0) & (below * q - up > 0)
+        np.copyto(best, q, where=hit)
+        np.copyto(surface[y0:y1, x0:x1], numbers[k], where=hit)
+    return surface, inverse
 
 
 def _halve(picture: Tensor, dim: int) -> Tensor:
