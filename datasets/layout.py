@@ -48,7 +48,10 @@ def read_scene(folder: Path) -> Scene:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such scene folder")
-    frames = sorted(file for file in folder.files() if file.suffix.lower() in IMAGE_SUFFIXES)
+    # What begins with a dot is no frame: macOS puts a ._0000000.jpg beside each file on a foreign disk.
+    frames = sorted(
+        file for file in folder.files() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
     if not frames:
         raise InputError(f"{folder}: no frames, expected images 0000000.jpg, 0000001.jpg, ...")
     poses = None
@@ -94,7 +97,7 @@ def read_depth(file: Path) -> np.ndarray:
     try:
         # Mapped, not read: a damaged header's size then fails on the file's length instead of taking memory.
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged header may fail in numpy's parser in any way
         raise InputError(f"{file}: not a readable .npy array ({error})") from None
     if not isinstance(mapped, np.ndarray) or mapped.ndim != 2 or mapped.dtype.kind != "f":
         raise InputError(f"{file}: expected a floating-point [H, W] array")

@@ -18,7 +18,7 @@ def read_lines(file: Path) -> list[str]:
     if file.size > _LARGEST_FILE:
         raise InputError(f"{file}: {file.size / 2**20:.0f} MiB, expected a text file below {_LARGEST_FILE >> 20} MiB")
     try:
-        return file.read_bytes().decode("utf-8").splitlines()
+        return file.read_bytes().decode("utf-8-sig").splitlines()  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not UTF-8 text") from None
 

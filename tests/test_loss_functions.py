@@ -150,11 +150,11 @@ def test_depth_and_translation_share_their_unit():
     torch.testing.assert_close(after, before, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("size", "tolerance"), [((16, 32), 1e-9), ((37, 51), 0.02), ((33, 65), 0.02)])
+@pytest.mark.parametrize(("size", "tolerance"), [((16, 32), 1e-9), ((37, 51), 0.07), ((33, 65), 0.07)])
 def test_every_scale_sees_the_same_rays(size, tolerance):
     """A ramp averaged over a coarse pixel's area is its value at the pixel's centre, where the scaled K has it.
 
-    Exactly where the area is made of whole pixels; parts of pixels are worth a fiftieth of a pixel at most.
+    Exactly where the area is made of whole pixels; with parts of pixels up to a fifteenth of a pixel beside it.
     """
     height, width = size
     ramp = pixel_grid(height, width, K)[:2].view(1, 2, height, width)

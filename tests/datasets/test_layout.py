@@ -1,0 +1,161 @@
+import io
+import os
+
+import numpy as np
+import pytest
+from path import Path
+
+from datasets import layout
+from datasets.images import write_jpeg
+from errors import InputError
+
+K = np.array([[50.0, 0, 31.5], [0, 49, 15.25], [0, 0, 1]])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A scene as the well-known PyTorch port leaves it: cam.txt by np.savetxt, ten digits, frames left out."""
+    scene = Path(tmp_path) / "2011_09_26_drive_0001_sync_02"
+    scene.makedirs()
+    np.savetxt(scene / "cam.txt", K)
+    for number in (0, 1, 3, 7, 10):
+        write_jpeg(scene / f"{number:010d}.jpg", np.full((32, 64, 3), number, np.uint8))
+        np.save(scene / f"{number:010d}.npy", np.full((32, 64), number, np.float32))
+    np.savetxt(scene / "poses.txt", np.tile(np.eye(3, 4).reshape(12), (5, 1)))
+    return scene
+
+
+def test_the_ports_layout_is_read_as_it_is(folder):
+    scene = layout.read_scene(folder)
+    assert scene.name == "2011_09_26_drive_0001_sync_02"
+    assert [frame.name for frame in scene.frames] == [f"{k:010d}.jpg" for k in (0, 1, 3, 7, 10)]
+    assert np.array_equal(scene.intrinsics, K)
+    assert scene.poses.shape == (5, 3, 4)
+    depth = layout.read_depth(layout.depth_file(scene.frames[3]))
+    assert (depth.shape, depth.dtype, depth.max()) == ((32, 64), np.float32, 7)
+
+
+def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
+    folder = Path(tmp_path)
+    random = np.random.default_rng(0)
+    intrinsics = K * (1 + 1e-15)
+    intrinsics[2, 2] = 1
+    poses, depth = random.normal(size=(3, 3, 4)), random.random((4, 5)).astype(np.float32)
+    layout.write_intrinsics(folder / "cam.txt", intrinsics)
+    layout.write_poses(folder / "poses.txt", poses)
+    layout.write_depth(folder / "0.npy", depth)
+    layout.write_scene_names(folder / "train.txt", ["a", "b/c"])
+    for k in range(3):
+        write_jpeg(folder / f"{k}.jpg", np.zeros((4, 5, 3), np.uint8))
+    scene = layout.read_scene(folder)
+    assert np.array_equal(scene.intrinsics, intrinsics)
+    assert np.array_equal(scene.poses, poses)
+    assert np.array_equal(layout.read_depth(folder / "0.npy"), depth)
+    assert layout.read_scene_names(folder / "train.txt") == ["a", "b/c"]
+    assert not folder.files("*.part")
+
+
+def test_other_files_are_no_frames(folder):
+    for name in ("._0000000000.jpg", "0000000001.jpg.part", "notes.txt"):  # the first is macOS's beside each file
+        (folder / name).write_bytes(b"x")
+    assert len(layout.read_scene(folder).frames) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("50 0 31.5\n0 49 15\n", "cam.txt: 2 lines of 3 numbers, expected K as 3 x 3"),
+        ("50 0 31.5 0\n0 49 15 0\n0 0 1 0\n", "cam.txt, line 1: got 4 numbers, expected 3"),
+        ("50 0 31.5\n0 49 15\n0 0 1\n0 0 1\n", "4 lines of 3 numbers"),
+        ("", "0 lines of 3 numbers"),
+        ("0 0 31.5\n0 49 15\n0 0 1\n", "focal lengths 0 and 49, expected both above 0"),
+        ("50 0 31.5\n0 -49 15\n0 0 1\n", "focal lengths 50 and -49"),
+        ("50 0 31.5\n0 49 15\n0 0 2\n", r"expected K = \[fx s cx; 0 fy cy; 0 0 1\]"),
+        ("50 0 31.5\n1 49 15\n0 0 1\n", "expected K ="),
+        ("50 0 nan\n0 49 15\n0 0 1\n", "line 1: got a number that is not finite"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_refused(folder, content, message):
+    (folder / "cam.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        layout.read_scene(folder)
+
+
+@pytest.mark.parametrize(
+    ("centre", "fits"),
+    [((31.5, 15.5), True), ((-0.5, 31.5), True), ((63.5, 0), True), ((-0.6, 9), False), ((64, 9), False)]
+    + [((9, 31.6), False), ((621, 187), False)],
+)
+def test_the_centre_must_lie_in_the_image(centre, fits):
+    intrinsics = K.copy()
+    intrinsics[:2, 2] = centre
+    if fits:
+        layout.check_intrinsics_fit(intrinsics, 32, 64, Path("cam.txt"))
+    else:
+        with pytest.raises(InputError, match=r"cam.txt: centre .* lies outside the 64 x 32 image"):
+            layout.check_intrinsics_fit(intrinsics, 32, 64, Path("cam.txt"))
+
+
+def test_missing_parts_are_named(folder):
+    with pytest.raises(InputError, match="nowhere: no such scene folder"):
+        layout.read_scene(folder / "nowhere")
+    np.savetxt(folder / "poses.txt", np.zeros((4, 12)))
+    with pytest.raises(InputError, match=r"poses.txt: 4 poses for 5 frames, expected one for each"):
+        layout.read_scene(folder)
+    (folder / "poses.txt").remove()
+    assert layout.read_scene(folder).poses is None
+    (folder / "cam.txt").remove()
+    with pytest.raises(InputError, match=r"cam.txt: no such file"):
+        layout.read_scene(folder)
+    for file in folder.files("*.jpg"):
+        file.remove()
+    with pytest.raises(InputError, match="no frames, expected images"):
+        layout.read_scene(folder)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# nothing yet\n"])
+def test_an_empty_list_of_scenes_is_refused(tmp_path, content):
+    file = Path(tmp_path) / "train.txt"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"train.txt: the list is empty"):
+        layout.read_scene_names(file)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def npy(array, **options) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+HUGE = npy(np.zeros((4, 5), np.float32)).replace(b"(4, 5), }" + b" " * 13, b"(400000, 5000000), }  ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"not an array",
+        npy(np.zeros((4, 5), np.float32))[:-7],
+        npy(np.zeros((4, 5, 1), np.float32)),
+        npy(np.zeros((4, 5), np.int16)),
+        npy(np.array([[-1.0, 1]])),
+        npy(np.array([[np.nan, 1]])),
+        npy(np.array([[np.inf, 1]])),
+        npy(np.array([[Evil()]], dtype=object), allow_pickle=True),
+        HUGE,
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((\n",
+    ],
+)
+def test_damaged_depth_is_refused_and_runs_nothing(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    file = Path(tmp_path) / "0.npy"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"0\.npy: "):
+        layout.read_depth(file)
+    assert os.listdir() == ["0.npy"]

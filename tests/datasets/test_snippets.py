@@ -1,0 +1,240 @@
+import numpy as np
+import pytest
+import torch
+from path import Path
+
+from datasets import snippets
+from datasets.images import write_jpeg
+from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
+from errors import InputError
+
+HEIGHT, WIDTH = 32, 48
+K = np.array([[30.0, 0, 23.5], [0, 30, 15.5], [0, 0, 1]])
+SCENES = {"a": 5, "short": 2, "b": 4}  # frames
+
+
+def scene_number(name: str) -> int:
+    return 100 * list(SCENES).index(name)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Scenes whose frames are of one colour, which says scene and frame; `a` has poses and some depth."""
+    root = Path(tmp_path) / "prepared"
+    for name, count in SCENES.items():
+        (root / name).makedirs()
+        write_intrinsics(root / name / "cam.txt", K)
+        for k in range(count):
+            write_jpeg(root / name / f"{k:07d}.jpg", np.full((HEIGHT, WIDTH, 3), scene_number(name) + 10 * k, np.uint8))
+    write_text(root / "train.txt", "".join(f"{name}\n" for name in SCENES))
+    poses = np.tile(np.eye(3, 4), (5, 1, 1))
+    poses[:, 2, 3] = range(5)
+    write_poses(root / "a" / "poses.txt", poses)
+    write_depth(root / "a" / "0000001.npy", np.full((HEIGHT, WIDTH), 7, np.float32))
+    return root
+
+
+def colours(item) -> list[int]:
+    return item["frames"].float().mean((1, 2, 3)).round().int().tolist()
+
+
+def damage(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-60])
+
+
+def test_snippets_are_runs_of_neighbours_within_a_scene(root):
+    dataset = SnippetDataset(root, "train.txt", 3)
+    assert [colours(dataset[k]) for k in range(len(dataset))] == [
+        [0, 10, 20],
+        [10, 20, 30],
+        [20, 30, 40],
+        [200, 210, 220],
+        [210, 220, 230],
+    ]
+    item = dataset[3]
+    assert (item["frames"].dtype, item["frames"].shape) == (torch.uint8, (3, 3, HEIGHT, WIDTH))
+    assert item["intrinsics"].equal(torch.from_numpy(K).float())
+    assert (item["index"], item["damaged"]) == (3, [])
+    assert dataset.target_file(3) == root / "b" / "0000001.jpg"
+    assert (dataset.height, dataset.width) == (HEIGHT, WIDTH)
+    assert len(SnippetDataset(root, "train.txt", 5)) == 1
+
+
+def test_ground_truth_where_there_is_any(root):
+    dataset = SnippetDataset(root, "train.txt", 3, ground_truth=True)
+    assert dataset[0]["depth"].unique().tolist() == [7]
+    assert dataset[0]["poses"][:, 2, 3].tolist() == [0, 1, 2]
+    assert dataset[1]["poses"][:, 2, 3].tolist() == [1, 2, 3]
+    assert not dataset[1]["depth"].any()
+    assert dataset[3]["poses"].isnan().all()
+    batch = next(load_batches(dataset, [[0, 3]], 0, False))
+    assert (batch.depth.shape, batch.poses.shape) == ((2, HEIGHT, WIDTH), (2, 3, 3, 4))
+
+
+@pytest.mark.parametrize("broken", ["truncated", "of another size"])
+def test_damaged_depth_counts_as_unknown_and_is_named(root, broken):
+    file = root / "a" / "0000001.npy"
+    if broken == "truncated":
+        damage(file)
+    else:
+        write_depth(file, np.ones((HEIGHT, WIDTH + 1), np.float32))
+    item = SnippetDataset(root, "train.txt", 3, ground_truth=True)[0]
+    assert not item["depth"].any()
+    assert colours(item) == [0, 10, 20]
+    assert len(item["damaged"]) == 1
+    assert "0000001.npy" in item["damaged"][0]
+
+
+def test_a_snippet_with_a_damaged_image_is_replaced_by_the_next_whole_one(root):
+    damage(root / "a" / "0000002.jpg")
+    dataset = SnippetDataset(root, "train.txt", 3)
+    item = dataset[0]
+    assert colours(item) == [200, 210, 220]
+    assert item["index"] == 3
+    assert len(item["damaged"]) == 3
+    assert set(item["damaged"]) == {item["damaged"][0]}  # one file, one line
+    assert "0000002.jpg: truncated" in item["damaged"][0]
+    for file in (root / "b").files("*.jpg"):
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match="not one snippet has all its images whole, e"):
+        dataset[4]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_worker_is_one_line(root, workers):
+    dataset = SnippetDataset(root, "train.txt", 3)
+    for name in SCENES:
+        for file in (root / name).files("*.jpg"):
+            damage(file)
+    with pytest.raises(InputError) as caught:
+        next(load_batches(dataset, [[0, 1]], workers, False))
+    assert str(caught.value).startswith(f"{root}: not one snippet")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_order_is_the_seeds_whatever_the_number_of_workers(root):
+    dataset = SnippetDataset(root, "train.txt", 3)
+
+    def run(workers, seed):
+        batches = ShuffledBatches(len(dataset), 2, seed, 0, 9)
+        return [(batch.indices, batch.frames) for batch in load_batches(dataset, batches, workers, False)]
+
+    runs = [run(0, 5), run(2, 5), run(0, 6)]
+    for (indices, frames), (other_indices, other_frames) in zip(*runs[:2], strict=True):
+        assert indices == other_indices
+        assert frames.equal(other_frames)
+    assert [indices for indices, _ in runs[0]] != [indices for indices, _ in runs[2]]
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(12, 4), (13, 4), (4, 4), (5, 1)])
+def test_every_epoch_is_a_permutation_and_the_next_another(size, batch_size):
+    steps = size // batch_size
+    batches = list(ShuffledBatches(size, batch_size, 0, 0, 3 * steps))
+    assert all(len(batch) == batch_size for batch in batches)
+    epochs = [[index for batch in batches[k * steps : (k + 1) * steps] for index in batch] for k in range(3)]
+    for epoch in epochs:
+        assert len(set(epoch)) == steps * batch_size  # no snippet twice
+        assert set(epoch) <= set(range(size))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_the_order_does_not_depend_on_where_a_run_was_stopped(start):
+    whole = list(ShuffledBatches(13, 4, 1, 0, 8))
+    batches = ShuffledBatches(13, 4, 1, start, 8)
+    assert list(batches) == whole[start:]
+    assert len(batches) == 8 - start
+
+
+def test_too_few_snippets_for_a_batch_are_refused():
+    with pytest.raises(InputError, match="has 3 snippets, fewer than the batch size of 4"):
+        ShuffledBatches(3, 4, 0, 0, 1)
+
+
+def test_seeded_depends_on_each_number_and_nothing_else():
+    draws = {
+        numbers: torch.rand((), generator=seeded(*numbers)).item() for numbers in [(0, 1), (1, 0), (0, 2), (7, 0, 1)]
+    }
+    assert len(set(draws.values())) == 4
+    torch.manual_seed(7)
+    assert torch.rand((), generator=seeded(0, 1)).item() == draws[0, 1]
+
+
+def spoil(root: Path, how: str) -> None:
+    cam = root / "b" / "cam.txt"
+    if how == "no folder":
+        root.rename(f"{root}_moved")
+    elif how == "no list":
+        (root / "train.txt").remove()
+    elif how == "empty list":
+        write_text(root / "train.txt", "\n")
+    elif how == "unknown scene":
+        write_text(root / "train.txt", "a\nelsewhere\n")
+    elif how == "a scene outside":
+        write_text(root / "train.txt", "../prepared/a\n")
+    elif how == "another size":
+        write_jpeg(root / "b" / "0000002.jpg", np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8))
+    elif how == "centre outside":
+        write_intrinsics(cam, K + np.array([[0, 0, 600], [0, 0, 0], [0, 0, 0]]))
+    elif how == "not 3 x 3":
+        write_text(cam, "1 0 0\n")
+    elif how == "focal 0":
+        write_intrinsics(cam, K * np.array([[0], [1], [1]]))
+    elif how == "no image whole":
+        for file in root.walkfiles("*.jpg"):
+            file.write_bytes(b"GIF89a")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no folder", "prepared: no such folder, expected a prepared data set"),
+        ("no list", "train.txt: no such file"),
+        ("empty list", "train.txt: the list is empty"),
+        ("unknown scene", "elsewhere: no such scene folder"),
+        ("a scene outside", r"train.txt, line 1: '../prepared/a' leads out of its folder"),
+        ("another size", r"0000002.jpg: 50 x 32 pixels, but .*0000000.jpg has 48 x 32; expected one size"),
+        ("centre outside", r"b/cam.txt: centre \(623.5, 15.5\) lies outside the 48 x 32 image"),
+        ("not 3 x 3", "b/cam.txt: 1 lines of 3 numbers, expected K as 3 x 3"),
+        ("focal 0", "b/cam.txt: focal lengths 0 and 30"),
+        ("no image whole", "train.txt: not one of the frames of its scenes can be read"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(root, how, message):
+    spoil(root, how)
+    with pytest.raises(InputError, match=message) as caught:
+        SnippetDataset(root, "train.txt", 3)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [7, 101])
+def test_a_snippet_longer_than_every_scene_is_refused(root, length):
+    with pytest.raises(InputError, match=f"no snippet of {length} frames: the longest of 3 scenes, a, has 5"):
+        SnippetDataset(root, "train.txt", length)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_snippet_without_a_middle_is_refused(root, length):
+    with pytest.raises(InputError, match=f"{length} frames, expected an odd number from 3 on"):
+        SnippetDataset(root, "train.txt", length)
+
+
+def test_damage_does_not_hide_the_size(root):
+    (root / "a" / "0000000.jpg").write_bytes(b"")
+    dataset = SnippetDataset(root, "train.txt", 3)
+    assert (dataset.height, dataset.width) == (HEIGHT, WIDTH)
+
+
+def test_the_size_is_checked_when_an_image_is_read_too(root):
+    dataset = SnippetDataset(root, "train.txt", 3)
+    write_jpeg(root / "a" / "0000001.jpg", np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8))
+    with pytest.raises(InputError, match=r"0000001.jpg: 48 x 33 pixels, expected 48 x 32"):
+        dataset[0]
+
+
+def test_workers_leave_ctrl_c_to_the_training_process(monkeypatch):
+    ignored = []
+    monkeypatch.setattr(snippets.signal, "signal", lambda number, action: ignored.append((number, action)))
+    snippets._ignore_ctrl_c(0)
+    assert ignored == [(snippets.signal.SIGINT, snippets.signal.SIG_IGN)]
