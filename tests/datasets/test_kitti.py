@@ -267,6 +267,16 @@ def test_angles_turn_as_the_data_format_says(angles, axis, seen_at):
     np.testing.assert_allclose(poses[1, :3, :3] @ axis, seen_at, atol=1e-12)
 
 
+def test_rotation_is_yaw_after_pitch_after_roll():
+    yaw, pitch, roll = 0.4, -0.2, 0.1
+    # The world is that of the first packet: level, looking east. Forward doesn't feel roll.
+    rotation = kitti.oxts_to_poses(np.stack([packet(), packet(yaw=yaw, pitch=pitch, roll=roll)]))[1, :3, :3]
+    forward = [np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)]
+    np.testing.assert_allclose(rotation[:, 0], forward, atol=1e-12)
+    assert rotation[2, 1] == pytest.approx(np.sin(roll) * np.cos(pitch))  # how far up its left side looks
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-70, 70), st.floats(-179, 179), st.floats(-3, 3), st.integers(0, 10**6))
 def test_poses_give_back_the_path_that_made_the_packets(latitude, longitude, heading, seed):
