@@ -16,18 +16,30 @@ class Logger:
     def __init__(self, folder: Path) -> None:
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(folder)
+        # Curves that only mean something side by side share a chart, in the tab "custom scalars".
+        self._tensorboard.add_custom_scalars(
+            {
+                "judge the run by": {
+                    "photometric error of the warp and of the identity warp": ["Multiline", ["photometric/.*warp"]],
+                    "shares of the loss": ["Multiline", ["share/.*"]],
+                }
+            }
+        )
 
     def scalars(self, split: str, step: int, values: dict[str, float]) -> None:
-        """Log values of the training (`split` "train") or of the validation ("validation") at a step."""
+        """Log values of the training (`split` "train") or of the validation ("validation") at a step.
+
+        TensorBoard makes a group of what shares a name up to the slash; the validation is a group of its own.
+        """
         self._metrics.write(json.dumps({"split": split, "step": step} | values) + "\n")
         self._metrics.flush()
         for name, value in values.items():
-            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+            self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
 
-    def pictures(self, split: str, step: int, pictures: dict[str, Tensor]) -> None:
+    def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
         """Log pictures, uint8 [3, H, W]."""
         for name, picture in pictures.items():
-            self._tensorboard.add_image(f"{split}/{name}", picture, step)
+            self._tensorboard.add_image(f"pictures/{name}", picture, step)
         self._tensorboard.flush()
 
     def text(self, name: str, text: str) -> None:

@@ -155,18 +155,18 @@ def main() -> None:
                 progress.write(f"skipped, and replaced by the next snippet: {line}")
         if step % args.log_every == 0 or step == 1:
             values = diagnostics(result, disparities, poses, logits, sources)  # the host waits for the device here
-            if not math.isfinite(values["loss"]):
+            if not math.isfinite(values["objective/loss"]):
                 raise InputError(f"step {step}: the loss is {values['loss']}; try a smaller --learning-rate")
             seconds = time.perf_counter() - last_log
-            values["images_per_second"] = args.batch_size * (1 if step == 1 else args.log_every) / seconds
-            values["waiting_for_data"] = waited / seconds
-            values["damaged_files"] = len(damaged)
+            values["speed/images_per_second"] = args.batch_size * (1 if step == 1 else args.log_every) / seconds
+            values["speed/waiting_for_data"] = waited / seconds
+            values["speed/damaged_files"] = len(damaged)
             logger.scalars("train", step, values)
             progress.set_postfix_str(f"loss {values['loss']:.3f}, step {step}/{total_steps}", refresh=False)
             waited, last_log = 0.0, time.perf_counter()
         if step % args.pictures_every == 0 or step == 1:
             with torch.no_grad():
-                logger.pictures("train", step, snippet_pictures(frames, disparities, logits, result))
+                logger.pictures(step, snippet_pictures(frames, disparities, logits, result))
         progress.update(args.batch_size)
 
         if step % validate_every == 0 or step == total_steps or stop:
@@ -218,9 +218,9 @@ def diagnostics(
     """What a person needs to judge a step; of the finest scale where there are several."""
     error, identity_error = photometric_errors(result.warps[0], sources)
     disparity = disparities[0]
-    values = {"loss": result.loss}
+    values = {"objective/loss": result.loss}
     for name, term in result.terms.items():
-        values[f"term/{name}"] = term
+        values[f"objective/{name}"] = term
         values[f"share/{name}"] = result.weights[name] * term / result.loss
     values |= {
         "photometric/warp": error,

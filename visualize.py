@@ -32,7 +32,7 @@ def to_picture(images: Tensor) -> Tensor:
 
 
 def snippet_pictures(
-    frames: Tensor, disparities: list[Tensor], logits: list[Tensor] | None, result: Objective, most: int = 3
+    frames: Tensor, disparities: list[Tensor], logits: list[Tensor] | None, result: Objective, most: int = 2
 ) -> dict[str, Tensor]:
     """Pictures of a batch that show what the objective compared: a column for each of the first `most` snippets.
 
