@@ -35,6 +35,7 @@ class Logger:
         self._metrics.flush()
         for name, value in values.items():
             self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
+        self._tensorboard.flush()  # what was logged is there, however the run ends
 
     def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
         """Log pictures, uint8 [3, H, W]."""

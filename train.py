@@ -33,7 +33,7 @@ from options import (
     recipe_from_flags,
     run_script,
 )
-from validate import open_validation, photometric_errors, validate
+from validate import open_validation, photometric_errors, report_damaged, validate
 from visualize import snippet_pictures
 
 DESCRIPTION = """\
@@ -129,9 +129,10 @@ def main() -> None:
     damaged: set[str] = set()
     stop = stop_on_signal()
     progress = tqdm(total=total_steps * args.batch_size, unit="img", desc="training", smoothing=0.05)
-    step, waited, last_log = 0, 0.0, time.perf_counter()
+    step, ended = 0, False
+    waited, last_log, last_logged_step = 0.0, time.perf_counter(), 0
     loader = load_batches(dataset, batches, args.workers, pin_memory=device.type == "cuda")
-    while step < total_steps and not stop:
+    while not ended:
         wait_start = time.perf_counter()
         batch = next(loader)
         waited += time.perf_counter() - wait_start
@@ -148,31 +149,31 @@ def main() -> None:
         result.loss.backward()
         optimizer.step()
         step += 1
-
-        for line in batch.damaged:
-            if line not in damaged:
-                damaged.add(line)
-                progress.write(f"skipped, and replaced by the next snippet: {line}")
+        ended = step == total_steps or bool(stop)
+        report_damaged(batch.damaged, damaged)
         if step % args.log_every == 0 or step == 1:
             values = diagnostics(result, disparities, poses, logits, sources)  # the host waits for the device here
             if not math.isfinite(values["objective/loss"]):
-                raise InputError(f"step {step}: the loss is {values['loss']}; try a smaller --learning-rate")
+                raise InputError(f"step {step}: the loss is {values['objective/loss']}; try a smaller --learning-rate")
             seconds = time.perf_counter() - last_log
-            values["speed/images_per_second"] = args.batch_size * (1 if step == 1 else args.log_every) / seconds
+            values["speed/images_per_second"] = args.batch_size * (step - last_logged_step) / seconds
             values["speed/waiting_for_data"] = waited / seconds
             values["speed/damaged_files"] = len(damaged)
             logger.scalars("train", step, values)
-            progress.set_postfix_str(f"loss {values['loss']:.3f}, step {step}/{total_steps}", refresh=False)
-            waited, last_log = 0.0, time.perf_counter()
+            progress.set_postfix_str(f"loss {values['objective/loss']:.3f}, step {step}/{total_steps}", refresh=False)
+            waited, last_log, last_logged_step = 0.0, time.perf_counter(), step
         if step % args.pictures_every == 0 or step == 1:
             with torch.no_grad():
                 logger.pictures(step, snippet_pictures(frames, disparities, logits, result))
         progress.update(args.batch_size)
 
-        if step % validate_every == 0 or step == total_steps or stop:
+        if step % validate_every == 0 or ended:
+            pause_start = time.perf_counter()
             scores: dict[str, float] = {}
             if validation and not stop:
-                scores = validate(disp_net, pose_exp_net, validation, args.batch_size, args.workers, args.rotation)
+                scores = validate(
+                    disp_net, pose_exp_net, validation, args.batch_size, args.workers, args.rotation, damaged
+                )
             improved = [
                 name for name in CRITERIA if scores.get(name, math.inf) < best.get(name, {}).get("value", math.inf)
             ]
@@ -183,13 +184,13 @@ def main() -> None:
             if scores:
                 logger.scalars("validation", step, scores)
                 progress.write(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            last_log = time.perf_counter()
+            last_log += time.perf_counter() - pause_start  # validation is no part of the training's speed
 
     progress.close()
     logger.close()
     for name, score in best.items():
         print(f"best {name} {score['value']:.4f} at step {score['step']}: {folder}/best_{name}.pt")
-    print(f"{'stopped at' if stop else 'done:'} step {step}; {folder}/last.pt")
+    print(f"{'done:' if step == total_steps else 'stopped at'} step {step}; {folder}/last.pt")
 
 
 def make_networks(args: argparse.Namespace, sources: int, explainability: bool) -> tuple[DispNet, PoseExpNet]:
@@ -198,6 +199,8 @@ def make_networks(args: argparse.Namespace, sources: int, explainability: bool) 
     disp_net, pose_exp_net = DispNet(), PoseExpNet(sources, explainability)
     for file in args.start_from:
         given = load_networks(file)
+        if given.config and given.rotation != args.rotation:
+            raise InputError(f"{file}: its poses are read as {given.rotation}; give --rotation {given.rotation}")
         if given.disp_net is not None:
             disp_net = given.disp_net
         if given.pose_exp_net is not None:

@@ -23,9 +23,19 @@ PROTOCOL = DepthProtocol(cap=80, crop="none")
 
 @torch.no_grad()
 def validate(
-    disp_net: DispNet, pose_exp_net: PoseExpNet, dataset: SnippetDataset, batch_size: int, workers: int, rotation: str
+    disp_net: DispNet,
+    pose_exp_net: PoseExpNet,
+    dataset: SnippetDataset,
+    batch_size: int,
+    workers: int,
+    rotation: str,
+    damaged: set[str],
 ) -> dict[str, float]:
     """Mean metrics over the snippets of a data set with ground truth (as far as it has any).
+
+    Args:
+        rotation: how the last three numbers of a pose are read (see `geometry.pose.pose_to_matrix`).
+        damaged: the damaged files that were named before; new ones are named and added.
 
     Returns:
         `photometric` and `photometric_identity` always; the depth metrics where there is a ground-truth depth; `ate`
@@ -46,6 +56,7 @@ def validate(
         photometric += len(frames) * torch.stack(photometric_errors(Warps(target, warped, valid), sources))
         depth_errors += _depth_metrics(disparity, batch.depth, batch.indices, dataset)
         ates += _ate(source_from_target, batch.poses)
+        report_damaged(batch.damaged, damaged)
 
     error, identity_error = (photometric / len(dataset)).tolist()
     scores = {"photometric": error, "photometric_identity": identity_error}
@@ -54,6 +65,14 @@ def validate(
     if ates:
         scores["ate"] = float(np.mean(ates))
     return scores
+
+
+def report_damaged(lines: list[str], damaged: set[str]) -> None:
+    """Print the lines that are not yet in `damaged`, and add them: each file is named once in a run."""
+    for line in lines:
+        if line not in damaged:
+            damaged.add(line)
+            tqdm.write(f"skipped: {line}")
 
 
 def photometric_errors(warps: Warps, sources: Tensor) -> tuple[Tensor, Tensor]:
