@@ -92,6 +92,10 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     missing = {"step", "config", "best", "disp_net", "pose_exp_net", "optimizer"} - content.keys()
     if missing:
         raise InputError(f"{file}: the checkpoint lacks {', '.join(sorted(missing))}")
+    for name, kind in (("config", dict), ("best", dict), ("step", int)):
+        if not isinstance(content[name], kind):
+            found = type(content[name]).__name__
+            raise InputError(f"{file}: damaged checkpoint: its {name} is of type {found}, expected {kind.__name__}")
     return content
 
 

@@ -25,9 +25,9 @@ def pytest_collection_modifyitems(items):
     """Cheap tests first: what is marked slow runs after the rest; GPU tests skip themselves without a GPU."""
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-    items.sort(key=lambda item: "slow" in item.keywords)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 # One thread a process: pytest-xdist runs as many processes as there are cores.
