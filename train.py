@@ -82,7 +82,9 @@ def parse_arguments() -> argparse.Namespace:
     group = parser.add_argument_group("how often, in steps")
     group.add_argument("--log-every", type=positive_int, default=50, help="scalars (default: 50)")
     group.add_argument("--pictures-every", type=positive_int, default=500, help="pictures (default: 500)")
-    group.add_argument("--validate-every", type=positive_int, help="validation and checkpoint (default: every epoch)")
+    group.add_argument(
+        "--validate-every", type=positive_int, help="validation and checkpoint (default: every epoch, 500 at least)"
+    )
     args = parser.parse_args()
     if args.print_recipe:
         recipe = recipe_from_flags(args)
@@ -125,7 +127,7 @@ def main() -> None:
     )
 
     best: dict[str, Any] = {}
-    validate_every = args.validate_every or steps_per_epoch
+    validate_every = args.validate_every or max(500, steps_per_epoch)
     damaged: set[str] = set()
     stop = stop_on_signal()
     progress = tqdm(total=total_steps * args.batch_size, unit="img", desc="training", smoothing=0.05)
