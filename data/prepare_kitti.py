@@ -20,10 +20,11 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
-from multiprocessing.connection import wait as wait_for_any
+from multiprocessing.connection import wait
+from queue import SimpleQueue
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -290,43 +291,46 @@ def prepare_scenes(jobs: list[SceneJob], processes: int) -> None:
     problems: dict[int, dict[int, str]] = {}
     unfinished: dict[int, int] = {}  # chunks of a scene that are under way
     pending: dict[Future, tuple[str, int, int]] = {}  # step, scene, frames that are done with it
+    finished: SimpleQueue[Future] = SimpleQueue()
 
-    with tqdm(total=total, unit="frame", desc="preparing", smoothing=0.05) as bar:
-        pool = ProcessPoolExecutor(processes, initializer=_start_worker, initargs=(jobs,))
+    pool = ProcessPoolExecutor(processes, initializer=_start_worker, initargs=(jobs,))
 
-        def submit(step: str, scene: int, *arguments: Any, frames: int = 0) -> None:
-            pending[pool.submit(_work, step, scene, *arguments)] = (step, scene, frames)
+    def submit(step: str, scene: int, *arguments: Any, frames: int = 0) -> None:
+        future = pool.submit(_work, step, scene, *arguments)
+        pending[future] = (step, scene, frames)
+        future.add_done_callback(finished.put)
 
-        try:
-            for scene in range(len(jobs)):
-                submit("plan", scene)
+    try:
+        for scene in range(len(jobs)):
+            submit("plan", scene)
+        # After the processes have begun: the bar has a thread, and a process with threads should not fork.
+        with tqdm(total=total, unit="frame", desc="preparing", smoothing=0.05) as bar:
             while pending:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    step, scene, frames = pending.pop(future)
-                    result = future.result()
-                    if step == "plan":
-                        plans[scene], problems[scene] = result, dict(result.problems)
-                        frames = len(jobs[scene].recording.images) - len(result.frames)
-                        chunks = [result.frames[i : i + chunk] for i in range(0, len(result.frames), chunk)]
-                        unfinished[scene] = len(chunks)
-                        for piece in chunks:
-                            submit("prepare_frames", scene, piece, frames=len(piece))
-                    elif step == "prepare_frames":
-                        unfinished[scene] -= 1
-                        problems[scene] |= result
-                    if step != "finish" and unfinished[scene] == 0:
-                        submit("finish", scene, plans[scene], problems[scene])
-                    bar.update(frames)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise InputError(
-                f"{jobs[0].folder.parent}: the disk is full; with more room, the same command goes on"
-            ) from None
-        except BrokenProcessPool:
-            raise InputError("a process ended from outside (out of memory?); the same command goes on") from None
-        finally:  # on an error or Ctrl-C what has begun is completed, and nothing more is begun
-            pool.shutdown(cancel_futures=True)
+                future = finished.get()
+                step, scene, frames = pending.pop(future)
+                result = future.result()
+                if step == "plan":
+                    plans[scene], problems[scene] = result, dict(result.problems)
+                    frames = len(jobs[scene].recording.images) - len(result.frames)
+                    chunks = [result.frames[i : i + chunk] for i in range(0, len(result.frames), chunk)]
+                    unfinished[scene] = len(chunks)
+                    for piece in chunks:
+                        submit("prepare_frames", scene, piece, frames=len(piece))
+                elif step == "prepare_frames":
+                    unfinished[scene] -= 1
+                    problems[scene] |= result
+                if step != "finish" and unfinished[scene] == 0:
+                    submit("finish", scene, plans[scene], problems[scene])
+                bar.update(frames)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        folder = jobs[0].folder.parent
+        raise InputError(f"{folder}: the disk is full; with more room, the same command goes on") from None
+    except BrokenProcessPool:
+        raise InputError("a process ended from outside (out of memory?); the same command goes on") from None
+    finally:  # on an error or Ctrl-C what has begun is completed, and nothing more is begun
+        pool.shutdown(cancel_futures=True)
 
 
 _jobs: list[SceneJob] = []  # of a worker process: sent once, and not with every task
@@ -343,7 +347,7 @@ def _end_with_parent() -> None:
     """A parent that is killed can't tell its workers, which would wait for tasks for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait_for_any([parent.sentinel])
+        wait([parent.sentinel])
         os._exit(1)
 
 

@@ -15,6 +15,7 @@ JPEG_QUALITY = 95
 # What either format reaches on a plain colour stays below this. More is a damaged header's claim, and decoding would
 # take memory for it.
 _MOST_PIXELS_PER_BYTE = 1100
+_LARGEST_FILE = 256 * 2**20  # bytes
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -28,6 +29,8 @@ def read_image(file: Path) -> np.ndarray:
     file = Path(file)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
+    if file.size > _LARGEST_FILE:
+        raise InputError(f"{file}: {file.size >> 20} MiB, expected an image of at most {_LARGEST_FILE >> 20} MiB")
     data = file.read_bytes()
     if data.startswith(b"\xff\xd8\xff"):
         kind = "JPEG"

@@ -147,6 +147,13 @@ def test_size_that_only_a_damaged_header_claims_is_refused(folder, progressive):
         read_image(folder / "huge.jpg")
 
 
+def test_a_file_too_large_for_an_image_is_not_read(folder):
+    with open(folder / "huge.png", "wb") as stream:
+        stream.truncate(1 << 40)  # a hole: takes no room on the disk
+    with pytest.raises(InputError, match="1048576 MiB, expected an image of at most"):
+        read_image(folder / "huge.png")
+
+
 def test_an_image_of_one_colour_is_no_damage(folder):
     image = np.full((375, 1242, 3), 90, np.uint8)
     for name in ("plain.png", "plain.jpg"):
