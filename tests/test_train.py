@@ -1,0 +1,387 @@
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from path import Path
+from torch import nn
+from torch.nn import functional
+
+import train
+from checkpoint import load_checkpoint, load_networks
+from datasets.images import write_jpeg
+from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.snippets import load_batches
+from errors import InputError
+from models import DispNet, PoseExpNet
+from options import run_script
+
+ROOT = Path(__file__).absolute().parent.parent
+HEIGHT, WIDTH = 64, 96
+SCENES = {"a": 7, "b": 5, "val": 4}  # frames; a and b are trained on
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A prepared data set: smooth pictures that move by two pixels a frame; `val` has depth and poses."""
+    root = Path(tmp_path) / "data"
+    random = torch.Generator().manual_seed(0)
+    for name, count in SCENES.items():
+        (root / name).makedirs()
+        write_intrinsics(root / name / "cam.txt", np.array([[56.0, 0, 47.5], [0, 56, 31.5], [0, 0, 1]]))
+        noise = torch.rand(1, 3, 9, 14, generator=random) * 255
+        wide = functional.interpolate(noise, (HEIGHT, WIDTH + 2 * count), mode="bicubic").clamp(0, 255).byte()
+        for k in range(count):
+            write_jpeg(root / name / f"{k:07d}.jpg", wide[0, :, :, 2 * k : 2 * k + WIDTH].permute(1, 2, 0).numpy())
+    write_text(root / "train.txt", "a\nb\n")
+    write_text(root / "val.txt", "val\n")
+    poses = np.tile(np.eye(3, 4), (4, 1, 1))
+    poses[:, 0, 3] = np.arange(4)
+    write_poses(root / "val" / "poses.txt", poses)
+    write_depth(root / "val" / "0000001.npy", 5 + np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) / 1000)
+    return root
+
+
+class SmallDispNet(nn.Module):
+    """DispNet's interface without its 33 million weights: what the loop does with it is the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.predict = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, image):
+        return [10 * self.predict(functional.avg_pool2d(image, 2**s)).sigmoid() + 0.01 for s in range(4)]
+
+
+class SmallPoseExpNet(nn.Module):
+    def __init__(self, sources, explainability):
+        super().__init__()
+        self.sources, self.explainability = sources, explainability
+        self.predict = nn.Conv2d(3 + 3 * sources, 7 * sources, 3, padding=1)
+
+    def forward(self, target, sources):
+        output = self.predict(torch.cat([target, sources.flatten(1, 2)], 1))
+        poses = 0.01 * output[:, : 6 * self.sources].mean((2, 3)).view(-1, self.sources, 6)
+        logits = [functional.avg_pool2d(output[:, 6 * self.sources :], 2**s) for s in range(4)]
+        return poses, logits if self.explainability else None
+
+
+@pytest.fixture
+def run(data, tmp_path, monkeypatch, capsys):
+    """Run train.py as typed, with small networks: (exit status, standard output, standard error)."""
+    monkeypatch.setattr(train, "DispNet", SmallDispNet)
+    monkeypatch.setattr(train, "PoseExpNet", SmallPoseExpNet)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments, **options):
+        flags = {"runs": tmp_path / "runs", "name": "run", "batch-size": 2, "workers": 0, "device": "cpu"} | options
+        given = [text for name, value in flags.items() for text in (f"--{name}", value)]
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*arguments, *given])])
+        status = 0
+        try:
+            run_script(train.main)
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def metrics(folder: Path, split: str) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def test_a_run_as_typed_stopped_by_ctrl_c_leaves_its_folder(data, tmp_path):
+    """The whole thing as a user has it: the real networks, worker processes, Ctrl-C as a terminal sends it."""
+    command = [sys.executable, ROOT / "train.py", data, "--name", "mine", "--log-every", "1", "--validate-every", "2"]
+    command += ["--batch-size", "2", "--workers", "1", "--device", "cpu", "--steps", "1000000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    folder = Path(tmp_path) / "runs" / "mine"
+    try:
+        deadline = time.monotonic() + 120
+        while not ((folder / "last.pt").exists() and len(metrics(folder, "train")) >= 3):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # to the workers, too
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    steps = metrics(folder, "train")[-1]["step"]
+    assert out.splitlines()[-1].startswith(f"stopped at step {steps}; ")
+
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["batch_size"], config["height"], config["recipe"]) == (2, HEIGHT, "paper-depth")
+    assert [line["step"] for line in metrics(folder, "train")] == list(range(1, steps + 1))
+    assert {"photometric", "photometric_identity", "abs_rel", "a1", "ate"} <= metrics(folder, "validation")[0].keys()
+    assert load_checkpoint(folder / "last.pt")["step"] == steps
+    for criterion in ("abs_rel", "ate", "photometric"):
+        networks = load_networks(folder / f"best_{criterion}.pt")
+        assert (networks.height, networks.width, networks.disp_net is not None) == (HEIGHT, WIDTH, True)
+    assert len(folder.files("events.out.tfevents.*")) == 1
+    assert not folder.files("*.part")
+
+
+def test_tensorboard_shows_what_metrics_jsonl_has_and_pictures(run, data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    status, out, _ = run(data, "--log-every", 2, "--pictures-every", 3, "--validate-every", 3, steps=4)
+    assert status == 0
+    assert out.splitlines()[-1] == f"done: step 4; {tmp_path}/runs/run/last.pt"
+    folder = Path(tmp_path) / "runs" / "run"
+    assert [line["step"] for line in metrics(folder, "train")] == [1, 2, 4]
+    assert [line["step"] for line in metrics(folder, "validation")] == [3, 4]
+    events = EventAccumulator(folder)
+    events.Reload()
+    logged = metrics(folder, "train")[-1]
+    for name, value in logged.items():
+        if name not in ("split", "step"):
+            assert events.Scalars(name)[-1].value == pytest.approx(value)
+            assert events.Scalars(name)[-1].step == 4
+    assert "validation/abs_rel" in events.Tags()["scalars"]
+    pictures = [name for name in events.Tags()["images"] if name.startswith("pictures/")]
+    assert len(pictures) == 8
+    assert [event.step for event in events.Images(pictures[0])] == [1, 3]
+    assert logged["objective/loss"] == pytest.approx(
+        sum(logged[f"objective/{name}"] * weight for name, weight in WEIGHTS.items())
+    )
+    assert sum(logged[f"share/{name}"] for name in WEIGHTS) == pytest.approx(1)
+
+
+WEIGHTS = {"photometric": 1.0, "smoothness": 0.5, "explainability": 0.2}
+
+
+def test_the_seed_alone_decides(run, data, tmp_path):
+    runs = {}
+    for name, workers, seed in (("alone", 0, 3), ("helped", 2, 3), ("other", 0, 4)):
+        assert (
+            run(data, "--log-every", 1, "--validate-every", 4, name=name, workers=workers, seed=seed, steps=9)[0] == 0
+        )
+        folder = Path(tmp_path) / "runs" / name
+        runs[name] = [
+            {key: value for key, value in line.items() if not key.startswith("speed/")}
+            for line in metrics(folder, "train") + metrics(folder, "validation")
+        ]
+    assert len(runs["alone"]) == 9 + 3  # a validation after steps 4, 8 and 9; 8 snippets: two epochs and a bit
+    assert runs["alone"] == runs["helped"]
+    assert runs["alone"] != runs["other"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["to_network_input", "report_damaged", "keep_copy"])
+def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, number, moment):
+    plain, calls = getattr(train, moment), []
+
+    def signalled(*arguments):
+        calls.append(None)
+        if len(calls) == 2:
+            signal.raise_signal(number)
+        return plain(*arguments)
+
+    monkeypatch.setattr(train, moment, signalled)
+    status, out, err = run(data, "--validate-every", 2, steps=1000)
+    assert status == 0
+    assert "Traceback" not in err
+    step = load_checkpoint(Path(tmp_path) / "runs" / "run" / "last.pt")["step"]
+    assert step in (2, 3)
+    assert out.splitlines()[-1] == f"stopped at step {step}; {tmp_path}/runs/run/last.pt"
+
+
+def test_epochs_and_no_augmentation_and_five_frames(run, data, tmp_path):
+    status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--no-augmentation", epochs=2)
+    # Scenes of 7 and 5 frames: 4 snippets of 5 frames. The validation scene has only 4: no snippet.
+    assert status == 1
+    write_text(data / "val.txt", "")
+    status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--no-augmentation", epochs=2)
+    assert status == 0
+    assert "4 snippets of 5 frames" in out
+    assert "validation: none" in out
+    assert out.splitlines()[-1].startswith("done: step 4;")
+    config = json.loads((Path(tmp_path) / "runs" / "run" / "config.json").read_text())
+    assert (config["sequence_length"], config["explainability"], config["total_steps"]) == (5, False, 4)
+
+
+def test_a_truncated_image_is_skipped_counted_and_named_once(run, data, tmp_path):
+    for file in (data / "a" / "0000003.jpg", data / "val" / "0000003.jpg"):
+        file.write_bytes(file.read_bytes()[:-40])
+    status, out, _ = run(data, "--log-every", 1, "--validate-every", 4, steps=8)
+    assert status == 0
+    assert out.count("a/0000003.jpg: truncated or damaged JPEG") == 1
+    assert out.count("val/0000003.jpg: truncated or damaged JPEG") == 1
+    assert metrics(Path(tmp_path) / "runs" / "run", "train")[-1]["speed/damaged_files"] == 2
+
+
+def expect_one_line(result, message, status=1):
+    got_status, _, err = result
+    assert got_status == status
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.startswith("train.py: error: ")
+
+
+def spoil(data: Path, how: str) -> None:
+    if how == "empty list":
+        write_text(data / "train.txt", "")
+    elif how == "no list":
+        (data / "train.txt").remove()
+    elif how == "no frames":
+        for file in (data / "a").files("*.jpg"):
+            file.remove()
+    elif how == "cam.txt":
+        write_text(data / "b" / "cam.txt", "1 2 3\n")
+    elif how == "sizes":
+        write_jpeg(data / "b" / "0000001.jpg", np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
+    elif how == "all damaged":
+        for file in data.walkfiles("*.jpg"):
+            file.write_bytes(b"")
+    elif how == "val of another size":
+        for file in (data / "val").files("*.jpg"):
+            write_jpeg(file, np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))
+    elif how == "val with ..":
+        write_text(data / "val.txt", "../data/val\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "flags", "message"),
+    [
+        ("empty list", [], "train.txt: the list is empty"),
+        ("no list", [], "train.txt: no such file"),
+        ("no frames", [], "a: no frames, expected images"),
+        ("cam.txt", [], "b/cam.txt: 1 lines of 3 numbers, expected K as 3 x 3"),
+        ("sizes", [], "0000001.jpg: 97 x 64 pixels, but "),
+        ("all damaged", [], "train.txt: not one of the frames of its scenes can be read"),
+        ("val of another size", [], "val.txt: its scenes have 97 x 64 pixels"),
+        ("val with ..", [], "val.txt, line 1: '../data/val' leads out of its folder"),
+        ("", ["--sequence-length", "4"], "sequence length is 4, expected an odd number"),
+        ("", ["--sequence-length", "9"], "no snippet of 9 frames: the longest of 2 scenes, a, has 7"),
+        ("", ["--batch-size", "99"], "the data set has 8 snippets, fewer than the batch size of 99"),
+        ("", ["--explainability-weight", "0"], "--no-explainability"),
+        ("", ["--device", "tpu"], "--device tpu: no such device"),
+        ("", ["--start-from", "nowhere.pt"], "nowhere.pt: no such file, expected a checkpoint"),
+        ("", ["--start-from", __file__], "test_train.py: not a checkpoint"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_anything_is_written(run, data, tmp_path, how, flags, message):
+    spoil(data, how)
+    options = dict(zip([flag[2:] for flag in flags[::2]], flags[1::2], strict=True))
+    expect_one_line(run(data, **options), message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_such_folder(run, tmp_path):
+    expect_one_line(run(tmp_path / "nowhere"), "nowhere: no such folder, expected a prepared data set")
+
+
+def test_images_that_are_all_damaged_inside_end_the_run_in_one_line(run, data):
+    for file in data.walkfiles("*.jpg"):
+        file.write_bytes(file.read_bytes()[:-40])  # their headers are whole
+    status, _, err = run(data, steps=2)
+    assert status == 1
+    assert "not one snippet has all its images whole" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "the folder of the prepared data set is missing"),
+        (("data", "--recipe", "mine"), "argument --recipe: invalid choice: 'mine' (choose from"),
+        (("data", "--steps", "0"), "argument --steps: got '0', expected a whole number above 0"),
+        (("data", "--steps", "3", "--epochs", "1"), "not allowed with argument"),
+        (("data", "--beta1", "1"), "expected numbers below 1"),
+    ],
+)
+def test_wrong_use(run, flags, message):
+    status, _, err = run(*flags)
+    assert status == 2
+    assert message in err.splitlines()[-1]
+
+
+def test_an_error_as_typed_is_one_line():
+    result = subprocess.run([sys.executable, ROOT / "train.py", "nowhere"], capture_output=True, text=True, check=False)
+    expect_one_line((result.returncode, result.stdout, result.stderr), "nowhere: no such folder")
+
+
+def test_a_run_that_is_there_is_refused_and_untouched(run, data, tmp_path):
+    folder = Path(tmp_path) / "runs" / "run"
+    folder.makedirs()
+    (folder / "config.json").write_text("mine")
+    expect_one_line(run(data, steps=1), "run: is there already, expected a new folder for the run")
+    assert [file.name for file in folder.files()] == ["config.json"]
+    assert (folder / "config.json").read_text() == "mine"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, data, monkeypatch):
+    monkeypatch.setattr(train, "to_network_input", lambda frames: frames.float() * float("nan"))
+    status, _, err = run(data, steps=3)
+    assert status == 1
+    assert "step 1: the loss is nan; try a smaller --learning-rate" in err
+    assert "Traceback" not in err
+
+
+def test_a_recipe_is_printed_without_data(run):
+    status, out, _ = run("--recipe", "paper-pose", "--smoothed", "depth", "--print-recipe")
+    assert status == 0
+    printed = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (printed["sequence_length"], printed["smoothed"], printed["smoothness_weight"]) == ("5", "depth", "0.5")
+
+
+def arguments(**values) -> argparse.Namespace:
+    return argparse.Namespace(**({"seed": 0, "start_from": [], "rotation": "euler"} | values))
+
+
+def test_start_from_takes_each_network_from_where_it_is(tmp_path):
+    disp_net, pose_exp_net = DispNet(), PoseExpNet(2, True)
+    files = [Path(tmp_path) / "disp.pt", Path(tmp_path) / "pose.pt"]
+    for file, network in zip(files, (disp_net, pose_exp_net), strict=True):
+        torch.save({"epoch": 1, "state_dict": network.state_dict()}, file)
+    got = train.make_networks(arguments(start_from=files), 2, True)
+    for network, expected in zip(got, (disp_net, pose_exp_net), strict=True):
+        weights = network.state_dict()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
+    with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has 2 sources, with explainability; expected 4"):
+        train.make_networks(arguments(start_from=files[1:]), 4, True)
+
+
+def test_start_from_reads_poses_as_the_checkpoint_did(run, data, tmp_path, monkeypatch):
+    given = argparse.Namespace(config={"rotation": "quaternion"}, rotation="quaternion")
+    monkeypatch.setattr(train, "load_networks", lambda file: given)
+    with pytest.raises(InputError, match="its poses are read as quaternion; give --rotation quaternion"):
+        train.make_networks(arguments(start_from=["last.pt"]), 2, True)
+
+
+@pytest.mark.gpu
+def test_a_step_does_not_make_the_host_wait(run, data, monkeypatch):
+    """From the batch's arrival to the optimiser's step nothing waits for the device, but for logging."""
+
+    def watched(*arguments, **options):
+        for number, batch in enumerate(load_batches(*arguments, **options)):
+            torch.cuda.set_sync_debug_mode("error" if number > 2 else "default")  # the first steps log and warm up
+            yield batch
+
+    def end_of_step(lines, damaged):
+        torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(train, "load_batches", watched)
+    monkeypatch.setattr(train, "report_damaged", end_of_step)
+    monkeypatch.setattr(train, "DispNet", DispNet)
+    monkeypatch.setattr(train, "PoseExpNet", PoseExpNet)
+    try:
+        status, _, err = run(data, "--log-every", 100, "--validate-every", 100, device="cuda", steps=8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert status == 0, err
