@@ -210,7 +210,7 @@ class Renderer:
         self.road = self._tensor(np.concatenate([rows, [[1e6], [1e6], [1], [0], [0], [0]]], 1))
 
     def _tensor(self, array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(dtype).to(self.device)
 
     def image(
         self, frame: int, intrinsics: np.ndarray, height: int, width: int, world_from_camera: np.ndarray | None = None
