@@ -15,9 +15,10 @@ from torch.nn import functional
 
 import train
 from checkpoint import load_checkpoint, load_networks
-from datasets.images import write_jpeg
+from datasets.images import read_image, write_jpeg
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
 from datasets.snippets import load_batches
+from datasets.synthetic import WorldOptions, list_drives, write_world
 from errors import InputError
 from models import DispNet, PoseExpNet
 from options import run_script
@@ -362,6 +363,26 @@ def test_start_from_reads_poses_as_the_checkpoint_did(run, data, tmp_path, monke
     monkeypatch.setattr(train, "load_networks", lambda file: given)
     with pytest.raises(InputError, match="its poses are read as quaternion; give --rotation quaternion"):
         train.make_networks(arguments(start_from=["last.pt"]), 2, True)
+
+
+@pytest.mark.slow
+def test_it_learns(run, tmp_path, monkeypatch):
+    """A drive of the synthetic world: soon the network's warp beats the identity warp on its frames."""
+    options = WorldOptions(drives=1, frames=14, width=128, height=64, halts=False, stereo=False, seed=1, scan_every=100)
+    world, data = Path(tmp_path) / "world", Path(tmp_path) / "prepared"
+    write_world(world, options)
+    (data / "drive").makedirs()
+    write_intrinsics(data / "drive" / "cam.txt", list_drives(options)[0].intrinsics)
+    for k, file in enumerate(sorted((world / "raw").walkfiles("*.png"))):
+        write_jpeg(data / "drive" / f"{k:07d}.jpg", read_image(file))
+    for name in ("train.txt", "val.txt"):
+        write_text(data / name, "drive\n")
+    monkeypatch.setattr(train, "DispNet", DispNet)
+    monkeypatch.setattr(train, "PoseExpNet", PoseExpNet)
+    status, _, err = run(data, "--validate-every", 40, "--no-augmentation", steps=40, **{"batch-size": 4})
+    assert status == 0, err
+    (scores,) = metrics(Path(tmp_path) / "runs" / "run", "validation")
+    assert scores["photometric"] < 0.9 * scores["photometric_identity"]
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -148,6 +149,7 @@ HUGE = npy(np.zeros((4, 5), np.float32)).replace(b"(4, 5), }" + b" " * 13, b"(40
         npy(np.array([[np.nan, 1]])),
         npy(np.array([[np.inf, 1]])),
         npy(np.array([[Evil()]], dtype=object), allow_pickle=True),
+        pickle.dumps(Evil()),
         HUGE,
         b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((\n",
     ],
