@@ -75,7 +75,12 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--no-augmentation", action="store_true", help="no random scale, crop and flip")
     group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
     group.add_argument(
-        "--start-from", type=Path, nargs="+", default=[], metavar="FILE", help="begin with the weights of checkpoints"
+        "--start-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="begin with the weights of a checkpoint; give it twice where each network has its own",
     )
     group.add_argument("--workers", type=non_negative_int, default=4, help="processes that read images (default: 4)")
 
