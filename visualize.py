@@ -62,7 +62,7 @@ def snippet_pictures(
         "7_error_of_warp": _grid(list(colourise(error, 0, brightest, "inferno").unbind(1))),
     }
     if logits is not None:
-        masks = colourise(logits[0][:most].sigmoid(), 0, 1, "gray")
+        masks = colourise(logits[0][:most].sigmoid(), 0, 1, "viridis")
         pictures["8_explainability"] = _grid(list(masks.unbind(1)))
     return pictures
 
