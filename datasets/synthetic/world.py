@@ -30,6 +30,7 @@ import torch
 from path import Path
 from tqdm import tqdm
 
+from datasets.layout import write_text
 from datasets.synthetic.render import Renderer
 from datasets.synthetic.scene import BASELINE, FRAME_TIME, Scene, make_scene
 from datasets.synthetic.textures import make_textures
@@ -490,9 +491,6 @@ def _write_splits(folder: Path, options: WorldOptions, drives: list[Drive]) -> N
 
 
 def _write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all; one that says the same already stays as it is."""
-    if file.exists() and file.read_text() == text:
-        return
-    unfinished = Path(f"{file}.unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, file)
+    """Write a text file, unless one that says the same is there."""
+    if not file.exists() or file.read_text() != text:
+        write_text(file, text)
