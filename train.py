@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import os
 import signal
 import sys
 import time
@@ -82,7 +83,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="begin with the weights of a checkpoint; give it twice where each network has its own",
     )
-    group.add_argument("--workers", type=non_negative_int, default=4, help="processes that read images (default: 4)")
+    group.add_argument(
+        "--workers",
+        type=non_negative_int,
+        default=min(4, os.cpu_count() or 1),
+        help="processes that read images (default: one a core, 4 at most)",
+    )
 
     group = parser.add_argument_group("how often, in steps")
     group.add_argument("--log-every", type=positive_int, default=50, help="scalars (default: 50)")
