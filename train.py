@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from checkpoint import keep_copy, load_networks, save_checkpoint
-from datasets.augmentation import augment
+from datasets.augmentation import AUGMENTATIONS, augment
 from datasets.images import to_network_input
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
 from errors import InputError
@@ -47,6 +47,7 @@ Train DispNet (depth) and PoseExpNet (camera motion, explainability) from a prep
 A run leaves one folder, runs/my_run: config.json, metrics.jsonl, TensorBoard events, and the checkpoints last.pt and
 best_CRITERION.pt. Ctrl-C ends a run in order: the step is finished and a checkpoint written."""
 
+SCHEDULES = ("constant", "cosine")
 CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better, where the data allow it
 
 
@@ -71,9 +72,21 @@ def parse_arguments() -> argparse.Namespace:
     length.add_argument("--epochs", type=positive_int, help="length of the training in passes over the snippets")
     group.add_argument("--batch-size", type=positive_int, default=4, help="snippets a step (default: 4)")
     group.add_argument("--learning-rate", type=positive_float, default=2e-4, help="of Adam (default: 2e-4)")
+    group.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default="constant",
+        help="of the learning rate; cosine: rises over the first 2 %% of the steps, then falls to 0 at the last "
+        "(default: constant, as in the paper)",
+    )
     group.add_argument("--beta1", type=positive_float, default=0.9, help="of Adam (default: 0.9)")
     group.add_argument("--beta2", type=positive_float, default=0.999, help="of Adam (default: 0.999)")
-    group.add_argument("--no-augmentation", action="store_true", help="no random scale, crop and flip")
+    group.add_argument(
+        "--augmentation",
+        choices=AUGMENTATIONS,
+        default="all",
+        help="all: random scale, crop and flip, as in the paper; flip: only that, the camera stays (default: all)",
+    )
     group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
     group.add_argument(
         "--start-from",
@@ -152,14 +165,16 @@ def main() -> None:
 
         frames = to_network_input(batch.frames.to(device, non_blocking=True))
         intrinsics = batch.intrinsics.to(device, non_blocking=True)
-        if not args.no_augmentation:
-            frames, intrinsics = augment(frames, intrinsics, seeded(args.seed, 1, step))
+        if args.augmentation != "none":
+            frames, intrinsics = augment(frames, intrinsics, seeded(args.seed, 1, step), args.augmentation == "flip")
         target, sources = split_snippet(frames)
         disparities = disp_net(target)
         poses, logits = pose_exp_net(target, sources)
         result = objective(frames, disparities, pose_to_matrix(poses, args.rotation), logits, intrinsics, recipe)
         optimizer.zero_grad()
         result.loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(args.learning_rate, args.schedule, step, total_steps)
         optimizer.step()
         step += 1
         ended = step == total_steps or bool(stop)
@@ -251,6 +266,14 @@ def diagnostics(
         values["explainability/mean"] = logits[0].sigmoid().mean()
     # One copy to the host for all of them.
     return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
+
+
+def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> float:
+    """Of a step, the first being 0; a function of the step alone."""
+    if schedule == "constant":
+        return peak
+    rise = total_steps / 50
+    return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
 
 
 def stop_on_signal() -> list[int]:

@@ -6,10 +6,13 @@ from torch import Tensor
 from geometry.camera import crop_intrinsics, flip_intrinsics, scale_intrinsics
 from inverse_warp import sample
 
+AUGMENTATIONS = ("all", "flip", "none")
 MAX_SCALE = 1.15
 
 
-def augment(frames: Tensor, intrinsics: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment(
+    frames: Tensor, intrinsics: Tensor, generator: torch.Generator, only_flip: bool = False
+) -> tuple[Tensor, Tensor]:
     """Enlarge each snippet by up to 15 % in each direction, cut out a piece of the old size, flip one in two.
 
     All frames of a snippet change alike, and K with them, so that geometry commutes with it.
@@ -18,6 +21,8 @@ def augment(frames: Tensor, intrinsics: Tensor, generator: torch.Generator) -> t
         frames: [B, L, 3, H, W] in [-1, 1].
         intrinsics: [B, 3, 3].
         generator: on the CPU, whatever the device of the frames: a seed gives the same on each.
+        only_flip: no scale and crop, which move the principal point. PoseExpNet doesn't see K, and from two images
+            alone another principal point looks like another direction of motion.
 
     Returns:
         Frames and intrinsics of the same shapes.
@@ -28,6 +33,9 @@ def augment(frames: Tensor, intrinsics: Tensor, generator: torch.Generator) -> t
     offset = random[:, 2:4] * (scale - 1) * torch.tensor([width, height])
     parameters = torch.cat([scale, offset, (random[:, 4:] < 0.5).float()], 1)
     scale_x, scale_y, left, top, flip = parameters.to(frames.device, non_blocking=True).unbind(1)
+    if only_flip:
+        flipped = torch.where(flip[:, None, None, None, None] > 0, frames.flip(-1), frames)
+        return flipped, torch.where(flip[:, None, None] > 0, flip_intrinsics(intrinsics, width), intrinsics)
     return scale_crop_flip(frames, intrinsics, scale_x, scale_y, left, top, flip)
 
 

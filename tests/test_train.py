@@ -1,4 +1,5 @@
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -203,17 +204,39 @@ def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, 
 
 
 def test_epochs_and_no_augmentation_and_five_frames(run, data, tmp_path):
-    status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--no-augmentation", epochs=2)
+    status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--augmentation", "none", epochs=2)
     # Scenes of 7 and 5 frames: 4 snippets of 5 frames. The validation scene has only 4: no snippet.
     assert status == 1
     write_text(data / "val.txt", "")
-    status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--no-augmentation", epochs=2)
+    status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--augmentation", "none", epochs=2)
     assert status == 0
     assert "4 snippets of 5 frames" in out
     assert "validation: none" in out
     assert out.splitlines()[-1].startswith("done: step 4;")
     config = json.loads((Path(tmp_path) / "runs" / "run" / "config.json").read_text())
     assert (config["sequence_length"], config["explainability"], config["total_steps"]) == (5, False, 4)
+
+
+def test_the_learning_rate_rises_and_falls_by_the_step_alone(run, data, monkeypatch):
+    rates = [train.learning_rate(1e-3, "cosine", step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-3 / 20)
+    assert max(rates) == pytest.approx(1e-3, rel=2e-3)
+    assert rates.index(max(rates)) in (19, 20)
+    assert rates[500] == pytest.approx(0.5e-3)
+    assert all(later < sooner for sooner, later in itertools.pairwise(rates[20:]))
+    assert 0 < rates[-1] < 1e-8
+    assert {train.learning_rate(1e-3, "constant", step, 1000) for step in range(1000)} == {1e-3}
+
+    used = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *arguments, **options):
+            used.append(self.param_groups[0]["lr"])
+            return super().step(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    assert run(data, "--schedule", "cosine", "--learning-rate", 1e-3, steps=4)[0] == 0
+    assert used == [train.learning_rate(1e-3, "cosine", step, 4) for step in range(4)]
 
 
 def test_a_truncated_image_is_skipped_counted_and_named_once(run, data, tmp_path):
@@ -379,7 +402,7 @@ def test_it_learns(run, tmp_path, monkeypatch):
         write_text(data / name, "drive\n")
     monkeypatch.setattr(train, "DispNet", DispNet)
     monkeypatch.setattr(train, "PoseExpNet", PoseExpNet)
-    status, _, err = run(data, "--validate-every", 40, "--no-augmentation", steps=40, **{"batch-size": 4})
+    status, _, err = run(data, "--validate-every", 40, "--augmentation", "none", steps=40, **{"batch-size": 4})
     assert status == 0, err
     (scores,) = metrics(Path(tmp_path) / "runs" / "run", "validation")
     assert scores["photometric"] < 0.9 * scores["photometric_identity"]

@@ -57,6 +57,16 @@ def test_random_augmentation_changes_k_with_the_image():
     assert scale.std(0).min() > 0.02
 
 
+def test_flip_alone_keeps_the_camera_and_mirrors_it():
+    frames, intrinsics = augment(ramps(3), K, torch.Generator().manual_seed(3), only_flip=True)
+    flipped = frames[:, 0, 0, 0, 0] > frames[:, 0, 0, 0, -1]
+    assert 2 < flipped.sum() < BATCH - 2
+    assert ray_error(frames, intrinsics, flipped).max() < 1e-9
+    assert torch.equal(frames[~flipped], ramps(3)[~flipped])
+    assert torch.equal(frames[flipped], ramps(3)[flipped].flip(-1))
+    assert torch.equal(intrinsics[:, 1, 1], K[:, 1, 1])
+
+
 def parameters() -> tuple[torch.Tensor, ...]:
     """scale_x, scale_y, left, top of each snippet, and flip for one in two."""
     random = torch.rand(4, BATCH, dtype=torch.float64)
