@@ -66,6 +66,11 @@ def add_test_flags(parser: argparse.ArgumentParser, kind: str) -> None:
         default=min(8, os.cpu_count() or 1),
         help="threads that read files (default: one a core, 8 at most)",
     )
+    parser.add_argument(
+        "--allow-training-overlap",
+        action="store_true",
+        help="score a checkpoint on drives that it was trained on, too; the result then says so (default: an error)",
+    )
     add_device_flag(parser)
 
 

@@ -20,6 +20,7 @@ from geometry.pose import pose_to_matrix, snippet_poses
 from loss_functions import split_snippet
 from models import PoseExpNet
 from options import add_test_flags, choose_device, parse_test_flags, run_script
+from overlap import check_overlap, trained_scenes
 from predictions import (
     check_writable,
     default_file,
@@ -80,6 +81,7 @@ def main() -> None:
         check_writable(file, "--save")
         seconds["predicting_per_snippet"] = predict(args.sequences or ["09", "10"], file, args)
     predicted, about = load_snippets(file, args.sequences)
+    overlap = check_overlap(file, trained_scenes(about), predicted, args.kitti, args.allow_training_overlap)
 
     results = []
     for sequence, poses in predicted.items():
@@ -87,7 +89,8 @@ def main() -> None:
             results.append({"sequence": sequence, **score(poses, true_snippets(args.kitti, sequence, poses))})
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
-    result = summarise(results, about) | {"predictions": {"file": str(file), **about}, "seconds": seconds}
+    result = summarise(results, about)
+    result |= {"training_overlap": overlap, "predictions": {"file": str(file), **about}, "seconds": seconds}
     print_result(result)
     if args.json:
         write_json(args.json, result)
@@ -103,6 +106,8 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
     networks = load_networks(args.checkpoint, device)
     if networks.pose_exp_net is None:
         raise InputError(f"{args.checkpoint}: holds no pose network (PoseExpNet), only a depth network")
+    trained = trained_scenes(networks.config)
+    check_overlap(args.checkpoint, trained, sequences, args.kitti, args.allow_training_overlap)
     frames = networks.pose_exp_net.sources + 1
     if frames % 2 == 0:
         raise InputError(f"{args.checkpoint}: a pose network of {frames} frames, expected an odd number")
@@ -126,6 +131,7 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
         "height": height,
         "width": width,
         "cameras": {name: str(images[0].parent.name) for name, images in cameras.items()},
+        "scenes": trained,
     }
     save_predictions(file, "snippets", arrays, about)
     print(f"predictions: {file}")
@@ -252,7 +258,7 @@ def print_result(result: dict) -> None:
         }
         for row in result["results"]
     ]
-    print(f"\n{result['protocol']['line']}\n\n{table(rows)}\n")
+    print(f"\n{result['protocol']['line']}\n{result['training_overlap']['line']}\n\n{table(rows)}\n")
     for part, seconds in result["seconds"].items():
         print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
 

@@ -8,6 +8,7 @@ import torch
 from path import Path
 
 import test_pose
+from checkpoint import save_checkpoint
 from evaluation.pose_metrics import snippets
 from geometry.pose import invert, pose_to_matrix
 from models import DispNet, PoseExpNet
@@ -268,3 +269,33 @@ def test_published_figures_come_out_of_a_file(shared, run, tmp_path):
         for key in ("ate", "rotation_error", "straight_line_ate"):
             expected = reference[f"{row['sequence']}_{key}_mean_std"]
             assert [row[key]["mean"], row[key]["std"]] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_network_is_not_tested_on_what_it_was_trained_on(kitti, run, tmp_path):
+    file, saved, result = (Path(tmp_path) / name for name in ("last.pt", "pose.npz", "result.json"))
+    network, disp_net = PoseExpNet(2), DispNet()
+    optimizer = torch.optim.Adam(network.parameters())
+    config = {"height": 32, "width": 64, "rotation": "euler", "scenes": ["2011_09_30_drive_0033_sync_02"]}
+    save_checkpoint(file, disp_net, network, optimizer, 1, config, {})
+    arguments = ("--kitti", kitti, "--json", result)
+    status, _, errors = run(file, *arguments, "--save", saved)
+    assert status == 1
+    assert "last.pt: was trained on what is to be tested: sequence 09 is 2011_09_30_drive_0033" in errors
+    assert not saved.exists()
+    status, output, errors = run(file, *arguments, "--save", saved, "--sequences", "10")
+    assert status == 0, errors
+    assert "training data: 1 scenes, none of the recordings that are tested" in output
+    status, output, errors = run(file, *arguments, "--save", saved, "--allow-training-overlap")
+    assert status == 0, errors
+    assert "NO TEST RESULT: sequence 09" in output
+    assert json.loads(result.read_text())["training_overlap"]["overlap"]
+    status, _, errors = run("--predictions", saved, *arguments)  # the file of predictions knows it, too
+    assert status == 1
+    assert "pose.npz: was trained on what is to be tested: sequence 09" in errors
+
+
+def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(kitti, run, tmp_path):
+    saved = save(Path(tmp_path) / "pose.npz", trajectory(LENGTH))
+    status, output, errors = run("--predictions", saved, "--kitti", kitti)
+    assert status == 0, errors
+    assert "training data: NOT KNOWN" in output

@@ -37,7 +37,7 @@ from datasets.synthetic.textures import make_textures
 from errors import InputError
 
 SMALLEST, LARGEST = 32, 4096  # pixels along a side
-FIRST_DAY = datetime.date(2026, 1, 1)
+FIRST_YEAR = 2026  # of seed 0
 DEPTH_UNIT = 256  # a depth picture's numbers a metre, as in KITTI's own annotation
 BEAMS = np.radians(np.linspace(2.0, -24.8, 64))  # elevations of the Velodyne HDL-64E
 TURN = np.radians(np.arange(-180, 180, 0.25))  # its azimuths
@@ -118,7 +118,7 @@ def list_drives(options: WorldOptions) -> list[Drive]:
         number = 9 + k - (count - test) if split == "test" else k
         sequence = f"{number:02d}" if number <= (21 if split == "test" else 8) else None
         focal = 0.581 * options.width  # KITTI's field of view
-        date = FIRST_DAY
+        date = datetime.date(FIRST_YEAR + options.seed % 7000, 1, 1)  # so that a drive's name tells worlds apart
         if options.vary_focal:
             focal *= np.random.default_rng([options.seed, k + 1, 2]).uniform(0.8, 1.25)
             date += datetime.timedelta(days=k)

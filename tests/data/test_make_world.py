@@ -25,7 +25,7 @@ def test_flags_become_options(tmp_path, capsys):
     assert stored["seed"] == 7
     assert not stored["halts"]
     assert not stored["stereo"]
-    drive = folder / "raw" / "2026_01_01" / "2026_01_01_drive_0001_sync"
+    drive = folder / "raw" / "2033_01_01" / "2033_01_01_drive_0001_sync"
     assert sorted(os.listdir(drive)) == ["image_02", "oxts", "proj_depth", "velodyne_points"]
     assert sorted(os.listdir(drive / "velodyne_points" / "data")) == ["0000000000.bin", "0000000002.bin"]
 

@@ -321,8 +321,8 @@ def test_layout_and_splits(world):
     assert [drive.split for drive in drives] == ["train", "val", "test"]
     assert [drive.sequence for drive in drives] == ["00", "01", "09"]
     splits = {name: (world / "splits" / name).read_text().split() for name in os.listdir(world / "splits")}
-    assert splits["test_scenes.txt"] == ["2026_01_01_drive_0003"]
-    folder = "2026_01_01/2026_01_01_drive_0003_sync/image_02/data"
+    assert splits["test_scenes.txt"] == ["2029_01_01_drive_0003"]
+    folder = "2029_01_01/2029_01_01_drive_0003_sync/image_02/data"
     assert splits["test_files.txt"] == [f"{folder}/{frame:010d}.png" for frame in (0, 4, 8)]
     for drive in drives:
         assert len((world / "raw" / drive.name / "image_03" / "data").files("*.png")) == OPTIONS.frames
@@ -354,6 +354,11 @@ def test_another_seed_gives_another_world():
     options = [dataclasses.replace(TINY, seed=seed) for seed in (5, 6)]
     scenes = [world_module.make_drive_scene(o, list_drives(o)[0]) for o in options]
     assert not np.allclose(scenes[0].world_from_camera[1], scenes[1].world_from_camera[1])
+    names = [
+        {drive.scene for drive in list_drives(dataclasses.replace(o, vary_focal=True, drives=400))} for o in options
+    ]
+    assert not names[0] & names[1]
+    assert len(names[0]) == 400
 
 
 @pytest.mark.slow
@@ -368,7 +373,7 @@ def test_begun_before_it_goes_on_with_what_is_missing(tiny, tmp_path):
     kept, lost = (folder / "raw" / drive.name for drive in list_drives(TINY))
     lost.rmtree()
     (folder / "odometry" / "sequences" / "09").rmtree()
-    (folder / ".unfinished" / "2026_01_01_drive_0002" / "image_02").makedirs()
+    (folder / ".unfinished" / "2031_01_01_drive_0002" / "image_02").makedirs()
     before = {file: file.stat().st_mtime_ns for file in kept.walkfiles()}
     write_world(folder, TINY)
     assert digests(folder) == digests(tiny)
