@@ -7,13 +7,17 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from path import Path
+from tqdm import tqdm
 
-from datasets.images import read_image, resize_area
+from datasets.images import read_image, resize_area, to_network_input
 from errors import InputError
+from models import DispNet
 
 DEFAULT_SIZE = (128, 416)  # the paper's, for checkpoints that do not say what they were trained at
 SMALLEST_SIDE = 32  # of an image that the networks can halve often enough
@@ -57,6 +61,25 @@ def in_parallel(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@torch.inference_mode()
+def predict_depth(
+    disp_net: DispNet, images: Iterator[np.ndarray], count: int, batch_size: int, device: torch.device
+) -> np.ndarray:
+    """The network's depth, 1 / disparity at the finest scale, of `count` images: float32 [count, H, W].
+
+    Args:
+        disp_net: in eval mode, on `device`.
+        images: uint8 [3, H, W] each, all of one size (`read_resized`).
+    """
+    depth: list[np.ndarray] = []
+    with tqdm(total=count, desc=f"predicting on {device}", unit="image") as progress:
+        while batch := list(islice(images, batch_size)):
+            disparity = disp_net(to_network_input(torch.from_numpy(np.stack(batch)).to(device)))[0]
+            depth.extend((1 / disparity).squeeze(1).cpu().numpy())
+            progress.update(len(batch))
+    return np.stack(depth)
 
 
 def default_file(checkpoint: Path, kind: str) -> Path:

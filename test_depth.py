@@ -3,15 +3,12 @@
 import argparse
 import time
 from functools import lru_cache
-from itertools import islice
 
 import numpy as np
-import torch
 from path import Path
 from tqdm import tqdm
 
 from checkpoint import load_networks
-from datasets.images import to_network_input
 from datasets.kitti import lidar_depth_map, read_raw_calibration, read_rigid_calibration, read_velodyne
 from datasets.layout import depth_file, read_depth
 from datasets.text import read_names
@@ -26,7 +23,6 @@ from evaluation.depth_metrics import (
     image_metrics,
     mean_metrics,
 )
-from models import DispNet
 from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from predictions import (
     check_writable,
@@ -34,6 +30,7 @@ from predictions import (
     in_parallel,
     input_size,
     load_predictions,
+    predict_depth,
     read_resized,
     save_predictions,
 )
@@ -208,24 +205,13 @@ def predict(names: list[str], file: Path, args: argparse.Namespace) -> float:
         raise InputError(f"{args.checkpoint}: holds no depth network (DispNet), only a pose network")
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
     images = in_parallel(lambda name: read_resized(args.kitti / name, height, width), names, args.workers)
-    depth: list[np.ndarray] = []
     start = time.perf_counter()
-    with tqdm(total=len(names), desc=f"predicting on {device}", unit="image") as progress:
-        while batch := list(islice(images, args.batch_size)):
-            depth.extend(predict_depth(networks.disp_net, np.stack(batch), device))
-            progress.update(len(batch))
+    depth = predict_depth(networks.disp_net, images, len(names), args.batch_size, device)
     seconds = time.perf_counter() - start
     about = {"checkpoint": str(args.checkpoint), "step": networks.step, "height": height, "width": width}
-    save_predictions(file, "depth", {"files": np.array(names), "depth": np.stack(depth)}, about)
+    save_predictions(file, "depth", {"files": np.array(names), "depth": depth}, about)
     print(f"predictions: {file}")
     return seconds
-
-
-@torch.inference_mode()
-def predict_depth(disp_net: DispNet, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Depth [B, H, W] of uint8 images [B, 3, H, W]."""
-    disparity = disp_net(to_network_input(torch.from_numpy(images).to(device)))[0]
-    return (1 / disparity).squeeze(1).cpu().numpy()
 
 
 def load_depth(file: Path, names: list[str], listed: list[str]) -> tuple[dict[str, np.ndarray], dict]:

@@ -111,7 +111,9 @@ def test_depth_is_one_over_the_finest_disparity(checkpoint):
     with torch.no_grad():
         disparity = disp_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
     np.testing.assert_allclose(
-        test_depth.predict_depth(disp_net, images, torch.device("cpu")), 1 / disparity[:, 0].numpy(), rtol=1e-6
+        test_depth.predict_depth(disp_net, iter(images), 2, 2, torch.device("cpu")),
+        1 / disparity[:, 0].numpy(),
+        rtol=1e-6,
     )
 
 
