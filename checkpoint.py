@@ -115,7 +115,7 @@ def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
         config = content["config"]
         networks = Networks(
             build_disp_net(content["disp_net"], file),
-            build_pose_exp_net(content["pose_exp_net"], file),
+            build_pose_exp_net(content["pose_exp_net"], file, config.get("rotation_scale", 1.0)),
             config.get("height"),
             config.get("width"),
             config.get("rotation", "euler"),
@@ -143,12 +143,14 @@ def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
     return network
 
 
-def build_pose_exp_net(weights: dict[str, Tensor], file: Path) -> PoseExpNet:
+def build_pose_exp_net(weights: dict[str, Tensor], file: Path, rotation_scale: float = 1.0) -> PoseExpNet:
     """A PoseExpNet with these weights, which say its number of sources and whether it has masks."""
+    if not isinstance(rotation_scale, float | int) or not 0 < rotation_scale < float("inf"):
+        raise InputError(f"{file}: damaged checkpoint: its rotation_scale is {rotation_scale!r}, expected a number > 0")
     pose_weight = weights.get("pose_pred.weight")
     if not isinstance(pose_weight, Tensor) or pose_weight.ndim != 4 or pose_weight.shape[0] not in range(6, 600, 6):
         raise InputError(f"{file}: no checkpoint of PoseExpNet: pose_pred.weight is missing or of another shape")
-    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights)
+    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, rotation_scale)
     _load_weights(network, weights, file)
     return network
 

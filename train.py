@@ -65,6 +65,13 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--rotation", choices=ROTATIONS, default="euler", help="how a pose's last three numbers are read"
     )
+    group.add_argument(
+        "--rotation-scale",
+        type=positive_float,
+        default=1.0,
+        help="a rotation is this many times as large as a translation for the same output of PoseExpNet; 5 finds turns "
+        "much sooner (default: 1, as in the paper)",
+    )
 
     group = parser.add_argument_group("optimisation")
     length = group.add_mutually_exclusive_group()
@@ -224,13 +231,16 @@ def main() -> None:
 def make_networks(args: argparse.Namespace, sources: int, explainability: bool) -> tuple[DispNet, PoseExpNet]:
     """The networks, newly drawn from the seed or with the weights of the checkpoints in --start-from."""
     torch.manual_seed(args.seed)
-    disp_net, pose_exp_net = DispNet(), PoseExpNet(sources, explainability)
+    disp_net, pose_exp_net = DispNet(), PoseExpNet(sources, explainability, args.rotation_scale)
     for file in args.start_from:
         given = load_networks(file)
         if given.config and given.rotation != args.rotation:
             raise InputError(f"{file}: its poses are read as {given.rotation}; give --rotation {given.rotation}")
         if given.disp_net is not None:
             disp_net = given.disp_net
+        if given.pose_exp_net is not None and given.pose_exp_net.rotation_scale != args.rotation_scale:
+            got_scale = given.pose_exp_net.rotation_scale
+            raise InputError(f"{file}: its rotations have another scale; give --rotation-scale {got_scale:g}")
         if given.pose_exp_net is not None:
             got = (given.pose_exp_net.sources, given.pose_exp_net.explainability)
             if got != (sources, explainability):

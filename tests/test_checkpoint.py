@@ -71,6 +71,16 @@ def test_networks_are_rebuilt_from_it_alone(run, saved):
     assert (networks.height, networks.width, networks.rotation, networks.step) == (64, 96, "quaternion", 7)
 
 
+@pytest.mark.parametrize(("config", "scale"), [(CONFIG, 1), (CONFIG | {"rotation_scale": 5.0}, 5)])
+def test_the_scale_of_rotations_is_the_trainings(run, tmp_path, config, scale):
+    file = Path(tmp_path) / "last.pt"
+    save_checkpoint(file, *run, 7, config, {})
+    assert load_networks(file).pose_exp_net.rotation_scale == scale
+    save_checkpoint(file, *run, 7, config | {"rotation_scale": "x"}, {})
+    with pytest.raises(InputError, match=r"last.pt: damaged checkpoint: its rotation_scale is 'x', expected"):
+        load_networks(file)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_ports_disp_net_loads(run, write, legacy):
     file = write({"epoch": 9, "state_dict": run[0].state_dict()}, _use_new_zipfile_serialization=not legacy)

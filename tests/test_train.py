@@ -62,9 +62,9 @@ class SmallDispNet(nn.Module):
 
 
 class SmallPoseExpNet(nn.Module):
-    def __init__(self, sources, explainability):
+    def __init__(self, sources, explainability, rotation_scale):
         super().__init__()
-        self.sources, self.explainability = sources, explainability
+        self.sources, self.explainability, self.rotation_scale = sources, explainability, rotation_scale
         self.predict = nn.Conv2d(3 + 3 * sources, 7 * sources, 3, padding=1)
 
     def forward(self, target, sources):
@@ -365,7 +365,7 @@ def test_a_recipe_is_printed_without_data(run):
 
 
 def arguments(**values) -> argparse.Namespace:
-    return argparse.Namespace(**({"seed": 0, "start_from": [], "rotation": "euler"} | values))
+    return argparse.Namespace(**({"seed": 0, "start_from": [], "rotation": "euler", "rotation_scale": 1.0} | values))
 
 
 def test_start_from_takes_each_network_from_where_it_is(tmp_path):
@@ -379,6 +379,9 @@ def test_start_from_takes_each_network_from_where_it_is(tmp_path):
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
     with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has 2 sources, with explainability; expected 4"):
         train.make_networks(arguments(start_from=files[1:]), 4, True)
+    with pytest.raises(InputError, match=r"pose.pt: its rotations have another scale; give --rotation-scale 1"):
+        train.make_networks(arguments(start_from=files[1:], rotation_scale=5.0), 2, True)
+    assert train.make_networks(arguments(rotation_scale=5.0), 2, True)[1].rotation_scale == 5
 
 
 def test_start_from_reads_poses_as_the_checkpoint_did(run, data, tmp_path, monkeypatch):

@@ -39,6 +39,15 @@ def test_any_size_from_32_on(sources, explainability, size):
     assert torch.equal(poses, again)
 
 
+@torch.no_grad()
+def test_rotation_scale_scales_the_rotations_alone(fill):
+    target, sources = torch.rand(2, 3, 64, 64), torch.rand(2, 2, 3, 64, 64)
+    plain, scaled = fill(PoseExpNet(2))(target, sources)[0], fill(PoseExpNet(2, rotation_scale=5))(target, sources)[0]
+    assert torch.equal(scaled[..., :3], plain[..., :3])
+    torch.testing.assert_close(scaled[..., 3:], 5 * plain[..., 3:])
+    assert PoseExpNet(2, rotation_scale=5).state_dict().keys() == PoseExpNet(2).state_dict().keys()
+
+
 def test_the_first_poses_are_small():
     poses, _ = PoseExpNet(2)(torch.rand(4, 3, 64, 96) * 2 - 1, torch.rand(4, 2, 3, 64, 96) * 2 - 1)
     assert poses.abs().max() < 0.02
