@@ -147,6 +147,10 @@ def non_negative_float(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < float("inf"), "a number from 0 on")
 
 
+def fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+
+
 def _number(text, kind, accept, expected):  # argparse turns the error into its own line and exit status 2
     try:
         value = kind(text)

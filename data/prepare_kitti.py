@@ -13,27 +13,14 @@ way, the same command goes on; run again, it does only what is new. docs/prepara
 """
 
 import argparse
-import errno
-import json
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from hashlib import sha256
-from multiprocessing.connection import wait
-from queue import SimpleQueue
-from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # --jobs says how many processes run, each with one thread
 
-import torch
 from path import Path
-from tqdm import tqdm
 
 from datasets.kitti_layout import (
     COLOUR_CAMERAS,
@@ -44,19 +31,15 @@ from datasets.kitti_layout import (
     find_recordings,
     read_calibration,
 )
-from datasets.kitti_scene import Plan, SceneJob
-from datasets.layout import write_scene_names, write_text
-from datasets.text import read_lines, read_names
+from datasets.kitti_scene import KittiScene
+from datasets.preparation import claim_folder, prepare_scenes, report, write_lists
+from datasets.text import read_names
 from errors import InputError
-from options import non_negative_float, positive_int, run_script
+from options import fraction, non_negative_float, positive_int, run_script
 
 SPLITS = Path(__file__).absolute().parent / "splits"
 STATIC_CHOICES = ("none", "list", "speed", "images")
 TRAINING_SEQUENCES = tuple(f"{number:02d}" for number in range(9))
-OPTIONS_FILE = "prepare.json"  # what a prepared folder was made with; the mark of a folder of ours
-REPORT_FILE = "prepare_report.txt"
-SHORTEST_SCENE = 3  # frames; less holds no snippet
-LARGEST_CHUNK = 16  # frames a task
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -106,7 +89,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--val-fraction",
-        type=_fraction,
+        type=fraction,
         default=0.1,
         help="share of the drives for validation, at least one (default: %(default)s)",
     )
@@ -119,13 +102,6 @@ def _camera(text: str) -> str:
     if text.isdecimal() and int(text) < 4:
         return f"{int(text):02d}"
     raise argparse.ArgumentTypeError(f"got {text!r}, expected 00, 01, 02 or 03")
-
-
-def _fraction(text: str) -> float:
-    value = non_negative_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to below 1")
-    return value
 
 
 def main() -> None:
@@ -143,9 +119,9 @@ def main() -> None:
     todo = [job for job in jobs if not job.is_complete()]
     if todo:
         prepare_scenes(todo, args.jobs)
-    records = {job.recording.scene: job.read_record() or {} for job in jobs}
-    write_lists(args, jobs, records)
-    report(args, jobs, records, len(todo))
+    records = {job.scene: job.read_record() or {} for job in jobs}
+    write_lists(args.prepared, jobs, records, args.val_fraction, args.seed, "drives")
+    report(args.prepared, jobs, records, len(todo))
 
 
 # What there is to do
@@ -221,36 +197,10 @@ def chosen_options(args: argparse.Namespace, layout: str, static: str) -> dict:
     }
 
 
-def claim_folder(folder: Path, options: dict) -> None:
-    """Make the output folder ours, or see that it is; InputError if it is something else, or has other options."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: a file, expected a folder to write")
-    file = folder / OPTIONS_FILE
-    if not file.exists():
-        if folder.is_dir() and any(not entry.endswith(".part") for entry in os.listdir(folder)):
-            raise InputError(
-                f"{folder}: holds something else (there is no {OPTIONS_FILE}), expected a new or empty folder"
-            )
-        folder.makedirs_p()
-        write_text(file, json.dumps(options, indent=1) + "\n")
-        return
-    try:
-        before = json.loads("\n".join(read_lines(file)))
-    except ValueError as error:
-        raise InputError(f"{file}: {error}, expected the options of an earlier run") from None
-    if not isinstance(before, dict):
-        raise InputError(f"{file}: expected the options of an earlier run")
-    differ = [
-        f"{key} was {before.get(key)}, is now {value}" for key, value in options.items() if before.get(key) != value
-    ]
-    if differ:
-        raise InputError(f"{folder}: prepared with other options ({'; '.join(differ)}), choose another folder")
-
-
 # Doing it
 
 
-def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str) -> list[SceneJob]:
+def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str) -> list[KittiScene]:
     """A job for each recording; InputError if a calibration that it needs is missing or damaged."""
     listed = _read_static_list() if static == "list" else {}
     jobs = []
@@ -258,10 +208,13 @@ def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str
         need_lidar = args.with_depth and bool(recording.scans)
         need_imu = args.with_poses and bool(recording.packets)
         jobs.append(
-            SceneJob(
+            KittiScene(
+                scene=recording.scene,
+                group=recording.drive,
+                folder=args.prepared / recording.scene,
+                images=recording.images,
                 recording=recording,
                 calibration=read_calibration(recording, need_lidar, need_imu),
-                folder=args.prepared / recording.scene,
                 height=args.height,
                 width=args.width,
                 with_depth=need_lidar,
@@ -281,134 +234,6 @@ def _read_static_list() -> dict[str, set[int]]:
         _, drive, frame = line.split()
         listed.setdefault(drive, set()).add(int(frame))
     return listed
-
-
-def prepare_scenes(jobs: list[SceneJob], processes: int) -> None:
-    """Plan each scene, prepare its frames, finish it: all scenes and frames at once, shared out over the processes."""
-    total = sum(len(job.recording.images) for job in jobs)
-    chunk = max(1, min(LARGEST_CHUNK, total // (4 * processes)))
-    plans: dict[int, Plan] = {}
-    problems: dict[int, dict[int, str]] = {}
-    unfinished: dict[int, int] = {}  # chunks of a scene that are under way
-    pending: dict[Future, tuple[str, int, int]] = {}  # step, scene, frames that are done with it
-    finished: SimpleQueue[Future] = SimpleQueue()
-
-    pool = ProcessPoolExecutor(processes, initializer=_start_worker, initargs=(jobs,))
-
-    def submit(step: str, scene: int, *arguments: Any, frames: int = 0) -> None:
-        future = pool.submit(_work, step, scene, *arguments)
-        pending[future] = (step, scene, frames)
-        future.add_done_callback(finished.put)
-
-    try:
-        for scene in range(len(jobs)):
-            submit("plan", scene)
-        # After the processes have begun: the bar has a thread, and a process with threads should not fork.
-        with tqdm(total=total, unit="frame", desc="preparing", smoothing=0.05) as bar:
-            while pending:
-                future = finished.get()
-                step, scene, frames = pending.pop(future)
-                result = future.result()
-                if step == "plan":
-                    plans[scene], problems[scene] = result, dict(result.problems)
-                    frames = len(jobs[scene].recording.images) - len(result.frames)
-                    chunks = [result.frames[i : i + chunk] for i in range(0, len(result.frames), chunk)]
-                    unfinished[scene] = len(chunks)
-                    for piece in chunks:
-                        submit("prepare_frames", scene, piece, frames=len(piece))
-                elif step == "prepare_frames":
-                    unfinished[scene] -= 1
-                    problems[scene] |= result
-                if step != "finish" and unfinished[scene] == 0:
-                    submit("finish", scene, plans[scene], problems[scene])
-                bar.update(frames)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        folder = jobs[0].folder.parent
-        raise InputError(f"{folder}: the disk is full; with more room, the same command goes on") from None
-    except BrokenProcessPool:
-        raise InputError("a process ended from outside (out of memory?); the same command goes on") from None
-    finally:  # on an error or Ctrl-C what has begun is completed, and nothing more is begun
-        pool.shutdown(cancel_futures=True)
-
-
-_jobs: list[SceneJob] = []  # of a worker process: sent once, and not with every task
-
-
-def _start_worker(jobs: list[SceneJob]) -> None:
-    _jobs[:] = jobs
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed can't tell its workers, which would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(step: str, scene: int, *arguments: Any) -> Any:
-    return getattr(_jobs[scene], step)(*arguments)
-
-
-# What came of it
-
-
-def write_lists(args: argparse.Namespace, jobs: list[SceneJob], records: dict[str, dict]) -> None:
-    """train.txt and val.txt: whole drives on either side, chosen by a hash of seed and name.
-
-    Drives that are added later don't move the others about, as they would by a random permutation.
-    """
-    scenes: dict[str, list[str]] = {}
-    for job in jobs:
-        if records[job.recording.scene]["frames"] >= SHORTEST_SCENE:
-            scenes.setdefault(job.recording.drive, []).append(job.recording.scene)
-    if not scenes:
-        first = next((f" (e.g. {p})" for r in records.values() for p in r["problems"].values()), "")
-        raise InputError(f"{args.prepared}: no scene has {SHORTEST_SCENE} frames or more{first}")
-    drives = sorted(scenes, key=lambda drive: sha256(f"{args.seed} {drive}".encode()).digest())
-    count = 0
-    if args.val_fraction > 0 and len(drives) > 1:
-        count = min(len(drives) - 1, max(1, round(args.val_fraction * len(drives))))
-    for name, side in (("val.txt", drives[:count]), ("train.txt", drives[count:])):
-        write_scene_names(args.prepared / name, sorted(scene for drive in side for scene in scenes[drive]))
-    print(f"train.txt: {len(drives) - count} drives, val.txt: {count} drives, both cameras of a drive on the same side")
-    if count == 0 and args.val_fraction > 0:
-        print("note: a single drive can't be split: all of it is for training, and val.txt is empty")
-
-
-def report(args: argparse.Namespace, jobs: list[SceneJob], records: dict[str, dict], done: int) -> None:
-    """Counts to the terminal; every frame that was left out or has no depth, with its reason, to a file."""
-    lines = [f"{scene} {int(f):07d}: {text}" for scene, r in records.items() for f, text in r["problems"].items()]
-    short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
-    lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
-    lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
-    write_text(args.prepared / REPORT_FILE, "".join(f"{line}\n" for line in lines))
-
-    if done == 0:
-        print("nothing to do: all scenes are there and complete")
-    frames = sum(record["frames"] for scene, record in records.items() if scene not in short)
-    print(f"{frames} frames in {len(jobs) - len(short)} scenes in {args.prepared}")
-    if short:
-        print(f"{len(short)} scenes with fewer than {SHORTEST_SCENE} frames are in no list: {', '.join(short[:3])}")
-    static = sum(len(record["static"]) for record in records.values())
-    if static:
-        print(f"{static} static frames left out")
-    problems = [text for record in records.values() for text in record["problems"].values()]
-    if problems:
-        without_depth = sum(text.startswith("no depth: ") for text in problems)
-        print(
-            f"missing or damaged files: {len(problems) - without_depth} frames left out, "
-            f"{without_depth} without depth, e.g."
-        )
-        for text in problems[:3]:
-            print(f"  {text}")
-    if lines:
-        print(f"each of them is in {args.prepared / REPORT_FILE}")
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def test_a_list_of_ones_own_is_left_out(raw, prepare, folder):
 
 def test_a_single_drive_is_all_for_training(raw, prepare, folder):
     (folder / "test.txt").write_text("2011_09_26_drive_0001\n2011_09_28_drive_0300\n2011_09_26_drive_0002\n")
-    assert "a single drive" in prepare(raw, "--test-scenes", folder / "test.txt")
+    assert "a single one of the drives can't be split" in prepare(raw, "--test-scenes", folder / "test.txt")
     assert len(names(folder / "out/train.txt")) == 2
     assert names(folder / "out/val.txt") == []
 
@@ -545,5 +545,5 @@ def test_a_full_disk_is_one_line(raw, refuse, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "0000000.jpg.part")
 
-    monkeypatch.setattr(prepare_kitti.SceneJob, "prepare_frames", full)
+    monkeypatch.setattr(prepare_kitti.KittiScene, "prepare_frames", full)
     assert refuse(raw).endswith("out: the disk is full; with more room, the same command goes on")
