@@ -10,6 +10,7 @@ numpy, float64; no files, no network; no loop over snippets. docs/evaluation.md 
 import numpy as np
 
 from errors import InputError
+from geometry.rotation import nearest_rotation, rotation_angle
 
 
 def snippets(world_from_camera: np.ndarray, frames: int) -> np.ndarray:
@@ -73,18 +74,8 @@ def snippet_rotation_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarr
     frames that can be wrong is n / (n - 1) times larger.
     """
     _check_snippets(truth, predicted)
-    # R of true_from_predicted has sin = |antisymmetric part| and cos = (trace - 1) / 2, here both twice as large.
     rotation = truth[..., :3] @ np.linalg.inv(predicted[..., :3].astype(np.float64))
-    axis = np.stack(
-        [
-            rotation[..., 2, 1] - rotation[..., 1, 2],
-            rotation[..., 0, 2] - rotation[..., 2, 0],
-            rotation[..., 1, 0] - rotation[..., 0, 1],
-        ],
-        -1,
-    )
-    cosine = np.trace(rotation, axis1=-2, axis2=-1) - 1
-    return np.arctan2(np.linalg.norm(axis, axis=-1), cosine).mean(1)
+    return rotation_angle(rotation).mean(1)
 
 
 def straight_line(count: int, frames: int) -> np.ndarray:
@@ -92,6 +83,20 @@ def straight_line(count: int, frames: int) -> np.ndarray:
     line = np.tile(np.eye(3, 4), (frames, 1, 1))
     line[:, 2, 3] = np.arange(frames)
     return np.broadcast_to(line, (count, frames, 3, 4))
+
+
+def mean_odometry(first_from_frame: np.ndarray) -> np.ndarray:
+    """The mean motion of many snippets, as a prediction for each of them: the paper's "mean odometry" baseline.
+
+    Args:
+        first_from_frame: [N, n, 3, 4], true snippets, of the training sequences.
+
+    Returns:
+        [n, 3, 4]: mean positions and chordal mean rotations.
+    """
+    mean = first_from_frame.astype(np.float64).mean(0)
+    mean[..., :3] = nearest_rotation(mean[..., :3])
+    return mean
 
 
 def _positions(first_from_frame: np.ndarray) -> np.ndarray:
