@@ -1,6 +1,8 @@
 """Text files of numbers and of names, read with errors that name file and line."""
 
+import json
 import math
+from typing import Any
 
 import numpy as np
 from path import Path
@@ -21,6 +23,19 @@ def read_lines(file: Path) -> list[str]:
         return file.read_bytes().decode("utf-8-sig").splitlines()  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not UTF-8 text") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a small JSON file; InputError if it is missing, damaged or anything but an object."""
+    try:
+        content = json.loads("\n".join(read_lines(file)))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds a {type(content).__name__}, expected a JSON object")
+    return content
 
 
 def parse_numbers(text: str, count: int, where: str) -> list[float]:

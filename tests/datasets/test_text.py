@@ -2,7 +2,7 @@ import pytest
 from path import Path
 
 from datasets import text
-from datasets.text import parse_numbers, read_lines, read_names, read_rows
+from datasets.text import parse_numbers, read_json, read_lines, read_names, read_rows
 from errors import InputError
 
 
@@ -69,3 +69,13 @@ def test_parse_numbers_counts():
     assert parse_numbers("1 2", 2, "here") == [1, 2]
     with pytest.raises(InputError, match="here: got 0 numbers, expected 2"):
         parse_numbers("", 2, "here")
+
+
+def test_json_is_an_object(write):
+    assert read_json(write('{"speed": 3}')) == {"speed": 3}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b"[" * 100_000])
+def test_json_that_is_none(write, content):
+    with pytest.raises(InputError, match=r"file.txt: "):
+        read_json(write(content))
