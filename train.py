@@ -34,6 +34,7 @@ from options import (
     recipe_from_flags,
     run_script,
 )
+from overlap import merge_scenes, trained_scenes
 from validate import open_validation, photometric_errors, report_damaged, validate
 from visualize import snippet_pictures
 
@@ -137,7 +138,7 @@ def main() -> None:
     total_steps = args.steps or (args.epochs * steps_per_epoch if args.epochs else 150_000)
     batches = ShuffledBatches(len(dataset), args.batch_size, args.seed, 0, total_steps)
     validation = open_validation(args.data, recipe.sequence_length, (dataset.height, dataset.width))
-    disp_net, pose_exp_net = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
+    disp_net, pose_exp_net, ancestors = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
     disp_net.to(device).train()
     pose_exp_net.to(device).train()
     optimizer = torch.optim.Adam(
@@ -147,6 +148,7 @@ def main() -> None:
 
     config = plain(vars(args)) | dataclasses.asdict(recipe)
     config |= {"height": dataset.height, "width": dataset.width, "total_steps": total_steps}
+    config["scenes"] = merge_scenes([scene.name for scene in dataset.scenes], ancestors)
     folder = args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
     make_run_folder(folder, config)
     logger = Logger(folder)
@@ -228,12 +230,19 @@ def main() -> None:
     print(f"{'done:' if step == total_steps else 'stopped at'} step {step}; {folder}/last.pt")
 
 
-def make_networks(args: argparse.Namespace, sources: int, explainability: bool) -> tuple[DispNet, PoseExpNet]:
-    """The networks, newly drawn from the seed or with the weights of the checkpoints in --start-from."""
+def make_networks(
+    args: argparse.Namespace, sources: int, explainability: bool
+) -> tuple[DispNet, PoseExpNet, list[list[str] | None]]:
+    """The networks, newly drawn from the seed or with the weights of the checkpoints in --start-from.
+
+    Third, the scenes that each of these checkpoints was trained on; None where it does not say.
+    """
     torch.manual_seed(args.seed)
     disp_net, pose_exp_net = DispNet(), PoseExpNet(sources, explainability, args.rotation_scale)
+    ancestors = []
     for file in args.start_from:
         given = load_networks(file)
+        ancestors.append(trained_scenes(given.config))
         if given.config and given.rotation != args.rotation:
             raise InputError(f"{file}: its poses are read as {given.rotation}; give --rotation {given.rotation}")
         if given.disp_net is not None:
@@ -249,7 +258,7 @@ def make_networks(args: argparse.Namespace, sources: int, explainability: bool) 
                     f"expected {sources} sources, {'with' if explainability else 'no'} explainability, as in the recipe"
                 )
             pose_exp_net = given.pose_exp_net
-    return disp_net, pose_exp_net
+    return disp_net, pose_exp_net, ancestors
 
 
 @torch.no_grad()

@@ -374,7 +374,8 @@ def test_start_from_takes_each_network_from_where_it_is(tmp_path):
     for file, network in zip(files, (disp_net, pose_exp_net), strict=True):
         torch.save({"epoch": 1, "state_dict": network.state_dict()}, file)
     got = train.make_networks(arguments(start_from=files), 2, True)
-    for network, expected in zip(got, (disp_net, pose_exp_net), strict=True):
+    assert got[2] == [None, None]  # the port's files don't say what they were trained on
+    for network, expected in zip(got[:2], (disp_net, pose_exp_net), strict=True):
         weights = network.state_dict()
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
     with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has 2 sources, with explainability; expected 4"):
@@ -389,6 +390,19 @@ def test_start_from_reads_poses_as_the_checkpoint_did(run, data, tmp_path, monke
     monkeypatch.setattr(train, "load_networks", lambda file: given)
     with pytest.raises(InputError, match="its poses are read as quaternion; give --rotation quaternion"):
         train.make_networks(arguments(start_from=["last.pt"]), 2, True)
+
+
+def test_a_checkpoint_names_its_training_scenes_and_those_of_what_it_started_from(run, data, tmp_path, monkeypatch):
+    assert run(data, name="first", steps=1)[0] == 0
+    content = load_checkpoint(tmp_path / "runs" / "first" / "last.pt")
+    assert content["config"]["scenes"] == ["a", "b"]
+    write_text(data / "train.txt", "b\nval\n")
+    for known, expected in (({"scenes": ["a", "elsewhere"]}, ["a", "b", "elsewhere", "val"]), ({}, None)):
+        given = argparse.Namespace(config=known, rotation="euler", disp_net=SmallDispNet(), pose_exp_net=None)
+        monkeypatch.setattr(train, "load_networks", lambda file, given=given: given)
+        name = "known" if expected else "unknown"
+        assert run(data, "--start-from", "first.pt", name=name, steps=1)[0] == 0
+        assert load_checkpoint(tmp_path / "runs" / name / "last.pt")["config"]["scenes"] == expected
 
 
 @pytest.mark.slow
