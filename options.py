@@ -74,12 +74,17 @@ def add_test_flags(parser: argparse.ArgumentParser, kind: str) -> None:
     add_device_flag(parser)
 
 
-def parse_test_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; wrong use unless there is either a checkpoint or a file of predictions."""
+def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None) -> argparse.Namespace:
+    """Parse the command line; wrong use unless there is one thing to score: a checkpoint, a file of predictions, or
+    what the flag `--instead` names."""
     args = parser.parse_args()
-    if (args.checkpoint is None) == (args.predictions is None):
-        parser.error("give either a CHECKPOINT (before the flags) to predict with, or --predictions FILE to score")
-    if args.predictions and args.save:
+    given = [args.checkpoint, args.predictions] + ([getattr(args, instead)] if instead else [])
+    if sum(one is not None for one in given) != 1:
+        more = f", or --{instead} FILE" if instead else ""
+        parser.error(
+            f"give either a CHECKPOINT (before the flags) to predict with, or --predictions FILE to score{more}"
+        )
+    if args.checkpoint is None and args.save:
         parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
     return args
 

@@ -1,4 +1,5 @@
-"""Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score the saved file."""
+"""Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score the saved file; or score
+any system's trajectory file."""
 
 import argparse
 import time
@@ -14,13 +15,23 @@ from tqdm import tqdm
 from checkpoint import load_networks
 from datasets.images import to_network_input
 from datasets.kitti import read_poses
+from datasets.layout import write_poses
+from datasets.trajectories import Trajectory, read_frame_times, read_trajectory, write_tum_trajectory
 from errors import InputError
-from evaluation.pose_metrics import snippet_ate, snippet_rotation_error, snippets, straight_line
+from evaluation.pose_metrics import (
+    mean_odometry,
+    snippet_ate,
+    snippet_rotation_error,
+    snippet_scale,
+    snippets,
+    straight_line,
+)
+from evaluation.trajectory import ALIGNMENTS, associate, chain_snippets, path_lengths, to_homogeneous, trajectory_errors
 from geometry.pose import pose_to_matrix, snippet_poses
 from loss_functions import split_snippet
 from models import PoseExpNet
-from options import add_test_flags, choose_device, parse_test_flags, run_script
-from overlap import check_overlap, trained_scenes
+from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from overlap import KITTI_SEQUENCES, check_overlap, trained_scenes
 from predictions import (
     check_writable,
     default_file,
@@ -31,32 +42,87 @@ from predictions import (
     save_predictions,
 )
 from report import table, write_json
+from trajectory_picture import write_trajectory_picture
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
+TRAINING_SEQUENCES = [name for name in KITTI_SEQUENCES if name not in ("09", "10")]
+CHAINED = "chained from the snippets (each motion the mean of those that hold it, no scale fitted between snippets)"
+FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
 DESCRIPTION = """\
-Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score them from the saved file.
-Whether a snippet has 3 or 5 frames, the checkpoint says.
+Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score them from the saved file:
+snippet by snippet, and chained into the whole trajectory. Whether a snippet has 3 or 5 frames, the checkpoint says.
 
   python test_pose.py runs/my_run/last.pt --kitti KITTI_ODOMETRY
       predicts and scores every snippet of sequences 09 and 10
-  python test_pose.py --predictions runs/my_run/last_pose.npz --kitti KITTI_ODOMETRY
-      scores again without a network
+  python test_pose.py --predictions runs/my_run/last_pose.npz --kitti KITTI_ODOMETRY --export trajectories
+      scores again without a network; writes trajectories/09.txt (KITTI), 09_tum.txt (TUM) and a picture, 09.png
+  python test_pose.py --trajectory ORB_SLAM.txt --ground-truth KITTI_ODOMETRY/poses/00.txt --alignment 7dof
+      scores any system's trajectory, in KITTI's or TUM's form
 """
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--kitti", type=Path, required=True, metavar="KITTI_ODOMETRY", help="folder with sequences/ and poses/"
-    )
+    parser.add_argument("--kitti", type=Path, metavar="KITTI_ODOMETRY", help="folder with sequences/ and poses/")
     parser.add_argument(
         "--sequences",
         nargs="+",
         metavar="NN",
         help="which sequences (default: 09 10; with --predictions: those in the file)",
     )
+    whole = parser.add_argument_group("whole trajectories")
+    whole.add_argument(
+        "--trajectory",
+        type=Path,
+        metavar="FILE",
+        help="score this file, of any system: 12 numbers a line (KITTI), or 8 (TUM: time x y z qx qy qz qw)",
+    )
+    whole.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="FILE",
+        help="of --trajectory, in either form; TUM files are paired by time, KITTI files line by line",
+    )
+    whole.add_argument(
+        "--times",
+        type=Path,
+        metavar="FILE",
+        help="of --trajectory: a time a line (times.txt) for files in KITTI's form",
+    )
+    whole.add_argument(
+        "--max-time-difference",
+        type=positive_float,
+        default=0.01,
+        metavar="SECONDS",
+        help="of --trajectory: between two poses that are paired (default: 0.01)",
+    )
+    whole.add_argument(
+        "--alignment",
+        choices=ALIGNMENTS,
+        nargs="+",
+        default=[*ALIGNMENTS],
+        help="; ".join(f"{name}: {meaning}" for name, meaning in ALIGNMENTS.items() if name != "none")
+        + "; the picture shows the last one given (default: all of them)",
+    )
+    whole.add_argument(
+        "--export",
+        type=Path,
+        metavar="FOLDER",
+        help="write the trajectories there, not aligned: NN.txt (KITTI), NN_tum.txt (TUM, where times are known), and "
+        "a picture, NN.png",
+    )
     add_test_flags(parser, "pose")
-    args = parse_test_flags(parser)
+    args = parse_test_flags(parser, instead="trajectory")
+    if args.trajectory:
+        if args.ground_truth is None:
+            parser.error("--trajectory FILE needs --ground-truth FILE")
+        if args.kitti or args.sequences:
+            parser.error("--kitti and --sequences do not go with --trajectory FILE: its truth is --ground-truth FILE")
+        return args
+    if args.kitti is None:
+        parser.error("--kitti KITTI_ODOMETRY is missing: the folder with sequences/ and poses/")
+    if args.ground_truth or args.times:
+        parser.error("--ground-truth and --times go with --trajectory FILE; here the truth is in --kitti")
     if args.sequences and len(set(args.sequences)) < len(args.sequences):
         parser.error(f"--sequences {' '.join(args.sequences)}: names a sequence twice")
     if not all(map(is_sequence_name, args.sequences or [])):
@@ -73,6 +139,114 @@ def main() -> None:
     args = parse_arguments()
     if args.json:
         check_writable(args.json, "--json")
+    if args.export:
+        claim_export_folder(args.export)
+    result = score_file(args) if args.trajectory else score_sequences(args)
+    print_result(result)
+    if args.json:
+        write_json(args.json, result)
+
+
+def claim_export_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--export {folder}: is a file, expected a folder")
+    if not folder.is_dir() and not folder.absolute().parent.is_dir():
+        raise InputError(f"--export {folder}: no such folder {folder.absolute().parent}")
+    folder.mkdir_p()
+
+
+# Any system's trajectory
+
+
+def score_file(args: argparse.Namespace) -> dict:
+    """The result for --trajectory FILE."""
+    predicted, truth = read_trajectory(args.trajectory), read_trajectory(args.ground_truth)
+    predicted_times, true_times = (times_of(trajectory, args.times) for trajectory in (predicted, truth))
+    if predicted.times is None and truth.times is None:
+        rows, true_rows = pair_by_line(predicted, truth)
+        pairing = f"{len(rows)} poses, paired line by line"
+    elif predicted_times is None or true_times is None:
+        untimed = args.trajectory if predicted_times is None else args.ground_truth
+        raise InputError(f"{untimed}: has no times to pair it by with a TUM file; give them with --times times.txt")
+    else:
+        rows, true_rows = associate(predicted_times, true_times, args.max_time_difference)
+        pairing = describe_pairs(rows, true_rows, predicted, truth, args.max_time_difference)
+    if len(rows) < 2:
+        raise InputError(f"{args.trajectory}: {pairing} with {args.ground_truth}; a trajectory has 2 poses or more")
+    times = None if predicted_times is None else predicted_times[rows]
+    poses = predicted.world_from_camera[rows], truth.world_from_camera[true_rows]
+    scores = score_trajectory(*poses, times, args.trajectory.stem, args, (args.trajectory, args.ground_truth))
+    line = f"protocol: {args.trajectory} against {args.ground_truth}: {pairing}; {FIGURES}"
+    protocol = {"line": line, "ground_truth": str(args.ground_truth), "pairing": pairing}
+    return {"protocol": protocol, "results": [{"sequence": str(args.trajectory.stem), "trajectory": scores}]}
+
+
+def times_of(trajectory: Trajectory, file: Path | None) -> np.ndarray | None:
+    if trajectory.times is not None or file is None:
+        return trajectory.times
+    return read_frame_times(file, len(trajectory.lines))
+
+
+def pair_by_line(predicted: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """All poses of two trajectories without times; InputError unless they are equally long."""
+    shorter, longer = sorted((predicted, truth), key=lambda trajectory: len(trajectory.lines))
+    if len(shorter.lines) < len(longer.lines):
+        raise InputError(
+            f"{shorter.file}: {len(shorter.lines)} poses, the last in line {shorter.lines[-1]}, but {longer.file} has "
+            f"{len(longer.lines)}: its line {longer.lines[len(shorter.lines)]} has no counterpart; expected a line for "
+            "each frame in both, or TUM files, which have times to pair them by"
+        )
+    both = np.arange(len(longer.lines))
+    return both, both
+
+
+def describe_pairs(
+    rows: np.ndarray, true_rows: np.ndarray, predicted: Trajectory, truth: Trajectory, difference: float
+) -> str:
+    """How many poses were paired, and whether that is all of the way."""
+    pairing = (
+        f"{len(rows)} of {len(predicted.lines)} poses paired by time ({difference:g} s at most) with "
+        f"{len(truth.lines)} true ones"
+    )
+    if len(rows) < 2:
+        return pairing
+    path = path_lengths(truth.world_from_camera)
+    covered = (path[true_rows[-1]] - path[true_rows[0]]) / path[-1] if path[-1] > 0 else 1.0
+    pairing += f", over {100 * covered:.1f} % of the true path"
+    if len(rows) < min(len(predicted.lines), len(truth.lines)) or covered < 0.95:
+        return f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE PATH: {pairing}"
+    return pairing
+
+
+def score_trajectory(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    times: np.ndarray | None,
+    name: str,
+    args: argparse.Namespace,
+    inputs: tuple[Path, ...] = (),
+) -> dict:
+    """The figures of a trajectory [F, 3, 4] after each alignment; with --export also its files and its picture."""
+    errors = {alignment: trajectory_errors(truth, predicted, alignment) for alignment in args.alignment}
+    if args.export:
+        kitti, tum, picture = (args.export / f"{name}{end}" for end in (".txt", "_tum.txt", ".png"))
+        for file in inputs:
+            if file.absolute().normpath() in [written.absolute().normpath() for written in (kitti, tum)]:
+                raise InputError(f"--export {args.export}: would write over {file}, choose another folder")
+        write_poses(kitti, predicted)
+        if times is not None:
+            write_tum_trajectory(tum, times, predicted)
+        last = args.alignment[-1]
+        write_trajectory_picture(picture, name, truth, predicted, last, errors[last])
+        print(f"trajectory: {kitti}, {f'{tum}, ' if times is not None else ''}{picture}")
+    return {"frames": len(truth), "path_m": float(path_lengths(truth)[-1]), "alignments": errors}
+
+
+# Snippets and trajectories of KITTI odometry
+
+
+def score_sequences(args: argparse.Namespace) -> dict:
+    """The result for a checkpoint or for --predictions FILE."""
     if not args.kitti.is_dir():
         raise InputError(f"--kitti {args.kitti}: no such folder")
     file, seconds = args.predictions, {}
@@ -83,17 +257,22 @@ def main() -> None:
     predicted, about = load_snippets(file, args.sequences)
     overlap = check_overlap(file, trained_scenes(about), predicted, args.kitti, args.allow_training_overlap)
 
+    start = time.perf_counter()
     results = []
     for sequence, poses in predicted.items():
         try:
-            results.append({"sequence": sequence, **score(poses, true_snippets(args.kitti, sequence, poses))})
+            truth = read_truth(args.kitti, sequence, poses)
+            mean, mean_of = mean_odometry_of(args.kitti, sequence, [*predicted], poses.shape[1])
+            scores = score(poses, snippets(truth, poses.shape[1]), mean)
+            chained = to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(poses))  # it begins where the truth does
+            times = read_times_of_sequence(args.kitti, sequence, len(truth))
+            whole = score_trajectory(chained[:, :3], truth, times, sequence, args)
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
+        results.append({"sequence": sequence, **scores, "mean_odometry_of": mean_of, "trajectory": whole})
+    seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(results)
     result = summarise(results, about)
-    result |= {"training_overlap": overlap, "predictions": {"file": str(file), **about}, "seconds": seconds}
-    print_result(result)
-    if args.json:
-        write_json(args.json, result)
+    return result | {"training_overlap": overlap, "predictions": {"file": str(file), **about}, "seconds": seconds}
 
 
 def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float:
@@ -201,8 +380,9 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
     return {name: predicted[name] for name in sequences or sorted(predicted)}, about
 
 
-def true_snippets(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:
-    """Ground truth of the same shape as the predictions [N, n, 3, 4]; InputError if the sequence is not as long."""
+def read_truth(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:
+    """world_from_camera [F, 3, 4] of the sequence whose snippets [N, n, 3, 4] are predicted; InputError if there are
+    not as many."""
     world_from_camera = read_poses(pose_file(kitti, sequence))
     expected = len(world_from_camera) - predicted.shape[1] + 1
     if len(predicted) != expected:
@@ -210,19 +390,46 @@ def true_snippets(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarr
             f"{len(predicted)} snippets of {predicted.shape[1]} frames, but the {len(world_from_camera)} poses in "
             f"{pose_file(kitti, sequence)} make {max(expected, 0)}"
         )
-    return snippets(world_from_camera, predicted.shape[1])
+    return world_from_camera
 
 
-def score(predicted: np.ndarray, truth: np.ndarray) -> dict:
-    """Mean and standard deviation over the snippets: the network's ATE and rotation error, and a straight line's."""
+def read_times_of_sequence(kitti: Path, sequence: str, count: int) -> np.ndarray | None:
+    file = kitti / "sequences" / sequence / "times.txt"
+    return read_frame_times(file, count) if file.is_file() else None
+
+
+def mean_odometry_of(kitti: Path, sequence: str, tested: list[str], frames: int) -> tuple[np.ndarray, list[str]]:
+    """The mean motion [n, 3, 4] of the training sequences that are there, and which they are.
+
+    Without any, it is the tested sequence's own mean motion: what no constant motion can do better by much.
+    """
+    names = [name for name in TRAINING_SEQUENCES if name not in tested and pose_file(kitti, name).is_file()]
+    training = [(name, read_poses(pose_file(kitti, name))) for name in names]
+    usable = [(name, poses) for name, poses in training if len(poses) >= frames]
+    if not usable:
+        usable = [(sequence, read_poses(pose_file(kitti, sequence)))]
+    mean = mean_odometry(np.concatenate([snippets(poses, frames) for _, poses in usable]))
+    return mean, [name for name, _ in usable]
+
+
+def score(predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray) -> dict:
+    """Figures of the snippets [N, n, 3, 4], mean and standard deviation: the network's, a straight line's, and those
+    of the training data's mean motion [n, 3, 4]."""
     line = straight_line(*truth.shape[:2])
+    mean_motion = np.broadcast_to(mean, truth.shape)
     errors = {
         "ate": snippet_ate(truth, predicted),
         "rotation_error": snippet_rotation_error(truth, predicted),
         "straight_line_ate": snippet_ate(truth, line),
         "straight_line_rotation_error": snippet_rotation_error(truth, line),
+        "mean_odometry_ate": snippet_ate(truth, mean_motion),
+        "mean_odometry_rotation_error": snippet_rotation_error(truth, mean_motion),
     }
-    return {"snippets": len(truth), "frames": truth.shape[1]} | {
+    scales = snippet_scale(truth, predicted)
+    scale = float(np.median(scales))
+    # The spread as a share of the median: how consistent the network's unit is from snippet to snippet.
+    spread = float(np.std(scales / scale)) if scale else None
+    return {"snippets": len(truth), "frames": truth.shape[1], "scale": scale, "scale_spread": spread} | {
         name: {"mean": float(error.mean()), "std": float(error.std())} for name, error in errors.items()
     }
 
@@ -236,11 +443,19 @@ def summarise(results: list[dict], about: dict) -> dict:
         f"{result['snippets']} snippets of {result['frames']} frames)"
         for result in results
     )
+    means = " and ".join(sorted({" ".join(result["mean_odometry_of"]) for result in results}))
     line = (
         f"protocol: KITTI odometry {counted}; ground truth: camera 0; scale: fitted per snippet; ATE: norm divided by "
-        "the number of frames, as published"
+        f"the number of frames, as published; mean odometry: of {means}"
     )
-    protocol = {"line": line, "ground_truth": "camera 0", "scale": "per snippet", "ate": "norm / frames"}
+    protocol = {
+        "line": line,
+        "ground_truth": "camera 0",
+        "scale": "per snippet",
+        "ate": "norm / frames",
+        "trajectory_line": f"whole trajectories: {CHAINED}; {FIGURES}",
+        "trajectory": "chained",
+    }
     return {"protocol": protocol, "results": results}
 
 
@@ -248,19 +463,47 @@ def print_result(result: dict) -> None:
     def cell(error: dict[str, float]) -> str:
         return f"{error['mean']:.4f} ± {error['std']:.4f}"
 
-    rows = [
+    print(f"\n{result['protocol']['line']}")
+    if "training_overlap" in result:
+        rows = [
+            {
+                "sequence": row["sequence"],
+                "ATE (m)": cell(row["ate"]),
+                "rotation (rad)": cell(row["rotation_error"]),
+                "straight line ATE (m)": cell(row["straight_line_ate"]),
+                "its rotation (rad)": cell(row["straight_line_rotation_error"]),
+                "mean odometry ATE (m)": cell(row["mean_odometry_ate"]),
+                "its rotation (rad) ": cell(row["mean_odometry_rotation_error"]),
+            }
+            for row in result["results"]
+        ]
+        print(f"{result['training_overlap']['line']}\n\n{table(rows)}\n\n{result['protocol']['trajectory_line']}")
+    print(f"\n{table(trajectory_rows(result['results']))}\n")
+    for row in result["results"]:
+        if not any(errors["segments"] for errors in row["trajectory"]["alignments"].values()):
+            print(f"{row['sequence']}: {row['trajectory']['path_m']:.0f} m of path, too short for t_err and r_err")
+    for part, seconds in result.get("seconds", {}).items():
+        print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
+
+
+def trajectory_rows(results: list[dict]) -> list[dict[str, str]]:
+    def cell(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    return [
         {
             "sequence": row["sequence"],
-            "ATE (m)": cell(row["ate"]),
-            "rotation (rad)": cell(row["rotation_error"]),
-            "straight line ATE (m)": cell(row["straight_line_ate"]),
-            "its rotation (rad)": cell(row["straight_line_rotation_error"]),
+            "alignment": alignment,
+            "t_err (%)": cell(errors["t_err_percent"], 3),
+            "r_err (deg/100 m)": cell(errors["r_err_deg_per_100m"], 3),
+            "ATE (m)": cell(errors["ate_m"], 3),
+            "RPE (m)": cell(errors["rpe_m"], 4),
+            "RPE (deg)": cell(errors["rpe_deg"], 4),
+            "scale": f"{errors['scale']:.4g}",
         }
-        for row in result["results"]
+        for row in results
+        for alignment, errors in row["trajectory"]["alignments"].items()
     ]
-    print(f"\n{result['protocol']['line']}\n{result['training_overlap']['line']}\n\n{table(rows)}\n")
-    for part, seconds in result["seconds"].items():
-        print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 
 from errors import InputError
 from evaluation.pose_metrics import (
+    mean_odometry,
     snippet_ate,
     snippet_rotation_error,
     snippet_scale,
@@ -125,3 +126,11 @@ def test_published_figures(shared, sequence):
         ("straight_line_ate", snippet_ate(truth, straight_line(len(truth), 5))),
     ):
         assert [errors.mean(), errors.std()] == pytest.approx(reference[f"{sequence}_{name}_mean_std"], abs=1e-6)
+
+
+def test_mean_odometry_by_hand():
+    # One snippet turns by 0.1 and goes 1 m ahead, the other turns by 0.3 and goes 3 m ahead and 1 m aside.
+    first = drive([[0, 0, 0], [0, 0, 1]], [0, 0.1])
+    second = drive([[0, 0, 0], [1, 0, 3]], [0, 0.3])
+    mean = mean_odometry(np.stack([first, second]))
+    np.testing.assert_allclose(mean, drive([[0, 0, 0], [0.5, 0, 2]], [0, 0.2]), atol=1e-12)
