@@ -26,6 +26,38 @@ def read_image(file: Path) -> np.ndarray:
     """
     # Pillow, and not torchvision.io: that is no more than 10 % quicker, crashes the process on some damaged PNGs, and
     # is deprecated since torchvision 0.29.
+    data, kind = _read_data(file)
+    try:
+        image = _open_whole(data, kind)
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
+            grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except Exception as error:  # a decoder may fail on damage in any way
+        raise _damaged(file, kind, error) from None
+
+
+def read_depth_picture(file: Path) -> np.ndarray:
+    """A depth map as KITTI stores it, a grey PNG of 16 bits: float32 [H, W] in metres = number / 256, 0 = unknown.
+
+    InputError if the file is missing, truncated or damaged, or another kind of picture (8 bits, colour).
+    """
+    data, kind = _read_data(file)
+    if kind != "PNG":
+        raise InputError(f"{file}: {kind}, expected a depth map as a PNG of 16 bits")
+    try:
+        image = _open_whole(data, kind)
+        numbers = np.asarray(image)
+    except Exception as error:
+        raise _damaged(file, kind, error) from None
+    if not image.mode.startswith("I"):
+        raise InputError(f"{file}: a PNG of mode {image.mode}, expected a depth map: grey, 16 bits")
+    return numbers.astype(np.float32) / 256
+
+
+def _read_data(file: Path) -> tuple[bytes, str]:
+    """The bytes of an image file, and "JPEG" or "PNG"."""
     file = Path(file)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
@@ -33,17 +65,16 @@ def read_image(file: Path) -> np.ndarray:
         raise InputError(f"{file}: {file.size >> 20} MiB, expected an image of at most {_LARGEST_FILE >> 20} MiB")
     data = file.read_bytes()
     if data.startswith(b"\xff\xd8\xff"):
-        kind = "JPEG"
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        kind = "PNG"
-    else:
-        found = f"begins with {data[:4].hex(' ')}" if data else "empty file"
-        raise InputError(f"{file}: {found}, expected a JPEG or PNG image")
-    try:
-        return _decode(data, kind)
-    except Exception as error:  # a decoder may fail on damage in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{file}: truncated or damaged {kind} ({reason})") from None
+        return data, "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data, "PNG"
+    found = f"begins with {data[:4].hex(' ')}" if data else "empty file"
+    raise InputError(f"{file}: {found}, expected a JPEG or PNG image")
+
+
+def _damaged(file: Path, kind: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{file}: truncated or damaged {kind} ({reason})")
 
 
 def image_size(file: Path) -> tuple[int, int]:
@@ -56,7 +87,7 @@ def image_size(file: Path) -> tuple[int, int]:
         raise InputError(f"{file}: no JPEG or PNG header ({type(error).__name__})") from None
 
 
-def _decode(data: bytes, kind: str) -> np.ndarray:
+def _open_whole(data: bytes, kind: str) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=(kind,))
     if image.width * image.height > _MOST_PIXELS_PER_BYTE * len(data):
         raise ValueError(f"claims {image.width} x {image.height} pixels in {len(data)} bytes")
@@ -67,11 +98,8 @@ def _decode(data: bytes, kind: str) -> np.ndarray:
     if kind == "PNG":
         image.verify()
         image = Image.open(io.BytesIO(data), formats=(kind,))  # verify() leaves nothing to load from
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
-        grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    ImageOps.exif_transpose(image, in_place=True)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    image.load()
+    return image
 
 
 def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ numpy, float64; no files, no network. docs/evaluation.md says what is odd about 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ CROPS = {
     "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
     "none": (0.0, 1.0, 0.0, 1.0),
 }
-SCALINGS = ("median", "none")
+SCALINGS = ("median", "global", "none", "speed")
 RESIZED = ("depth", "disparity")
 
 
@@ -35,8 +36,11 @@ class DepthProtocol:
 
     cap: float = 80.0  # metres; farther ground truth does not count, farther predictions are clipped
     crop: str = "garg"
-    scaling: str = "median"  # of the prediction: per image to the ground truth's median, or none
+    # What the prediction is multiplied by: "median", the ratio of the image's medians; "global", one number for all
+    # images, the median of these ratios; "none", 1; "speed", the true way over the predicted one (see speed_scale.py).
+    scaling: str = "median"
     resized: str = "depth"  # what is resized: depth as in the paper, disparity as in many later works
+    beyond_cap: bool = False  # ground truth beyond the cap counts, too; predictions are clipped to the cap all the same
 
     def __post_init__(self):
         for name, value, choices in (
@@ -50,8 +54,51 @@ class DepthProtocol:
             raise ValueError(f"cap is {self.cap}, expected metres above {MIN_DEPTH}")
 
 
+class KnownDepth(NamedTuple):
+    """The pixels of a ground-truth depth map whose depth is known, in order of rows and columns."""
+
+    rows: np.ndarray  # int [n]
+    columns: np.ndarray  # int [n]
+    depth: np.ndarray  # float64 [n], metres
+    shape: tuple[int, int]  # (H, W) of the map
+
+
+def known_depth(truth: np.ndarray) -> KnownDepth:
+    """The known pixels (depth > MIN_DEPTH) of a depth map [H, W] in metres, 0 = unknown."""
+    if truth.ndim != 2:
+        raise ValueError(f"truth: got shape {list(truth.shape)}, expected [H, W]")
+    pixels = np.flatnonzero(truth > MIN_DEPTH)
+    rows, columns = np.divmod(pixels, truth.shape[1])
+    return KnownDepth(rows, columns, truth.ravel()[pixels].astype(np.float64), truth.shape)
+
+
+def counted_pixels(truth: KnownDepth, protocol: DepthProtocol) -> np.ndarray:
+    """Indices of the known pixels that count: inside the crop, MIN_DEPTH < depth < cap (see `beyond_cap`).
+
+    The crop's borders are cut to whole pixels as published: 153:371, 44:1197 of a 375 x 1242 image.
+    """
+    height, width = truth.shape
+    top, bottom, left, right = CROPS[protocol.crop]
+    counted = (truth.rows >= int(top * height)) & (truth.rows < int(bottom * height))
+    counted &= (truth.columns >= int(left * width)) & (truth.columns < int(right * width))
+    if not protocol.beyond_cap:
+        counted &= truth.depth < protocol.cap
+    return np.flatnonzero(counted)
+
+
+def resized_depth(predicted: np.ndarray, truth: KnownDepth, resized: str) -> np.ndarray:
+    """The predicted depth [h, w] at the ground truth's known pixels: float64 [n]; `resized` as in `DepthProtocol`."""
+    if resized == "depth":
+        return sample_resized(predicted, truth.shape, truth.rows, truth.columns)
+    return 1 / sample_resized(1 / predicted.astype(np.float64), truth.shape, truth.rows, truth.columns)
+
+
 def image_metrics(
-    predicted: np.ndarray, truth: np.ndarray, protocol: DepthProtocol, where: str = "prediction"
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    protocol: DepthProtocol,
+    where: str = "prediction",
+    scale: float | None = None,
 ) -> dict[str, float]:
     """The metrics of one image.
 
@@ -60,6 +107,7 @@ def image_metrics(
         truth: [H, W] depth in metres, 0 = unknown.
         protocol: see `DepthProtocol`.
         where: names the prediction in errors: its index, its file.
+        scale: what to multiply by where the protocol takes it from elsewhere ("global", "speed").
 
     Returns:
         `METRICS`, and `scale` (what the prediction was multiplied by; 1 without scaling) and `pixels` (how many
@@ -69,20 +117,38 @@ def image_metrics(
         InputError: a depth that is not finite or not above 0, or a ground truth with no pixel to compare with.
     """
     check_prediction(predicted, where)
-    rows, columns = valid_pixels(truth, protocol.cap, protocol.crop)
-    if not len(rows):
+    known = known_depth(truth)
+    counted = counted_pixels(known, protocol)
+    check_counted(counted, protocol, where)
+    true_depth = known.depth[counted]
+    depth = resized_depth(predicted, known, protocol.resized)[counted]
+    if protocol.scaling == "median":
+        scale = median_ratio(true_depth, depth)
+    elif protocol.scaling == "none":
+        scale = 1.0
+    elif scale is None:
+        raise ValueError(f"scaling is {protocol.scaling!r}, expected the argument scale with it")
+    return scaled_errors(true_depth, depth, scale, protocol.cap)
+
+
+def median_ratio(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """What brings the median of predicted depths [n] to that of the true ones."""
+    return float(np.median(truth) / np.median(predicted))
+
+
+def scaled_errors(truth: np.ndarray, predicted: np.ndarray, scale: float, cap: float) -> dict[str, float]:
+    """`depth_errors` of predicted depths [n] after scaling and clipping, with `scale` and the number of `pixels`."""
+    errors = depth_errors(truth, np.clip(predicted * scale, MIN_DEPTH, cap))
+    return errors | {"scale": float(scale), "pixels": len(truth)}
+
+
+def check_counted(counted: np.ndarray, protocol: DepthProtocol, where: str) -> None:
+    """InputError unless there is a pixel to compare; `where` starts the message."""
+    if not len(counted):
         raise InputError(
             f"{where}: the ground truth has no depth between {MIN_DEPTH:g} and {protocol.cap:g} m within the "
             f"{protocol.crop} crop, expected at least one pixel to compare with"
         )
-    known = truth[rows, columns].astype(np.float64)
-    if protocol.resized == "depth":
-        compared = sample_resized(predicted, truth.shape, rows, columns)
-    else:
-        compared = 1 / sample_resized(1 / predicted.astype(np.float64), truth.shape, rows, columns)
-    scale = np.median(known) / np.median(compared) if protocol.scaling == "median" else 1.0
-    errors = depth_errors(known, np.clip(compared * scale, MIN_DEPTH, protocol.cap))
-    return errors | {"scale": float(scale), "pixels": len(rows)}
 
 
 def depth_errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -110,19 +176,23 @@ def mean_metrics(per_image: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([image[name] for image in per_image])) for name in METRICS}
 
 
-def valid_pixels(truth: np.ndarray, cap: float, crop: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the ground truth's pixels that count: inside the crop, MIN_DEPTH < depth < cap.
+# Depths that a constant is chosen from, in steps of 0.06 %.
+_CONSTANTS = np.geomspace(MIN_DEPTH, 1000, 24000)
 
-    The crop's borders are cut to whole pixels as published: 153:371, 44:1197 of a 375 x 1242 image.
+
+def constant_weights(truth: np.ndarray) -> np.ndarray:
+    """What `best_constant` needs of an image's true depths [n]: add it up over the images."""
+    bins = np.searchsorted(_CONSTANTS, truth.clip(MIN_DEPTH, _CONSTANTS[-1]))
+    return np.bincount(bins, 1 / (truth * len(truth)), minlength=len(_CONSTANTS))
+
+
+def best_constant(weights: np.ndarray) -> float:
+    """The depth (to 0.06 %) that, predicted everywhere, has the least Abs Rel on the images whose weights were added.
+
+    The mean over images of mean(|c - d| / d) is least where c is the median of all depths d, each weighted by
+    1 / (d x number of the image's pixels).
     """
-    if truth.ndim != 2:
-        raise ValueError(f"truth: got shape {list(truth.shape)}, expected [H, W]")
-    height, width = truth.shape
-    top, bottom, left, right = CROPS[crop]
-    first_row, first_column = int(top * height), int(left * width)
-    inside = truth[first_row : int(bottom * height), first_column : int(right * width)]
-    rows, columns = np.nonzero((inside > MIN_DEPTH) & (inside < cap))
-    return rows + first_row, columns + first_column
+    return float(_CONSTANTS[np.searchsorted(np.cumsum(weights), weights.sum() / 2)])
 
 
 def sample_resized(image: np.ndarray, size: tuple[int, ...], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

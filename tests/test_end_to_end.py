@@ -19,8 +19,8 @@ def script(*words: object) -> str:
 
 
 def row(table: str) -> str:
-    """The line of the 80 m cap."""
-    (line,) = (line for line in table.splitlines() if line.startswith("80 m "))
+    """The line of the paper's protocol."""
+    (line,) = (line for line in table.splitlines() if line.startswith("paper "))
     return line
 
 

@@ -85,10 +85,11 @@ def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
     shared_flags = ("--kitti", kitti, "--list", kitti / "list.txt")
     status, output, errors = run(checkpoint, *shared_flags, "--save", saved, "--json", result, "--batch-size", 2)
     assert status == 0, errors
-    assert "protocol: 5 of 5 images of list.txt found, 0 missing; ground truth: the LiDAR's x, as published" in output
+    assert "paper: 5 of 5 images of list.txt found, 0 missing; ground truth: the LiDAR's x, as published" in output
     first = json.loads(result.read_text())
-    assert [row["cap"] for row in first["results"]] == [80, 50]
-    assert first["images"] == {"listed": 5, "found": 5, "missing": []}
+    assert {name: part["cap"] for name, part in first["protocols"].items()} == {"paper": 80, "paper-50": 50}
+    images = first["protocols"]["paper"]["images"]
+    assert images == {"list": "list.txt", "listed": 5, "found": 5, "missing": []}
     assert first["predictions"]["step"] == 3
 
     stored = np.load(saved, allow_pickle=False)
@@ -99,10 +100,10 @@ def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
 
     status, output, errors = run("--predictions", saved, *shared_flags, "--json", result, "--workers", 1)
     assert status == 0, errors
-    assert json.loads(result.read_text())["results"] == first["results"]
+    assert json.loads(result.read_text())["protocols"] == first["protocols"]
     table = output.split("\n\n")[1].splitlines()
-    assert table[0].split()[:8] == ["cap", *test_depth.METRICS]
-    assert table[1].split()[2] == f"{first['results'][0]['abs_rel']:.4f}"
+    assert table[0].split()[:8] == ["protocol", *test_depth.METRICS]
+    assert table[1].split()[:2] == ["paper", f"{first['protocols']['paper']['metrics']['abs_rel']:.4f}"]
 
 
 def test_depth_is_one_over_the_finest_disparity(checkpoint):
@@ -129,23 +130,25 @@ def test_image_resized_beforehand_gives_the_same_prediction_and_score(kitti, che
             checkpoint, "--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--json", result
         )
         assert status == 0, errors
-        results.append((np.load(saved)["depth"], json.loads(result.read_text())["results"]))
+        results.append((np.load(saved)["depth"], json.loads(result.read_text())["protocols"]))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 
 
 def test_ground_truth_as_prediction_is_perfect_and_its_unit_does_not_matter(kitti, run, tmp_path):
-    truth = [test_depth.ground_truth(kitti, name_of(frame), "camera_z") for frame in range(FRAMES)]
-    dense = np.stack([np.where(depth > 0, depth, 10.0) for depth in truth]).astype(np.float64)
+    dense = np.full((FRAMES, HEIGHT, WIDTH), 10.0)
+    for frame in range(FRAMES):
+        truth = test_depth.read_truth(kitti, name_of(frame), "camera_z")
+        dense[frame, truth.rows, truth.columns] = truth.depth
     for factor in (1, 7):
         saved = save(Path(tmp_path) / "depth.npz", change={"depth": factor * dense})
         result = Path(tmp_path) / "result.json"
         arguments = ("--kitti", kitti, "--list", kitti / "list.txt", "--ground-truth", "camera_z", "--json", result)
         status, _, errors = run("--predictions", saved, *arguments)
         assert status == 0, errors
-        for row in json.loads(result.read_text())["results"]:
-            assert [row[name] for name in test_depth.METRICS] == pytest.approx([0, 0, 0, 0, 1, 1, 1], abs=1e-6)
-            assert row["scale"] == pytest.approx(1 / factor)
+        for row in json.loads(result.read_text())["protocols"].values():
+            assert list(row["metrics"].values()) == pytest.approx([0, 0, 0, 0, 1, 1, 1], abs=1e-6)
+            assert row["scale"]["mean"] == pytest.approx(1 / factor)
 
 
 def test_benchmark_form_and_any_order(kitti, run, tmp_path):
@@ -169,6 +172,159 @@ def test_stored_depth_beside_any_image(tmp_path, checkpoint, run):
     assert "stored .npy" in output
 
 
+def write_depth_picture(kitti, frame, depth):
+    file = kitti / DRIVE / "proj_depth/groundtruth/image_02" / f"{frame:010d}.png"
+    file.parent.makedirs_p()
+    imageio.imwrite(file, np.round(depth * 256).astype(np.uint16))
+    return file
+
+
+def score(run, kitti, saved, *arguments):
+    """The result of a run over saved predictions: (JSON, standard output)."""
+    result = kitti / "result.json"
+    status, output, errors = run(
+        "--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", "--json", result, *arguments
+    )
+    assert status == 0, errors
+    return json.loads(result.read_text()), output
+
+
+def test_dense_depth_by_hand(kitti, run, tmp_path):
+    """A 16-bit picture with one half at 10 m, the other at 20 m and a row of unknown; predicted are 1 and 3."""
+    truth = np.full((HEIGHT, WIDTH), 10.0)
+    truth[:, WIDTH // 2 :] = 20
+    truth[0] = 0
+    predicted = np.ones((FRAMES, HEIGHT, WIDTH), np.float32)
+    predicted[:, :, WIDTH // 2 :] = 3
+    for frame in range(FRAMES):
+        write_depth_picture(kitti, frame, truth)
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": predicted})
+    protocols = score(run, kitti, saved, "--protocol", "dense", "--scaling", "median", "global", "none")[0]["protocols"]
+    # The medians are 15 and 2, the scale 7.5: 7.5 against 10 and 22.5 against 20.
+    dense = protocols["dense"]
+    assert dense["metrics"]["abs_rel"] == pytest.approx((2.5 / 10 + 2.5 / 20) / 2)
+    assert dense["scale"] == pytest.approx({"median": 7.5, "mean": 7.5, "spread": 0})
+    assert dense["pixels_per_image"] == (HEIGHT - 1) * WIDTH
+    # A constant becomes the image's median, 15 m; free to choose, 10 m is better.
+    assert dense["baselines"]["best_constant"]["abs_rel"] == pytest.approx((5 / 10 + 5 / 20) / 2)
+    unscaled = next(part for part in protocols.values() if part["scaling"] == "none")
+    assert unscaled["metrics"]["abs_rel"] == pytest.approx((9 / 10 + 17 / 20) / 2)
+    assert unscaled["baselines"]["best_constant"]["abs_rel"] == pytest.approx(10 / 20 / 2, rel=1e-3)
+    whole = next(part for part in protocols.values() if part["scaling"] == "global")
+    assert whole["metrics"] == pytest.approx(dense["metrics"])
+
+
+def test_one_scale_for_the_whole_set(kitti, run, tmp_path):
+    """Predictions whose unit differs from image to image: perfect with a scale each, and not with one for all."""
+    units = np.array([1.0, 2, 2, 2, 4])
+    for frame in range(FRAMES):
+        write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), 8.0))
+    depth = np.tile((8 / units)[:, None, None], (1, HEIGHT, WIDTH))
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": depth})
+    protocols = score(run, kitti, saved, "--protocol", "dense", "--scaling", "median", "global")[0]["protocols"]
+    each, one = protocols.values()
+    assert each["metrics"]["abs_rel"] == pytest.approx(0, abs=1e-12)
+    # The ratios are 1, 2, 2, 2, 4: one scale of 2 is right for three, 100 % too much for one, half for another.
+    assert one["metrics"]["abs_rel"] == pytest.approx((1 + 0 + 0 + 0 + 0.5) / 5)
+    for part in (each, one):
+        assert part["scale"]["median"] == 2
+        assert part["scale"]["mean"] == pytest.approx(2.2)
+        assert part["scale"]["spread"] == pytest.approx(np.std(units / 2))
+
+
+def test_all_protocols_from_one_set_of_predictions(kitti, run, tmp_path):
+    saved = save(Path(tmp_path) / "depth.npz")
+    alone, _ = score(run, kitti, saved)
+    everything, output = score(run, kitti, saved, "--protocol", "all")
+    parts = everything["protocols"]
+    # LiDAR in two kinds x 3 crops x 2 caps x 3 scalings x 2 things to resize; the named ones are among them.
+    assert len(parts) == 72
+    assert {"paper", "paper-50", "monodepth2", "camera"} <= parts.keys()
+    assert "improved" not in parts
+    assert any("improved: 5 of 5 images lack a file" in line for line in everything["left_out"])
+    assert "left out: " in output
+    for name in alone["protocols"]:
+        assert parts[name] == alone["protocols"][name]
+    few, _ = score(run, kitti, saved, "--protocol", "all", "--crop", "none", "--cap", "60", "--resize", "depth")
+    assert len(few["protocols"]) == 6
+
+
+def test_improved_depth_maps_that_are_not_all_there(kitti, run, tmp_path):
+    for frame in range(FRAMES - 1):
+        write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), 8.0))
+    saved = save(Path(tmp_path) / "depth.npz")
+    flags = ("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", "--protocol", "improved")
+    status, _, errors = run(*flags)
+    assert status == 1
+    assert f"{FRAMES - 1:010d}.png: no such file; of the 5 images of" in errors
+    status, output, _ = run(*flags, "--allow-missing")
+    assert status == 0
+    assert "improved: INCOMPLETE, NOT COMPARABLE" in output
+    picture = write_depth_picture(kitti, FRAMES - 1, np.full((HEIGHT, WIDTH), 8.0))
+    assert run(*flags)[0] == 0
+    # As in the archive of the improved maps, unpacked into the same folder.
+    picture.parent.makedirs_p()
+    other = kitti / "val" / DRIVE.split("/")[1] / "proj_depth/groundtruth/image_02"
+    other.makedirs_p()
+    picture.move(other / picture.name)
+    assert run(*flags)[0] == 0
+    (other / picture.name).write_bytes((other / picture.name).read_bytes()[:-20])
+    status, _, errors = run(*flags)
+    assert status == 1
+    assert f"{FRAMES - 1:010d}.png: truncated or damaged PNG" in errors
+    imageio.imwrite(other / picture.name, np.ones((HEIGHT, WIDTH), np.uint8))
+    assert "expected a depth map: grey, 16 bits" in run(*flags)[2]
+
+
+def test_mean_map_of_the_training_set(kitti, run, tmp_path):
+    prepared = Path(tmp_path) / "prepared"
+    (prepared / "scene").makedirs_p()
+    (prepared / "train.txt").write_text("scene\n")
+    (prepared / "scene/cam.txt").write_text("1 0 1\n0 1 1\n0 0 1\n")
+    (prepared / "scene/0000000.jpg").touch()
+    np.save(prepared / "scene/0000000.npy", np.full((4, 6), 8, np.float32))
+    for frame in range(FRAMES):
+        write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), 10.0))
+    saved = save(Path(tmp_path) / "depth.npz")
+    flags = ("--protocol", "dense", "--scaling", "none")
+    result, output = score(run, kitti, saved, *flags, "--training-data", prepared)
+    (dense,) = result["protocols"].values()
+    assert dense["baselines"]["mean_map"]["abs_rel"] == pytest.approx(0.2)
+    assert "mean depth map of the training set: of 1 depth maps" in output
+    result, output = score(run, kitti, saved, *flags)
+    (dense,) = result["protocols"].values()
+    assert dense["baselines"]["mean_map"] is None
+    assert "none: the predictions don't say what the network was trained on" in output
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", *flags,
+                            "--training-data", kitti)  # fmt: skip
+    assert status == 1
+    assert "no train.txt" in errors
+
+
+def test_training_images_are_not_tested_unless_allowed(kitti, checkpoint, run, tmp_path):
+    """Neither with the network nor with its predictions: the file of predictions knows what it was trained on."""
+    file, saved, result = Path(tmp_path) / "run.pt", Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"] |= {"scenes": ["2011_09_26_drive_0001_sync_03"]}
+    torch.save(content, file)
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--json", result)
+    status, _, errors = run(file, *flags, "--save", saved)
+    assert status == 1
+    assert (
+        "was trained on what is to be tested: 2011_09_26_drive_0001, trained on as 2011_09_26_drive_0001_sync_03"
+        in errors
+    )
+    assert not saved.exists()
+    allow = "--allow-training-overlap"
+    status, output, errors = run(file, *flags, "--save", saved, allow)
+    assert status == 0, errors
+    assert "training data: CONTAIN WHAT IS TESTED, SO THIS IS NO TEST RESULT" in output
+    assert len(json.loads(result.read_text())["training_overlap"]["overlap"]) == 1
+    assert run("--predictions", saved, *flags)[0] == 1
+    assert run("--predictions", saved, *flags, allow)[0] == 0
+    assert "NOT KNOWN" in run("--predictions", save(saved), *flags)[1]
+
+
 def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
     (kitti / name_of(1)).unlink()
     (kitti / DRIVE / "velodyne_points/data/0000000003.bin").unlink()
@@ -177,14 +333,14 @@ def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
     status, _, errors = run(checkpoint, *arguments, "--save", saved)
     assert status == 1
     assert f"{name_of(1)}: no such file; of the 5 images of" in errors
-    assert ", 2 lack their image, LiDAR scan or calibration; --allow-missing" in errors
+    assert ", 2 lack their image, ground truth or calibration; --allow-missing" in errors
     assert errors.count("\n") == 1
     assert not saved.exists()
 
     status, output, errors = run(checkpoint, *arguments, "--save", saved, "--allow-missing")
     assert status == 0, errors
     assert "INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: 3 OF 5 IMAGES" in output
-    images = json.loads(result.read_text())["images"]
+    images = json.loads(result.read_text())["protocols"]["paper"]["images"]
     assert (images["listed"], images["found"], len(images["missing"])) == (5, 3, 2)
 
     (kitti / "2011_09_26/calib_velo_to_cam.txt").unlink()
@@ -321,6 +477,6 @@ def test_real_frames(shared, run, tmp_path):
     for kind in ("velodyne_x", "camera_z"):
         status, _, errors = run("--predictions", saved, *flags, "--ground-truth", kind)
         assert status == 0, errors
-        for row in json.loads(result.read_text())["results"]:
+        for row in json.loads(result.read_text())["protocols"].values():
             expected = reference[f"depth_cap{row['cap']:.0f}_{kind}"]
-            assert [row[name] for name in test_depth.METRICS] == pytest.approx(expected, rel=1e-6)
+            assert [row["metrics"][name] for name in test_depth.METRICS] == pytest.approx(expected, rel=1e-6)

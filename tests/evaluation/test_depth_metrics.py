@@ -7,11 +7,16 @@ from errors import InputError
 from evaluation.depth_metrics import (
     METRICS,
     DepthProtocol,
+    best_constant,
+    constant_weights,
+    counted_pixels,
     depth_errors,
     image_metrics,
+    known_depth,
     mean_metrics,
+    median_ratio,
     sample_resized,
-    valid_pixels,
+    scaled_errors,
 )
 
 # Two pixels: 2 m predicted as 3 m, 8 m as 8.5 m.
@@ -81,18 +86,77 @@ def test_scaling_comes_before_clipping():
     assert metrics["pixels"] == 3
 
 
+def counted(truth, **protocol):
+    """Rows and columns of the pixels that count."""
+    known = known_depth(truth)
+    pixels = counted_pixels(known, DepthProtocol(**protocol))
+    return known.rows[pixels], known.columns[pixels]
+
+
 def test_the_cap_leaves_far_ground_truth_out():
     truth = np.array([[0.0, 0.001, 10.0, 49.9, 50.0, 79.9, 80.0]])
     for cap, expected in ((50.0, [2, 3]), (80.0, [2, 3, 4, 5])):
-        assert valid_pixels(truth, cap, "none")[1].tolist() == expected
+        assert counted(truth, cap=cap, crop="none")[1].tolist() == expected
+    assert counted(truth, cap=50, crop="none", beyond_cap=True)[1].tolist() == [2, 3, 4, 5, 6]
 
 
-def test_garg_crop_has_the_published_borders():
-    rows, columns = valid_pixels(np.ones((375, 1242)), 80.0, "garg")
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (153, 370, 44, 1196)
+def test_ground_truth_beyond_the_cap_meets_a_clipped_prediction():
+    # 100 m, predicted as 100 m, is scored as 80 m; the median ratio of 10, 100 against 10, 100 is 1.
+    protocol = DepthProtocol(crop="none", beyond_cap=True)
+    truth = np.array([[10.0, 100.0]])
+    assert image_metrics(truth, truth, protocol)["abs_rel"] == pytest.approx(0.2 / 2)
+
+
+@pytest.mark.parametrize(
+    ("crop", "borders"), [("garg", (153, 370, 44, 1196)), ("eigen", (124, 341, 44, 1196)), ("none", (0, 374, 0, 1241))]
+)
+def test_crops_have_the_published_borders(crop, borders):
+    rows, columns = counted(np.ones((375, 1242)), crop=crop)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == borders
+    assert len(rows) == (borders[1] - borders[0] + 1) * (borders[3] - borders[2] + 1)
+
+
+def test_garg_crop_of_the_size_that_it_was_made_for():
     # 151.0000007, 366.9999993, 43.99999704 and 1180.00000296: two borders are a pixel off what was meant, as published.
-    rows, columns = valid_pixels(np.ones((370, 1224)), 80.0, "garg")
+    rows, columns = counted(np.ones((370, 1224)), crop="garg")
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (151, 365, 43, 1179)
+
+
+def test_scales_by_hand():
+    truth, predicted = np.array([2.0, 4.0, 9.0]), np.array([1.0, 1.0, 3.0])
+    assert median_ratio(truth, predicted) == 4
+    scaled = scaled_errors(truth, predicted, 2.0, cap=80)  # 2, 2, 6
+    assert scaled["abs_rel"] == pytest.approx((0 + 2 / 4 + 3 / 9) / 3)
+    assert (scaled["scale"], scaled["pixels"]) == (2, 3)
+
+
+def test_the_scale_of_the_whole_set_comes_from_outside(scene):
+    predicted, truth = scene
+    protocol = DepthProtocol(scaling="global")
+    given = image_metrics(predicted, truth, protocol, scale=3.0)
+    unscaled = image_metrics(3 * predicted, truth, DepthProtocol(scaling="none"))
+    assert [given[name] for name in METRICS] == pytest.approx([unscaled[name] for name in METRICS], rel=1e-12)
+    with pytest.raises(ValueError, match="scale"):
+        image_metrics(predicted, truth, protocol)
+
+
+def test_best_constant_by_hand():
+    # Abs Rel of c on one image of 1, 2, 10: weights 1, 1/2, 1/10, whose weighted median is 1.
+    assert best_constant(constant_weights(np.array([1.0, 2.0, 10.0]))) == pytest.approx(1, rel=1e-3)
+    # Images count the same, whatever their pixels: 4, 4, 4 (weight 1/4 in all) against 3 (weight 1/3).
+    weights = constant_weights(np.array([4.0, 4.0, 4.0])) + constant_weights(np.array([3.0]))
+    assert best_constant(weights) == pytest.approx(3, rel=1e-3)
+
+
+def test_no_constant_is_better_than_the_best():
+    random = np.random.default_rng(0)
+    images = [random.uniform(1, 80, count) for count in (500, 30, 200)]
+    best = best_constant(sum(constant_weights(truth) for truth in images))
+
+    def abs_rel(constant):
+        return mean_metrics([scaled_errors(truth, np.full(len(truth), constant), 1, 80) for truth in images])["abs_rel"]
+
+    assert all(abs_rel(best) <= abs_rel(constant) * (1 + 1e-6) for constant in np.geomspace(1, 80, 400))
 
 
 def test_resize_by_hand():
