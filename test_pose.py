@@ -46,7 +46,10 @@ from trajectory_picture import write_trajectory_picture
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
 TRAINING_SEQUENCES = [name for name in KITTI_SEQUENCES if name not in ("09", "10")]
-CHAINED = "chained from the snippets (each motion the mean of those that hold it, no scale fitted between snippets)"
+SNIPPET_SCALES = {
+    "network": "in the network's unit, nothing fitted",
+    "ground-truth": "each snippet first scaled to the ground truth",
+}
 FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
 DESCRIPTION = """\
 Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score them from the saved file:
@@ -105,6 +108,13 @@ def parse_arguments() -> argparse.Namespace:
         + "; the picture shows the last one given (default: all of them)",
     )
     whole.add_argument(
+        "--snippet-scale",
+        choices=SNIPPET_SCALES,
+        default="network",
+        help="; ".join(f"{name}: {meaning}" for name, meaning in SNIPPET_SCALES.items())
+        + ", which hides all drift of scale; before snippets are chained (default: network)",
+    )
+    whole.add_argument(
         "--export",
         type=Path,
         metavar="FOLDER",
@@ -114,6 +124,8 @@ def parse_arguments() -> argparse.Namespace:
     add_test_flags(parser, "pose")
     args = parse_test_flags(parser, instead="trajectory")
     if args.trajectory:
+        if args.snippet_scale != "network":
+            parser.error("--snippet-scale is for snippets that are chained, not for --trajectory FILE")
         if args.ground_truth is None:
             parser.error("--trajectory FILE needs --ground-truth FILE")
         if args.kitti or args.sequences:
@@ -264,14 +276,14 @@ def score_sequences(args: argparse.Namespace) -> dict:
             truth = read_truth(args.kitti, sequence, poses)
             mean, mean_of = mean_odometry_of(args.kitti, sequence, [*predicted], poses.shape[1])
             scores = score(poses, snippets(truth, poses.shape[1]), mean)
-            chained = to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(poses))  # it begins where the truth does
+            chained = chain(poses, truth, args.snippet_scale)
             times = read_times_of_sequence(args.kitti, sequence, len(truth))
-            whole = score_trajectory(chained[:, :3], truth, times, sequence, args)
+            whole = score_trajectory(chained, truth, times, sequence, args)
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
         results.append({"sequence": sequence, **scores, "mean_odometry_of": mean_of, "trajectory": whole})
     seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(results)
-    result = summarise(results, about)
+    result = summarise(results, about, args.snippet_scale)
     return result | {"training_overlap": overlap, "predictions": {"file": str(file), **about}, "seconds": seconds}
 
 
@@ -434,7 +446,15 @@ def score(predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray) -> dict:
     }
 
 
-def summarise(results: list[dict], about: dict) -> dict:
+def chain(predicted: np.ndarray, truth: np.ndarray, snippet_scale_from: str) -> np.ndarray:
+    """The snippets [N, n, 3, 4] as a trajectory [F, 3, 4] that begins where the truth [F, 3, 4] does."""
+    if snippet_scale_from == "ground-truth":
+        scale = snippet_scale(snippets(truth, predicted.shape[1]), predicted)
+        predicted = np.concatenate([predicted[..., :3], scale[:, None, None, None] * predicted[..., 3:]], -1)
+    return (to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(predicted)))[:, :3]
+
+
+def summarise(results: list[dict], about: dict, snippet_scale_from: str) -> dict:
     """The result for machines: a line and the parts of the protocol, and the figures of each sequence."""
     cameras = about.get("cameras")
     cameras = cameras if isinstance(cameras, dict) else {}  # the file may be another method's
@@ -453,8 +473,9 @@ def summarise(results: list[dict], about: dict) -> dict:
         "ground_truth": "camera 0",
         "scale": "per snippet",
         "ate": "norm / frames",
-        "trajectory_line": f"whole trajectories: {CHAINED}; {FIGURES}",
-        "trajectory": "chained",
+        "trajectory_line": f"whole trajectories: chained from the snippets ({SNIPPET_SCALES[snippet_scale_from]}; each "
+        f"motion the mean of those that hold it); {FIGURES}",
+        "snippet_scale": snippet_scale_from,
     }
     return {"protocol": protocol, "results": results}
 

@@ -105,6 +105,26 @@ def test_a_truth_that_begins_elsewhere_is_met_where_it_begins(kitti, run, tmp_pa
     assert row["trajectory"]["alignments"]["none"]["ate_m"] < 1e-9
 
 
+def test_a_scale_that_drifts_shows_unless_snippets_are_scaled_to_the_truth(kitti, run, tmp_path):
+    poses = snippets(drive(1), 3).copy()
+    poses[..., 3] *= np.linspace(0.1, 0.2, len(poses))[:, None, None]  # right up to a scale of its own each
+    saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
+    test_pose.save_predictions(saved, "snippets", {"snippets_09": poses}, {})
+    found = {}
+    for kind in ("network", "ground-truth"):
+        flags = ("--snippet-scale", kind) if kind != "network" else ()
+        status, output, errors = run("--predictions", saved, "--kitti", kitti, "--json", result, *flags)
+        assert status == 0, errors
+        stored = json.loads(result.read_text())
+        assert stored["protocol"]["snippet_scale"] == kind
+        assert ("each snippet first scaled to the ground truth" in output) == (kind == "ground-truth")
+        found[kind] = stored["results"][0]
+    assert found["network"]["ate"]["mean"] < 1e-9  # which the snippets' ATE does not see
+    assert found["network"]["scale_spread"] > 0.1
+    assert found["network"]["trajectory"]["alignments"]["7dof"]["t_err_percent"] > 1
+    assert found["ground-truth"]["trajectory"]["alignments"]["none"]["t_err_percent"] < 1e-9
+
+
 def test_exported_files_are_evos_and_give_its_figures(kitti, run, tmp_path):
     interface = pytest.importorskip("evo.tools.file_interface")
     metrics = pytest.importorskip("evo.core.metrics")
@@ -330,6 +350,11 @@ def test_export_of_a_file(kitti, run, tmp_path):
         (("a.pt",), 2, "--kitti KITTI_ODOMETRY is missing"),
         (("a.pt", "--kitti", "k", "--times", "t"), 2, "go with --trajectory"),
         (("--trajectory", "a.txt", "--ground-truth", "b.txt", "--alignment", "5dof"), 2, "invalid choice"),
+        (
+            ("--trajectory", "a.txt", "--ground-truth", "b.txt", "--snippet-scale", "ground-truth"),
+            2,
+            "that are chained",
+        ),
         (("--trajectory", "a.txt", "--ground-truth", "b.txt"), 1, "a.txt: no such file"),
     ],
 )
