@@ -49,8 +49,13 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_test_flags(parser: argparse.ArgumentParser, kind: str) -> None:
-    """The flags that test_depth.py and test_pose.py have in common; `kind` ends the name of the saved predictions."""
+def add_test_flags(parser: argparse.ArgumentParser, kind: str, overlap: bool = True) -> None:
+    """The flags that the test scripts have in common.
+
+    Args:
+        kind: ends the name of the saved predictions.
+        overlap: whether the tested data can be what a network was trained on.
+    """
     parser.add_argument("checkpoint", nargs="?", type=Path, help="a training's checkpoint, or one of the PyTorch port")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; no checkpoint is needed")
     parser.add_argument(
@@ -66,11 +71,12 @@ def add_test_flags(parser: argparse.ArgumentParser, kind: str) -> None:
         default=min(8, os.cpu_count() or 1),
         help="threads that read files (default: one a core, 8 at most)",
     )
-    parser.add_argument(
-        "--allow-training-overlap",
-        action="store_true",
-        help="score a checkpoint on drives that it was trained on, too; the result then says so (default: an error)",
-    )
+    if overlap:
+        parser.add_argument(
+            "--allow-training-overlap",
+            action="store_true",
+            help="score drives that the checkpoint was trained on, too; the result then says so (default: an error)",
+        )
     add_device_flag(parser)
 
 

@@ -141,6 +141,17 @@ def load_predictions(file: Path, kind: str) -> tuple[dict[str, np.ndarray], dict
     return arrays, about
 
 
+def load_depth(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Predicted depth [h, w] by image name, and how it was made; InputError unless the file holds that."""
+    arrays, about = load_predictions(file, "depth")
+    files, depth = arrays.get("files"), arrays.get("depth")
+    if files is None or depth is None or files.dtype.kind != "U" or files.ndim != 1:
+        raise InputError(f"{file}: expected arrays 'files' (names) and 'depth', found {', '.join(sorted(arrays))}")
+    if depth.ndim != 3 or depth.dtype.kind != "f" or len(depth) != len(files):
+        raise InputError(f"{file}: depth is {depth.dtype} {[*depth.shape]}, expected [{len(files)}, height, width]")
+    return dict(zip(files.tolist(), depth, strict=True)), about
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")  # Python's reader would take it, and no writer of ours
 

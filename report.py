@@ -1,5 +1,7 @@
 """Results for people and for machines: a table of aligned columns, and a JSON file."""
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -23,3 +25,12 @@ def table(rows: list[dict[str, str]]) -> str:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write a result as JSON, whole or not at all; numbers in full precision."""
     write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the same keys as CSV, whole or not at all; the keys as headings, numbers in full precision."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(file, text.getvalue())

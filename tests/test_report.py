@@ -3,7 +3,7 @@ import json
 import pytest
 from path import Path
 
-from report import table, write_json
+from report import table, write_csv, write_json
 
 
 def test_table_is_aligned():
@@ -18,3 +18,9 @@ def test_json_is_whole_or_not_there(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_json(file, {"ate": float("nan")})
     assert json.loads(file.read_text()) == {"ate": 0.1}
+
+
+def test_csv_keeps_every_digit(tmp_path):
+    file = Path(tmp_path) / "images.csv"
+    write_csv(file, [{"image": "a,b", "abs_rel": 0.1 + 0.2}, {"image": "c", "abs_rel": 1}])
+    assert file.read_text() == 'image,abs_rel\n"a,b",0.30000000000000004\nc,1\n'
