@@ -38,7 +38,7 @@ from predictions import (
     default_file,
     in_parallel,
     input_size,
-    load_predictions,
+    load_depth,
     predict_depth,
     read_resized,
     save_predictions,
@@ -150,7 +150,7 @@ def main() -> None:
         file = args.save or default_file(args.checkpoint, "depth")
         check_writable(file, "--save")
         seconds["predicting_per_image"] = predict(names, file, args) / len(names)
-    predictions = load_depth(file, names, sets)
+    predictions = load_listed(file, names, sets)
     trained = trained_scenes(predictions.about)
     overlap = check_overlap(file, trained, names, args.kitti, args.allow_training_overlap)
 
@@ -323,15 +323,9 @@ def training_data(networks: Networks) -> str | None:
     return str(Path(folder).absolute()) if isinstance(folder, str) else None
 
 
-def load_depth(file: Path, names: list[str], sets: Sets) -> Predictions:
+def load_listed(file: Path, names: list[str], sets: Sets) -> Predictions:
     """Predictions by image name, and how they were made; InputError unless the file fits the lists."""
-    arrays, about = load_predictions(file, "depth")
-    files, depth = arrays.get("files"), arrays.get("depth")
-    if files is None or depth is None or files.dtype.kind != "U" or files.ndim != 1:
-        raise InputError(f"{file}: expected arrays 'files' (names) and 'depth', found {', '.join(sorted(arrays))}")
-    if depth.ndim != 3 or depth.dtype.kind != "f" or len(depth) != len(files):
-        raise InputError(f"{file}: depth is {depth.dtype} {[*depth.shape]}, expected [{len(files)}, height, width]")
-    predicted = dict(zip(files.tolist(), depth, strict=True))
+    predicted, about = load_depth(file)
     listed = {name for images in sets.values() for name in images.listed}
     if any(images in LISTS for images, _ in sets):  # of predictions of all 697, the 652 may be scored alone
         listed.update(read_image_list(LISTS["eigen"]))
