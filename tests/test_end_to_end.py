@@ -4,8 +4,16 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import scipy.io
+import torch
 from path import Path
+from PIL import Image
+
+from checkpoint import load_networks
+from datasets.images import write_jpeg
+from datasets.layout import write_intrinsics, write_scene_names
 
 ROOT = Path(__file__).absolute().parent.parent
 
@@ -64,3 +72,72 @@ def test_from_a_download_to_the_tables(tmp_path):
     assert result["snippets"] == 8 - 3 + 1
     assert result["frames"] == 3
     assert f"{result['ate']['mean']:.4f}" in table
+
+
+@pytest.mark.slow
+def test_cityscapes_then_kitti_then_make3d(tmp_path):
+    """The paper's way to its generalisation table, on small files in the formats of the three data sets."""
+    folder = Path(tmp_path)
+    size = ("--height", 64, "--width", 96)
+    short = ("--steps", 2, "--batch-size", 2, "--workers", 1, "--runs", folder / "runs")
+    write_cityscapes(folder / "cityscapes")
+    script("data/prepare_cityscapes.py", folder / "cityscapes", folder / "prepared/cityscapes", *size)
+    script("train.py", folder / "prepared/cityscapes", "--name", "cityscapes", *short)
+
+    write_prepared_kitti(folder / "prepared/kitti")
+    first = folder / "runs/cityscapes/last.pt"
+    script(
+        "train.py", folder / "prepared/kitti", "--start-from", first, "--learning-rate", 2e-5, "--name", "both", *short
+    )
+    before, after = (load_networks(folder / f"runs/{name}/last.pt").disp_net for name in ("cityscapes", "both"))
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        assert (old - new).abs().max() < 1e-4  # two steps of 2e-5: the second training began with the first's weights
+    assert any(not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True))
+
+    write_make3d(folder / "make3d")
+    results = folder / "r.json"
+    checkpoint = folder / "runs/both/last.pt"
+    table = script("test_make3d.py", checkpoint, "--make3d", folder / "make3d", "--json", results)
+    assert "protocol: 134 of the 134 test images of Make3D" in table
+    result = json.loads(results.read_text())
+    assert f"{result['result']['abs_rel']:.4f}" in table
+    assert result["baselines"]["constant"]["abs_rel"] > 0
+
+
+def write_cityscapes(root: Path) -> None:
+    """Two cities of one sequence each, a texture that moves by two pixels a frame."""
+    for number, city in enumerate(("aachen", "bochum")):
+        images, cameras = (
+            (root / f"{package}/train" / city).makedirs_p() for package in ("leftImg8bit_sequence", "camera")
+        )
+        texture = np.random.default_rng(number).uniform(0, 255, (8, 48, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+        for frame in range(30):
+            picture = np.roll(texture, -2 * frame, axis=1)[:, :128]
+            Image.fromarray(picture).save(images / f"{city}_000000_{frame:06d}_leftImg8bit.png")
+        camera = {"intrinsic": {"fx": 2262.52, "fy": 2265.3, "u0": 1096.98, "v0": 513.137}}
+        (cameras / f"{city}_000000_000019_camera.json").write_text(json.dumps(camera))
+
+
+def write_prepared_kitti(root: Path) -> None:
+    """What prepare_kitti.py makes of a drive for training, and of one for validation."""
+    for drive, side in (("2011_09_26_drive_0001_sync_02", "train"), ("2011_09_26_drive_0005_sync_02", "val")):
+        (root / drive).makedirs_p()
+        texture = np.random.default_rng(0).uniform(0, 255, (8, 16, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+        for frame in range(4):
+            write_jpeg(root / drive / f"{frame:07d}.jpg", np.roll(texture, -2 * frame, axis=1)[:, :96])
+        write_intrinsics(root / drive / "cam.txt", np.array([[56.0, 0, 47], [0, 60, 31], [0, 0, 1]]))
+        write_scene_names(root / f"{side}.txt", [drive])
+
+
+def write_make3d(root: Path) -> None:
+    """134 portraits and grids: the test set's number and formats, nothing to see."""
+    for package in ("Test134", "Gridlaserdata"):
+        (root / package).makedirs()
+    for number in range(134):
+        grid = np.zeros((55, 305, 4))
+        grid[..., 3] = np.linspace(80, 2 + number % 7, 55)[:, None]
+        scipy.io.savemat(
+            root / f"Gridlaserdata/depth_sph_corr-op{number}-p.mat", {"Position3DGrid": grid}, do_compression=True
+        )
+        picture = np.full((100, 75, 3), number, dtype=np.uint8)
+        Image.fromarray(picture).save(root / f"Test134/img-op{number}-p.jpg")
