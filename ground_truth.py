@@ -1,17 +1,14 @@
 """The true depth of KITTI's images: which files it is made from, and how it is read."""
 
+import sys
 from functools import lru_cache
 
 import numpy as np
 from path import Path
 
+from cache import cached, code_state, file_states
+from datasets import kitti
 from datasets.images import read_depth_picture
-from datasets.kitti import (
-    lidar_depth_map,
-    read_raw_calibration,
-    read_rigid_calibration,
-    read_velodyne,
-)
 from datasets.layout import depth_file, read_depth
 from errors import InputError
 from evaluation.depth_metrics import KnownDepth, known_depth
@@ -57,21 +54,51 @@ def truth_files(kitti: Path, name: str, kind: str) -> list[Path]:
     ]
 
 
-def read_truth(kitti: Path, name: str, kind: str) -> KnownDepth:
-    """The known depth of an image in metres, at the size that KITTI recorded it at (npy: that it is stored at)."""
-    files = truth_files(kitti, name, kind)
+def read_truth(root: Path, name: str, kind: str, cache: Path | None = None) -> KnownDepth:
+    """The known depth of an image in metres, at the size that KITTI recorded it at (npy: that it is stored at).
+
+    Args:
+        root: the folder that `name` is relative to.
+        cache: where maps made from LiDAR scans are kept, if anywhere. One is made anew when its scan, its calibration,
+            or this code has changed.
+    """
+    files = truth_files(root, name, kind)
     if kind == "npy":
         return known_depth(read_depth(files[0]))
     if kind in ("improved", "dense"):
         return known_depth(read_depth_picture(files[0]))
-    date, _, camera, _ = split_name(name)
-    velo_to_cam, cam_to_cam = _calibration(kitti / date, camera)
-    # Not the image's own size: an image that was resized beforehand is judged on the same pixels as the original.
-    width, height = cam_to_cam[f"S_rect_{camera}"]
-    shape = (round(height), round(width))
-    return known_depth(lidar_depth_map(read_velodyne(files[0]), velo_to_cam, cam_to_cam, camera, shape, kind))
+
+    states = file_states(files)
+
+    def make() -> dict[str, np.ndarray]:
+        known = known_depth(_lidar_map(root, name, kind, str(states[1:])))
+        shape = np.array(known.shape, dtype=np.int32)
+        places = {"rows": known.rows.astype(np.int16), "columns": known.columns.astype(np.int16)}
+        return {"shape": shape, **places, "depth": known.depth.astype(np.float32)}
+
+    key = {"files": states, "code": _code(), "numpy": np.__version__}
+    arrays = cached(cache and cache / "depth_maps", f"{kind} {(root / name).absolute()}", key, make)
+    height, width = arrays["shape"].tolist()
+    return KnownDepth(arrays["rows"], arrays["columns"], arrays["depth"].astype(np.float64), (height, width))
 
 
 @lru_cache
-def _calibration(date_folder: Path, camera: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    return read_rigid_calibration(date_folder / "calib_velo_to_cam.txt"), read_raw_calibration(date_folder, camera)
+def _code() -> str:
+    return code_state(kitti, sys.modules[__name__])
+
+
+def _lidar_map(root: Path, name: str, kind: str, calibration_state: str) -> np.ndarray:
+    """Depth [H, W] in metres of an image from its LiDAR scan, 0 = unknown."""
+    date, _, camera, _ = split_name(name)
+    velo_to_cam, cam_to_cam = _calibration(root / date, camera, calibration_state)
+    # Not the image's own size: an image that was resized beforehand is judged on the same pixels as the original.
+    width, height = cam_to_cam[f"S_rect_{camera}"]
+    scan = kitti.read_velodyne(truth_files(root, name, kind)[0])
+    return kitti.lidar_depth_map(scan, velo_to_cam, cam_to_cam, camera, (round(height), round(width)), kind)
+
+
+@lru_cache
+def _calibration(date_folder: Path, camera: str, state: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A date's calibration is read once, unless its files' `state` changes."""
+    velo_to_cam = kitti.read_rigid_calibration(date_folder / "calib_velo_to_cam.txt")
+    return velo_to_cam, kitti.read_raw_calibration(date_folder, camera)

@@ -10,6 +10,7 @@ from path import Path
 from tqdm import tqdm
 
 from baselines import mean_depth_map
+from cache import default_cache
 from checkpoint import Networks, load_networks
 from datasets.text import read_names
 from errors import InputError
@@ -117,6 +118,17 @@ def parse_arguments() -> argparse.Namespace:
         metavar="PREPARED",
         help="prepared with --with-depth, for the mean depth map of the training set (default: what the checkpoint was "
         "trained on, where it is still there)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="FOLDER",
+        help="where true depth maps and mean depth maps are kept; each is made anew when what it is made from has "
+        f"changed (default: {default_cache()})",
+    )
+    parser.add_argument(
+        "--no-cache", dest="cache", action="store_const", const=None, help="make all anew, keep nothing"
     )
     parser.add_argument(
         "--allow-missing", action="store_true", help="go on without the images or scans that are not there"
@@ -346,7 +358,7 @@ def find_mean_map(about: dict, args: argparse.Namespace) -> tuple[np.ndarray | N
     if not isinstance(folder, str):
         return None, "none: the predictions don't say what the network was trained on (--training-data PREPARED)"
     try:
-        mean, count = mean_depth_map(Path(folder), args.workers)
+        mean, count = mean_depth_map(Path(folder), args.workers, args.cache)
     except InputError as error:
         if args.training_data:
             raise
@@ -384,7 +396,7 @@ def score(
                 continue
             protocol, kind = test.protocol, test.ground_truth
             if kind not in truths:
-                truths[kind] = read_truth(args.kitti, name, kind)
+                truths[kind] = read_truth(args.kitti, name, kind, args.cache)
             pixels = (kind, protocol.crop, protocol.cap, protocol.beyond_cap)
             if pixels not in counted:
                 counted[pixels] = counted_pixels(truths[kind], protocol)

@@ -1,5 +1,7 @@
 """KITTI's formats: what they hold comes out right, what is damaged is named, LiDAR depth is the published one."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,6 +149,36 @@ def test_depth_map_is_the_published_one(calibration, kind):
     # The slip shows in this data: without it, some pixel at a row's end is another.
     ends = [(expected[row, -1] > 0) and (expected[row + 1, 0] > 0) for row in range(19)]
     assert any(ends)
+
+
+@pytest.mark.parametrize("shape", [(20, 40), (7, 11), (64, 200)])
+def test_points_that_are_looked_at_are_all_that_count(calibration, shape, monkeypatch):
+    """The quick choice of points near the view changes nothing, close to the camera's plane and far out either."""
+    velo_to_cam, cam_to_cam = calibration
+    rng = np.random.default_rng(5)
+    wide = rng.uniform([-5, -12, -6, 0], [10, 12, 6, 1], (20000, 4))
+    close = rng.uniform([0.299, -0.01, -0.01, 0], [0.31, 0.01, 0.01, 1], (20000, 4))  # the camera is 0.3 m ahead
+    far = wide * [1000, 1000, 1000, 1]
+    points = np.concatenate([wide, close, far]).astype(np.float32)
+    quick = kitti.lidar_depth_map(points, velo_to_cam, cam_to_cam, "02", shape)
+    monkeypatch.setattr(kitti, "_near_the_view", lambda points, *_: np.arange(len(points)))
+    assert (quick > 0).mean() > 0.3
+    np.testing.assert_array_equal(quick, kitti.lidar_depth_map(points, velo_to_cam, cam_to_cam, "02", shape))
+
+
+@pytest.mark.parametrize("shape", [(375, 1242), (128, 416)])
+def test_a_depth_map_of_a_scan_takes_3_ms(shared, shape):
+    """On one core, reading included, at any size; a processor that others share is given some slack."""
+    date = shared / "kitti_raw" / "2011_09_26"
+    scan = date / "2011_09_26_drive_0000_sync/velodyne_points/data/0000000000.bin"
+    velo_to_cam = kitti.read_rigid_calibration(date / "calib_velo_to_cam.txt")
+    cam_to_cam = kitti.read_raw_calibration(date, "02")
+    seconds = []
+    for _ in range(20):
+        start = time.process_time()
+        kitti.lidar_depth_map(kitti.read_velodyne(scan), velo_to_cam, cam_to_cam, "02", shape, "velodyne_x")
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.004
 
 
 def test_depth_of_one_point_by_hand(calibration):
