@@ -93,7 +93,7 @@ def check_overlap(source: Path, trained: list[str] | None, tested: Iterable[str]
     shown = "; ".join(overlap[:3]) + (f"; and {len(overlap) - 3} more" if len(overlap) > 3 else "")
     if not allow:
         raise InputError(f"{source}: was trained on what is to be tested: {shown}; {FLAG} scores it all the same")
-    line = f"training data: CONTAIN WHAT IS TESTED, SO THIS IS NO TEST RESULT: {shown}"
+    line = f"training data: INCLUDE WHAT IS TESTED, SO THIS IS NO TEST RESULT: {shown}"
     return {"line": line, "known": True, "overlap": overlap}
 
 

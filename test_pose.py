@@ -395,7 +395,7 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
 def read_truth(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:
     """world_from_camera [F, 3, 4] of the sequence whose snippets [N, n, 3, 4] are predicted; InputError if there are
     not as many."""
-    world_from_camera = read_poses(pose_file(kitti, sequence))
+    world_from_camera = read_trajectory(pose_file(kitti, sequence)).world_from_camera
     expected = len(world_from_camera) - predicted.shape[1] + 1
     if len(predicted) != expected:
         raise InputError(
@@ -499,7 +499,8 @@ def print_result(result: dict) -> None:
             for row in result["results"]
         ]
         print(f"{result['training_overlap']['line']}\n\n{table(rows)}\n\n{result['protocol']['trajectory_line']}")
-    print(f"\n{table(trajectory_rows(result['results']))}\n")
+    heading = "sequence" if "training_overlap" in result else "trajectory"
+    print(f"\n{table(trajectory_rows(result['results'], heading))}\n")
     for row in result["results"]:
         if not any(errors["segments"] for errors in row["trajectory"]["alignments"].values()):
             print(f"{row['sequence']}: {row['trajectory']['path_m']:.0f} m of path, too short for t_err and r_err")
@@ -507,13 +508,13 @@ def print_result(result: dict) -> None:
         print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
 
 
-def trajectory_rows(results: list[dict]) -> list[dict[str, str]]:
+def trajectory_rows(results: list[dict], heading: str) -> list[dict[str, str]]:
     def cell(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
     return [
         {
-            "sequence": row["sequence"],
+            heading: row["sequence"],
             "alignment": alignment,
             "t_err (%)": cell(errors["t_err_percent"], 3),
             "r_err (deg/100 m)": cell(errors["r_err_deg_per_100m"], 3),

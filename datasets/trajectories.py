@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from datasets.layout import write_text
 from datasets.text import parse_numbers, read_lines, read_rows
 from errors import InputError
-from geometry.rotation import is_rotation
+from geometry.rotation import FARTHEST, is_rotation
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
 _QUATERNION_TOLERANCE = 1e-2  # of its norm; files with a few digits are well below
@@ -52,9 +52,12 @@ def read_trajectory(file: Path) -> Trajectory:
     numbers = np.array([number for number, _ in kept])
     if columns == KITTI_COLUMNS:
         poses = rows.reshape(-1, 3, 4)
+        _check_positions(poses[..., 3], file, numbers)
         _check(is_rotation(poses[..., :3]), file, numbers, "the 3 x 3 part is no rotation")
         return Trajectory(Path(file), poses, None, numbers)
-    lengths = np.linalg.norm(rows[:, 4:], axis=1)
+    _check_positions(rows[:, 1:4], file, numbers)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(rows[:, 4:], axis=1)
     _check(np.abs(lengths - 1) < _QUATERNION_TOLERANCE, file, numbers, "the quaternion's length is not 1")
     ascending = np.concatenate([[True], np.diff(rows[:, 0]) > 0])
     _check(ascending, file, numbers, "the time is not later than the line before's")
@@ -78,6 +81,10 @@ def write_tum_trajectory(file: Path, times: np.ndarray, world_from_camera: np.nd
     quaternion = Rotation.from_matrix(world_from_camera[..., :3]).as_quat()
     rows = np.concatenate([times[:, None], world_from_camera[..., 3], quaternion], 1)
     write_text(file, "".join(" ".join(map(repr, row)) + "\n" for row in rows.tolist()))
+
+
+def _check_positions(positions: np.ndarray, file: Path, numbers: np.ndarray) -> None:
+    _check((np.abs(positions) < FARTHEST).all(1), file, numbers, "a position farther than 1e12 from the origin")
 
 
 def _check(good: np.ndarray, file: Path, numbers: np.ndarray, problem: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from errors import InputError
-from geometry.rotation import is_rotation, nearest_rotation, rotation_angle
+from geometry.rotation import FARTHEST, is_rotation, nearest_rotation, rotation_angle
 
 ALIGNMENTS = {
     "none": "none",
@@ -238,9 +238,10 @@ def associate(times: np.ndarray, true_times: np.ndarray, largest_difference: flo
 
 
 def check_poses(poses: np.ndarray, name: str) -> None:
-    """InputError with the index of the first of `poses` [N, ..., 3, 4] that is not finite or not a rigid motion."""
+    """InputError with the index of the first of `poses` [N, ..., 3, 4] that is not finite (or 1e12 away, whatever the
+    unit) or not a rigid motion."""
     rest = tuple(range(1, poses.ndim))
-    finite = np.isfinite(poses).all(rest)
+    finite = (np.abs(poses) < FARTHEST).all(rest)  # False for NaN
     if not finite.all():
         raise InputError(f"{name} {np.flatnonzero(~finite)[0]} is not finite ({np.count_nonzero(~finite)} are not)")
     rigid = is_rotation(poses[..., :3]).all(rest[:-2])

@@ -1,7 +1,8 @@
-"""Rotation matrices in numpy, float64: what reading, averaging and comparing poses has in common."""
+"""Rotation matrices in numpy, float64, and what poses may be: for reading, averaging and comparing them."""
 
 import numpy as np
 
+FARTHEST = 1e12  # of a position, in whatever unit: beyond, squares and sums of them lose all digits or overflow
 TOLERANCE = 1e-2  # of the entries of R^T R - I; files with five digits are well below
 
 

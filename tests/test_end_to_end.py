@@ -63,7 +63,7 @@ def test_from_a_download_to_the_tables(tmp_path):
     assert row(scored) == row(table)
     assert (folder / "d.json").is_file()
 
-    sequence = min(file.stem for file in (world / "odometry/poses").files("*.txt"))
+    sequence = max(file.stem for file in (world / "odometry/poses").files("*.txt"))
     table = script(
         *("test_pose.py", checkpoint, "--kitti", world / "odometry", "--sequences", sequence),
         *("--json", folder / "p.json"),

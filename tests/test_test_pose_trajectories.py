@@ -208,6 +208,20 @@ def test_predictions_that_are_no_rotations_are_named(kitti, run, tmp_path):
     assert f"{saved}, sequence 09: snippet 11: its 3 x 3 part is no rotation" in errors
 
 
+def test_a_damaged_truth_is_named_with_its_line(kitti, run, tmp_path):
+    saved, truth = predictions(Path(tmp_path) / "pose.npz", {"09": drive(1)}), kitti / "poses/09.txt"
+    lines = truth.read_text().splitlines()
+    truth.write_text("\n".join([*lines[:6], "1 0 0 0 0 1 0 0 0 0 -1 9", *lines[7:]]))
+    status, _, errors = run("--predictions", saved, "--kitti", kitti)
+    assert status == 1
+    assert f"{truth}, line 7: the 3 x 3 part is no rotation" in errors
+    write_poses(truth, drive(1))
+    (kitti / "sequences/09/times.txt").write_text("0\n0.1\nx\n")
+    status, _, errors = run("--predictions", saved, "--kitti", kitti)
+    assert status == 1
+    assert "times.txt, line 3: could not convert" in errors
+
+
 # Any system's files
 
 

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from path import Path
 from scipy.spatial.transform import Rotation
 
@@ -84,6 +86,9 @@ def test_comments_and_lines_at_the_end_do_not_count_but_keep_their_numbers(tmp_p
         (KITTI_LINE.replace("1", "x", 1), "line 1: could not convert"),
         (f"{KITTI_LINE}\n" + KITTI_LINE.replace("1", "-1", 1), "line 2: the 3 x 3 part is no rotation"),
         (f"{KITTI_LINE}\n" + KITTI_LINE.replace("1", "1.1", 1), "line 2: the 3 x 3 part is no rotation"),
+        (f"{KITTI_LINE}\n" + KITTI_LINE.replace("0", "1e200", 2), "line 2: the 3 x 3 part is no rotation"),
+        (f"{KITTI_LINE}\n1 0 0 -1e13 0 1 0 0 0 0 1 0\n", "line 2: a position farther than 1e12"),
+        ("0.1 1e200 2 3 0 0 0 1\n", "line 1: a position farther than 1e12"),
         ("0 " * 12, "line 1: the 3 x 3 part is no rotation"),
         (f"# a comment\n{TUM_LINE}\n0.2 1 2 3 0 0 0 0\n", "line 3: the quaternion's length is not 1"),
         (f"{TUM_LINE}\n{TUM_LINE}\n", "line 2: the time is not later"),
@@ -117,3 +122,37 @@ def test_frame_times(tmp_path):
     file.write_text("0\n0.2\n0.2\n")
     with pytest.raises(InputError, match=r"times.txt, line 3: the time is not later"):
         read_frame_times(file, 3)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_made_up_damage_is_an_error_of_ours_or_no_damage(tmp_path, data):
+    """A good file with some bytes replaced, cut out or added."""
+    tum = data.draw(st.booleans())
+    poses = random_poses(4)
+    file = Path(tmp_path) / "trajectory.txt"
+    if tum:
+        write_tum_trajectory(file, 0.1 * np.arange(4), poses)
+    else:
+        write_poses(file, poses)
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        begin = data.draw(st.integers(0, len(content)))
+        end = data.draw(st.integers(begin, min(len(content), begin + 40)))
+        pieces = [b"nan", b"1e999", b"-", b" ", b"\n", b"\x00", b"\xff", b"# ", b"0x1", b"1_0", b"7" * 400, b"\xd9\xa3"]
+        content[begin:end] = data.draw(st.one_of(st.sampled_from(pieces), st.binary(max_size=8), st.just(b"")))
+    file.write_bytes(bytes(content))
+    found, message = None, ""
+    try:
+        found = read_trajectory(file)
+    except InputError as error:
+        message = str(error)
+    if found is None:
+        assert message.startswith(str(file))
+        assert "\n" not in message
+        return
+    assert np.isfinite(found.world_from_camera).all()
+    rotation = found.world_from_camera[..., :3]
+    assert np.abs(rotation.swapaxes(-1, -2) @ rotation - np.eye(3)).max() < 0.05
+    assert found.world_from_camera.shape[1:] == (3, 4)
+    assert (np.diff(found.lines) > 0).all()

@@ -134,3 +134,24 @@ def test_mean_odometry_by_hand():
     second = drive([[0, 0, 0], [1, 0, 3]], [0, 0.3])
     mean = mean_odometry(np.stack([first, second]))
     np.testing.assert_allclose(mean, drive([[0, 0, 0], [0.5, 0, 2]], [0, 0.2]), atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", [3, 5])
+def test_a_factor_of_seven_changes_nothing(trajectory, frames):
+    truth = snippets(trajectory, frames)
+    noisy = trajectory + np.random.default_rng(1).normal(0, 0.1, (30, 3, 1)) * [0, 0, 0, 1]
+    predicted = snippets(noisy, frames)
+    larger = predicted * [1, 1, 1, 7]
+    assert (snippet_ate(truth, predicted) > 1e-3).all()
+    np.testing.assert_allclose(snippet_ate(truth, larger), snippet_ate(truth, predicted), rtol=1e-9)
+    np.testing.assert_allclose(snippet_scale(truth, larger), snippet_scale(truth, predicted) / 7, rtol=1e-9)
+    np.testing.assert_array_equal(snippet_rotation_error(truth, larger), snippet_rotation_error(truth, predicted))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e200])
+def test_what_is_too_large_to_be_squared_is_named(trajectory, value):
+    truth = snippets(trajectory, 3)
+    predicted = truth.copy()
+    predicted[4, 2, 0, 3] = value
+    with pytest.raises(InputError, match="1 of 28 snippets are not finite, the first is snippet 4"):
+        snippet_ate(truth, predicted)
