@@ -61,5 +61,5 @@ def name_of(test: DepthTest) -> str:
         if replace(known, images=test.images if other_list else known.images) == test:
             return name
     protocol = test.protocol
-    parts = [test.images, test.ground_truth, protocol.crop, f"{protocol.cap:g}", protocol.scaling, protocol.resized]
-    return "/".join(part.replace("/", "_") for part in parts) + ("/beyond" if protocol.beyond_cap else "")
+    parts = [test.images.rpartition("/")[2], test.ground_truth, protocol.crop, f"{protocol.cap:g}", protocol.scaling, protocol.resized]
+    return "/".join(parts) + ("/beyond" if protocol.beyond_cap else "")

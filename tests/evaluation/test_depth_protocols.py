@@ -35,4 +35,4 @@ def test_names():
     named = {name_of(test) for test in matrix([("a/b.txt", "npy")], ["median", "global"])}
     assert len(named) == 24
     assert "stored" in named
-    assert "a_b.txt/npy/garg/50/global/disparity" in named
+    assert "b.txt/npy/garg/50/global/disparity" in named
