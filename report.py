@@ -7,7 +7,9 @@ from typing import Any
 
 from path import Path
 
+from datasets.check import DataCheck
 from datasets.layout import write_text
+from errors import InputError
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -34,3 +36,14 @@ def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(file, text.getvalue())
+
+
+def report_data_check(check: DataCheck) -> None:
+    """Print a table of the scenes and the warnings; InputError with the reasons if the data set is refused."""
+    print(table([scene.row() for scene in check.scenes]))
+    frames = sum(scene.frames for scene in check.scenes)
+    print(f"{frames} frames in {len(check.scenes)} scenes; {check.pairs} pairs of neighbouring frames compared")
+    for warning in check.warnings:
+        print(f"WARNING: {warning}")
+    if check.refusals:
+        raise InputError(f"the data set is refused: {'; also: '.join(check.refusals)}")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from checkpoint import keep_copy, load_networks, save_checkpoint
 from datasets.augmentation import AUGMENTATIONS, augment
+from datasets.check import check_data
 from datasets.images import to_network_input
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
 from errors import InputError
@@ -35,6 +36,7 @@ from options import (
     run_script,
 )
 from overlap import merge_scenes, trained_scenes
+from report import report_data_check
 from validate import open_validation, photometric_errors, report_damaged, validate
 from visualize import snippet_pictures
 
@@ -95,6 +97,7 @@ def parse_arguments() -> argparse.Namespace:
         default="all",
         help="all: random scale, crop and flip, as in the paper; flip: only that, the camera stays (default: all)",
     )
+    group.add_argument("--no-check", action="store_true", help="begin without a look at the data (see check_data.py)")
     group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
     group.add_argument(
         "--start-from",
@@ -139,6 +142,7 @@ def main() -> None:
     batches = ShuffledBatches(len(dataset), args.batch_size, args.seed, 0, total_steps)
     validation = open_validation(args.data, recipe.sequence_length, (dataset.height, dataset.width))
     disp_net, pose_exp_net, ancestors = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
+    warnings = check_before_training(args, recipe.sequence_length)
     disp_net.to(device).train()
     pose_exp_net.to(device).train()
     optimizer = torch.optim.Adam(
@@ -153,6 +157,8 @@ def main() -> None:
     make_run_folder(folder, config)
     logger = Logger(folder)
     logger.text("configuration", "".join(f"    {name}: {value}\n" for name, value in config.items()))
+    if warnings:
+        logger.text("data check", "\n\n".join(warnings))
     print(
         f"{folder}: {len(dataset)} snippets of {recipe.sequence_length} frames, {dataset.width} x {dataset.height}, "
         f"from {len(dataset.scenes)} scenes; {total_steps} steps, {total_steps / steps_per_epoch:.1f} epochs; "
@@ -228,6 +234,15 @@ def main() -> None:
     for name, score in best.items():
         print(f"best {name} {score['value']:.4f} at step {score['step']}: {folder}/best_{name}.pt")
     print(f"{'done:' if step == total_steps else 'stopped at'} step {step}; {folder}/last.pt")
+
+
+def check_before_training(args: argparse.Namespace, length: int) -> list[str]:
+    """Print what a look at a sample of the data finds; its warnings. InputError if nothing can be learnt from them."""
+    if args.no_check:
+        return []
+    check = check_data(args.data, length, most_pairs=200, all_headers=False)  # the headers, the data set has seen
+    report_data_check(check)
+    return check.warnings
 
 
 def make_networks(

@@ -30,7 +30,7 @@ def find_static_frames(images: Iterable[np.ndarray]) -> list[bool]:
     before: np.ndarray | None = None
     last_moving: np.ndarray | None = None
     for image in images:
-        small = _small_grey(image)
+        small = small_grey(image)
         if before is None or last_moving is None:
             still = False
         else:
@@ -74,7 +74,7 @@ def image_motion(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.quantile(motion[textured], _STILL_SHARE))
 
 
-def _small_grey(image: np.ndarray) -> np.ndarray:
+def small_grey(image: np.ndarray) -> np.ndarray:
     """float32 [H, W], small and smooth: finer detail would show noise, not motion."""
     grey = image.mean(2, dtype=np.float32)
     if image.shape[1] > ANALYSIS_WIDTH:

@@ -446,3 +446,21 @@ def test_a_step_does_not_make_the_host_wait(run, data, monkeypatch):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert status == 0, err
+
+
+def test_data_that_teach_nothing_are_refused_before_a_folder_is_made(run, data, tmp_path):
+    write_intrinsics(data / "b" / "cam.txt", np.array([[56.0, 0, 15.5], [0, 56, 10.5], [0, 0, 1]]))
+    status, output, error = run(data, steps=1)
+    assert status == 1
+    assert "the data set is refused: wrong K: b: its centre (15.5, 10.5)" in error
+    assert "fx fy cx cy" in output
+    assert not (tmp_path / "runs").exists()
+    status, output, error = run(data, "--no-check", steps=1)
+    assert status == 0, error
+    assert "fx fy cx cy" not in output
+
+
+def test_warnings_of_the_data_check_are_printed(run, data):
+    status, output, error = run(data, steps=1)
+    assert status == 0, error
+    assert "WARNING: too few frames: " in output
