@@ -61,5 +61,6 @@ def name_of(test: DepthTest) -> str:
         if replace(known, images=test.images if other_list else known.images) == test:
             return name
     protocol = test.protocol
-    parts = [test.images.rpartition("/")[2], test.ground_truth, protocol.crop, f"{protocol.cap:g}", protocol.scaling, protocol.resized]
+    images = test.images.rpartition("/")[2]  # a list's file, without its folders
+    parts = [images, test.ground_truth, protocol.crop, f"{protocol.cap:g}", protocol.scaling, protocol.resized]
     return "/".join(parts) + ("/beyond" if protocol.beyond_cap else "")
