@@ -12,6 +12,7 @@ from torch import Tensor
 
 from errors import InputError
 from models import DispNet, PoseExpNet
+from models.pose_exp_net import POSE_SCALE
 
 FORMAT = "sfmlearner"
 VERSION = 1
@@ -115,7 +116,7 @@ def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
         config = content["config"]
         networks = Networks(
             build_disp_net(content["disp_net"], file),
-            build_pose_exp_net(content["pose_exp_net"], file, config.get("rotation_scale", 1.0)),
+            build_pose_exp_net(content["pose_exp_net"], file, _pose_scales(config, file)),
             config.get("height"),
             config.get("width"),
             config.get("rotation", "euler"),
@@ -143,16 +144,29 @@ def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
     return network
 
 
-def build_pose_exp_net(weights: dict[str, Tensor], file: Path, rotation_scale: float = 1.0) -> PoseExpNet:
-    """A PoseExpNet with these weights, which say its number of sources and whether it has masks."""
-    if not isinstance(rotation_scale, float | int) or not 0 < rotation_scale < float("inf"):
-        raise InputError(f"{file}: damaged checkpoint: its rotation_scale is {rotation_scale!r}, expected a number > 0")
+def build_pose_exp_net(
+    weights: dict[str, Tensor], file: Path, scales: tuple[float, float] = (POSE_SCALE, POSE_SCALE)
+) -> PoseExpNet:
+    """A PoseExpNet with these weights, which say its number of sources and whether it has masks.
+
+    `scales` are those of translation and rotation, which weights don't tell.
+    """
     pose_weight = weights.get("pose_pred.weight")
     if not isinstance(pose_weight, Tensor) or pose_weight.ndim != 4 or pose_weight.shape[0] not in range(6, 600, 6):
         raise InputError(f"{file}: no checkpoint of PoseExpNet: pose_pred.weight is missing or of another shape")
-    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, rotation_scale)
+    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, *scales)
     _load_weights(network, weights, file)
     return network
+
+
+def _pose_scales(config: dict[str, Any], file: Path) -> tuple[float, float]:
+    scales = []
+    for name in ("translation_scale", "rotation_scale"):
+        scale = config.get(name, POSE_SCALE)
+        if not isinstance(scale, float | int) or not 0 < scale < float("inf"):
+            raise InputError(f"{file}: damaged checkpoint: its {name} is {scale!r}, expected a number above 0")
+        scales.append(float(scale))
+    return scales[0], scales[1]
 
 
 def _read(file: Path) -> dict[str, Any]:

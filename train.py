@@ -25,6 +25,8 @@ from geometry.pose import ROTATIONS, pose_to_matrix
 from logger import Logger, make_run_folder
 from loss_functions import Objective, objective, split_snippet
 from models import DispNet, PoseExpNet
+from models.disp_net import FIRST_DISPARITY, MAX_DISPARITY, MIN_DISPARITY
+from models.pose_exp_net import POSE_SCALE
 from options import (
     add_device_flag,
     add_recipe_flags,
@@ -68,13 +70,32 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--rotation", choices=ROTATIONS, default="euler", help="how a pose's last three numbers are read"
     )
+    group = parser.add_argument_group("where training starts")
     group.add_argument(
-        "--rotation-scale",
-        type=positive_float,
-        default=1.0,
-        help="a rotation is this many times as large as a translation for the same output of PoseExpNet; 5 finds turns "
-        "much sooner (default: 1, as in the paper)",
+        "--start-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="begin with the weights of a checkpoint; give it twice where each network has its own",
     )
+    group.add_argument(
+        "--first-disparity",
+        type=positive_float,
+        default=FIRST_DISPARITY,
+        metavar="D",
+        help="near what new weights of DispNet predict, between 0.01 and 10.01 (default: 5.01, the middle; 1.2 learns "
+        "much sooner)",
+    )
+    for name, unit in (("translation", "the depth's unit"), ("rotation", "radians")):
+        group.add_argument(
+            f"--{name}-scale",
+            type=positive_float,
+            default=POSE_SCALE,
+            metavar="X",
+            help=f"what an output of 1 of PoseExpNet means in {unit} (default: 0.01; with a low --first-disparity, 0.1 "
+            "for translations and 0.2 for rotations learn much sooner)",
+        )
 
     group = parser.add_argument_group("optimisation")
     length = group.add_mutually_exclusive_group()
@@ -100,14 +121,6 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--no-check", action="store_true", help="begin without a look at the data (see check_data.py)")
     group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
     group.add_argument(
-        "--start-from",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="begin with the weights of a checkpoint; give it twice where each network has its own",
-    )
-    group.add_argument(
         "--workers",
         type=non_negative_int,
         default=min(4, os.cpu_count() or 1),
@@ -129,6 +142,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("the folder of the prepared data set is missing")
     if args.beta1 >= 1 or args.beta2 >= 1:
         parser.error(f"--beta1 {args.beta1} --beta2 {args.beta2}: expected numbers below 1")
+    if not MIN_DISPARITY < args.first_disparity < MIN_DISPARITY + MAX_DISPARITY:
+        parser.error(f"--first-disparity {args.first_disparity:g}: expected a number between 0.01 and 10.01")
     return args
 
 
@@ -253,7 +268,8 @@ def make_networks(
     Third, the scenes that each of these checkpoints was trained on; None where it does not say.
     """
     torch.manual_seed(args.seed)
-    disp_net, pose_exp_net = DispNet(), PoseExpNet(sources, explainability, args.rotation_scale)
+    scales = (args.translation_scale, args.rotation_scale)
+    disp_net, pose_exp_net = DispNet(args.first_disparity), PoseExpNet(sources, explainability, *scales)
     ancestors = []
     for file in args.start_from:
         given = load_networks(file)
@@ -262,15 +278,18 @@ def make_networks(
             raise InputError(f"{file}: its poses are read as {given.rotation}; give --rotation {given.rotation}")
         if given.disp_net is not None:
             disp_net = given.disp_net
-        if given.pose_exp_net is not None and given.pose_exp_net.rotation_scale != args.rotation_scale:
-            got_scale = given.pose_exp_net.rotation_scale
-            raise InputError(f"{file}: its rotations have another scale; give --rotation-scale {got_scale:g}")
         if given.pose_exp_net is not None:
             got = (given.pose_exp_net.sources, given.pose_exp_net.explainability)
             if got != (sources, explainability):
                 raise InputError(
                     f"{file}: its PoseExpNet has {got[0]} sources, {'with' if got[1] else 'no'} explainability; "
                     f"expected {sources} sources, {'with' if explainability else 'no'} explainability, as in the recipe"
+                )
+            got_scales = (given.pose_exp_net.translation_scale, given.pose_exp_net.rotation_scale)
+            if got_scales != scales:
+                raise InputError(
+                    f"{file}: its poses have other scales; give --translation-scale {got_scales[0]:g} "
+                    f"--rotation-scale {got_scales[1]:g}"
                 )
             pose_exp_net = given.pose_exp_net
     return disp_net, pose_exp_net, ancestors

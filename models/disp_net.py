@@ -1,5 +1,7 @@
 """DispNet: disparity at four scales from one image (paper, section 3.5 and figure 4a)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -8,15 +10,21 @@ from models.layers import Conv2d, conv, crop_like, initialise, upconv
 
 MAX_DISPARITY = 10.0  # disparity = MAX_DISPARITY * sigmoid(x) + MIN_DISPARITY: depth lies between 0.1 and 100
 MIN_DISPARITY = 0.01
+FIRST_DISPARITY = MIN_DISPARITY + MAX_DISPARITY / 2  # where sigmoid(0) lies
 
 
 class DispNet(nn.Module):
     """An encoder of seven halvings and a decoder with skip connections that predicts at its last four levels.
 
     The parameters' names and shapes are those of the well-known PyTorch port's DispNetS.
+
+    Args:
+        first_disparity: near what the predictions of new weights lie. In the middle of the range, where a plain start
+            lies, nothing can be more than twice as near as the mean, and training spends its beginning on making all
+            of it, and the translation with it, of another scale.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_disparity: float = FIRST_DISPARITY) -> None:
         super().__init__()
         self.conv1 = _halve(3, 32, 7)
         self.conv2 = _halve(32, 64, 5)
@@ -47,6 +55,11 @@ class DispNet(nn.Module):
         self.predict_disp2 = _predict(32)
         self.predict_disp1 = _predict(16)
         initialise(self)
+        share = (first_disparity - MIN_DISPARITY) / MAX_DISPARITY
+        if not 0 < share < 1:
+            raise ValueError(f"first disparity is {first_disparity}, expected one above 0.01 and below 10.01")
+        for predict in (self.predict_disp4, self.predict_disp3, self.predict_disp2, self.predict_disp1):
+            nn.init.constant_(predict[0].bias, math.log(share / (1 - share)))  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Disparities of an image.

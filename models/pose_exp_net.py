@@ -16,22 +16,28 @@ class PoseExpNet(nn.Module):
     Args:
         sources: number of source frames of a snippet (2 for snippets of 3 frames, 4 for 5).
         explainability: whether there is a decoder for the masks.
-        rotation_scale: a rotation is this many times as large, in radians, as a translation, in the depth's unit, for
-            the same output of the last layer. 1 is the paper's. While depth is flat, a turn and a sideways motion
-            move the image alike, and training first follows the one that moves it more per output: near depth 0.2,
-            where DispNet begins, the translation, five times as much. Larger scales let it find the turns.
+        translation_scale, rotation_scale: what one unit of the last layer's output means, in the depth's unit and in
+            radians. While depth is flat, a turn and a sideways motion move the image alike, and training follows the
+            one that moves it more per output: at the depth of 0.2 where DispNet begins and with equal scales it is
+            the translation, five times as much. A larger scale for rotations finds the turns.
     """
 
-    def __init__(self, sources: int = 2, explainability: bool = True, rotation_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        sources: int = 2,
+        explainability: bool = True,
+        translation_scale: float = POSE_SCALE,
+        rotation_scale: float = POSE_SCALE,
+    ) -> None:
         super().__init__()
         if sources < 1:
             raise ValueError(f"sources is {sources}, expected 1 or more")
         self.sources = sources
         self.explainability = explainability
-        self.rotation_scale = rotation_scale
+        self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
         # No part of the weights, whose names and shapes are shared with the port.
-        scale = POSE_SCALE * torch.tensor([1, 1, 1, rotation_scale, rotation_scale, rotation_scale])
-        self.register_buffer("pose_scale", scale, persistent=False)
+        scales = torch.tensor([translation_scale] * 3 + [rotation_scale] * 3)
+        self.register_buffer("pose_scales", scales, persistent=False)
         self.conv1 = nn.Sequential(*conv(3 * (1 + sources), 16, 7, stride=2))
         self.conv2 = nn.Sequential(*conv(16, 32, 5, stride=2))
         self.conv3 = nn.Sequential(*conv(32, 64, 3, stride=2))
@@ -75,7 +81,7 @@ class PoseExpNet(nn.Module):
         conv4 = self.conv4(conv3)
         conv5 = self.conv5(conv4)
         poses = self.pose_pred(self.conv7(self.conv6(conv5))).mean((2, 3))
-        poses = self.pose_scale * poses.view(-1, self.sources, 6)
+        poses = self.pose_scales * poses.view(-1, self.sources, 6)
         if not self.explainability:
             return poses, None
 

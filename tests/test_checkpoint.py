@@ -71,14 +71,16 @@ def test_networks_are_rebuilt_from_it_alone(run, saved):
     assert (networks.height, networks.width, networks.rotation, networks.step) == (64, 96, "quaternion", 7)
 
 
-@pytest.mark.parametrize(("config", "scale"), [(CONFIG, 1), (CONFIG | {"rotation_scale": 5.0}, 5)])
-def test_the_scale_of_rotations_is_the_trainings(run, tmp_path, config, scale):
-    file = Path(tmp_path) / "last.pt"
-    save_checkpoint(file, *run, 7, config, {})
-    assert load_networks(file).pose_exp_net.rotation_scale == scale
-    save_checkpoint(file, *run, 7, config | {"rotation_scale": "x"}, {})
-    with pytest.raises(InputError, match=r"last.pt: damaged checkpoint: its rotation_scale is 'x', expected"):
-        load_networks(file)
+def test_the_scales_of_poses_are_the_trainings(run, tmp_path):
+    file, scales = Path(tmp_path) / "last.pt", {"translation_scale": 0.1, "rotation_scale": 0.2}
+    for config, expected in ((CONFIG, (0.01, 0.01)), (CONFIG | scales, (0.1, 0.2))):
+        save_checkpoint(file, *run, 7, config, {})
+        network = load_networks(file).pose_exp_net
+        assert (network.translation_scale, network.rotation_scale) == expected
+    for damage in ("x", -1, float("nan")):
+        save_checkpoint(file, *run, 7, CONFIG | {"rotation_scale": damage}, {})
+        with pytest.raises(InputError, match=r"last.pt: damaged checkpoint: its rotation_scale is .*, expected"):
+            load_networks(file)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

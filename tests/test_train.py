@@ -53,7 +53,7 @@ def data(tmp_path):
 class SmallDispNet(nn.Module):
     """DispNet's interface without its 33 million weights: what the loop does with it is the same."""
 
-    def __init__(self):
+    def __init__(self, first_disparity=5.01):
         super().__init__()
         self.predict = nn.Conv2d(3, 1, 3, padding=1)
 
@@ -62,9 +62,10 @@ class SmallDispNet(nn.Module):
 
 
 class SmallPoseExpNet(nn.Module):
-    def __init__(self, sources, explainability, rotation_scale):
+    def __init__(self, sources, explainability, translation_scale=0.01, rotation_scale=0.01):
         super().__init__()
-        self.sources, self.explainability, self.rotation_scale = sources, explainability, rotation_scale
+        self.sources, self.explainability = sources, explainability
+        self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
         self.predict = nn.Conv2d(3 + 3 * sources, 7 * sources, 3, padding=1)
 
     def forward(self, target, sources):
@@ -365,7 +366,9 @@ def test_a_recipe_is_printed_without_data(run):
 
 
 def arguments(**values) -> argparse.Namespace:
-    return argparse.Namespace(**({"seed": 0, "start_from": [], "rotation": "euler", "rotation_scale": 1.0} | values))
+    default = {"seed": 0, "start_from": [], "rotation": "euler"}
+    default |= {"first_disparity": 5.01, "translation_scale": 0.01, "rotation_scale": 0.01}
+    return argparse.Namespace(**(default | values))
 
 
 def test_start_from_takes_each_network_from_where_it_is(tmp_path):
@@ -380,9 +383,10 @@ def test_start_from_takes_each_network_from_where_it_is(tmp_path):
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
     with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has 2 sources, with explainability; expected 4"):
         train.make_networks(arguments(start_from=files[1:]), 4, True)
-    with pytest.raises(InputError, match=r"pose.pt: its rotations have another scale; give --rotation-scale 1"):
-        train.make_networks(arguments(start_from=files[1:], rotation_scale=5.0), 2, True)
-    assert train.make_networks(arguments(rotation_scale=5.0), 2, True)[1].rotation_scale == 5
+    with pytest.raises(InputError, match=r"pose.pt: its poses have other scales; give .* --rotation-scale 0.01"):
+        train.make_networks(arguments(start_from=files[1:], rotation_scale=0.2), 2, True)
+    _, pose_exp_net, _ = train.make_networks(arguments(translation_scale=0.1, rotation_scale=0.2), 2, True)
+    assert (pose_exp_net.translation_scale, pose_exp_net.rotation_scale) == (0.1, 0.2)
 
 
 def test_start_from_reads_poses_as_the_checkpoint_did(run, data, tmp_path, monkeypatch):

@@ -47,3 +47,19 @@ def test_every_parameter_gets_a_gradient(network):
 def test_wrong_shapes_say_got_and_expected(network, shape):
     with pytest.raises(ValueError, match=r"got shape .* expected"):
         network(torch.zeros(shape))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("first", [0.5, 1.2, 5.01, 9])
+def test_the_first_disparities_lie_near_what_is_asked(first):
+    torch.manual_seed(0)
+    for disparity in DispNet(first)(torch.rand(2, 3, 64, 96) * 2 - 1):
+        # New weights add something to the bias, before the sigmoid.
+        assert first / 3 < disparity.mean() < 3 * first
+    assert all((predict[0].bias == 0).all() for predict in (DispNet().predict_disp1, DispNet().predict_disp4))
+
+
+@pytest.mark.parametrize("first", [0, 0.01, 10.01, 11])
+def test_a_first_disparity_out_of_range_is_refused(first):
+    with pytest.raises(ValueError, match=r"expected one above 0.01"):
+        DispNet(first)

@@ -40,12 +40,13 @@ def test_any_size_from_32_on(sources, explainability, size):
 
 
 @torch.no_grad()
-def test_rotation_scale_scales_the_rotations_alone(fill):
+def test_scales_of_translation_and_rotation(fill):
     target, sources = torch.rand(2, 3, 64, 64), torch.rand(2, 2, 3, 64, 64)
-    plain, scaled = fill(PoseExpNet(2))(target, sources)[0], fill(PoseExpNet(2, rotation_scale=5))(target, sources)[0]
-    assert torch.equal(scaled[..., :3], plain[..., :3])
-    torch.testing.assert_close(scaled[..., 3:], 5 * plain[..., 3:])
-    assert PoseExpNet(2, rotation_scale=5).state_dict().keys() == PoseExpNet(2).state_dict().keys()
+    scaled_network = PoseExpNet(2, translation_scale=0.1, rotation_scale=0.2)
+    plain, scaled = fill(PoseExpNet(2))(target, sources)[0], fill(scaled_network)(target, sources)[0]
+    torch.testing.assert_close(scaled[..., :3], 10 * plain[..., :3])
+    torch.testing.assert_close(scaled[..., 3:], 20 * plain[..., 3:])
+    assert scaled_network.state_dict().keys() == PoseExpNet(2).state_dict().keys()
 
 
 def test_the_first_poses_are_small():
