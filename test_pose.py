@@ -15,8 +15,7 @@ from tqdm import tqdm
 from checkpoint import load_networks
 from datasets.images import to_network_input
 from datasets.kitti import read_poses
-from datasets.layout import write_poses
-from datasets.trajectories import Trajectory, read_frame_times, read_trajectory, write_tum_trajectory
+from datasets.trajectories import read_frame_times, read_trajectory
 from errors import InputError
 from evaluation.pose_metrics import (
     mean_odometry,
@@ -26,7 +25,7 @@ from evaluation.pose_metrics import (
     snippets,
     straight_line,
 )
-from evaluation.trajectory import ALIGNMENTS, associate, chain_snippets, path_lengths, to_homogeneous, trajectory_errors
+from evaluation.trajectory import ALIGNMENTS, chain_snippets, to_homogeneous
 from geometry.pose import pose_to_matrix, snippet_poses
 from loss_functions import split_snippet
 from models import PoseExpNet
@@ -42,7 +41,7 @@ from predictions import (
     save_predictions,
 )
 from report import table, write_json
-from trajectory_picture import write_trajectory_picture
+from trajectory_scores import FIGURES, claim_export_folder, export_trajectory, read_pair, score_trajectory, table_rows
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
 TRAINING_SEQUENCES = [name for name in KITTI_SEQUENCES if name not in ("09", "10")]
@@ -50,7 +49,6 @@ SNIPPET_SCALES = {
     "network": "in the network's unit, nothing fitted",
     "ground-truth": "each snippet first scaled to the ground truth",
 }
-FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
 DESCRIPTION = """\
 Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score them from the saved file:
 snippet by snippet, and chained into the whole trajectory. Whether a snippet has 3 or 5 frames, the checkpoint says.
@@ -159,102 +157,23 @@ def main() -> None:
         write_json(args.json, result)
 
 
-def claim_export_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--export {folder}: is a file, expected a folder")
-    if not folder.is_dir() and not folder.absolute().parent.is_dir():
-        raise InputError(f"--export {folder}: no such folder {folder.absolute().parent}")
-    folder.mkdir_p()
-
-
-# Any system's trajectory
-
-
 def score_file(args: argparse.Namespace) -> dict:
-    """The result for --trajectory FILE."""
-    predicted, truth = read_trajectory(args.trajectory), read_trajectory(args.ground_truth)
-    predicted_times, true_times = (times_of(trajectory, args.times) for trajectory in (predicted, truth))
-    if predicted.times is None and truth.times is None:
-        rows, true_rows = pair_by_line(predicted, truth)
-        pairing = f"{len(rows)} poses, paired line by line"
-    elif predicted_times is None or true_times is None:
-        untimed = args.trajectory if predicted_times is None else args.ground_truth
-        raise InputError(f"{untimed}: has no times to pair it by with a TUM file; give them with --times times.txt")
-    else:
-        rows, true_rows = associate(predicted_times, true_times, args.max_time_difference)
-        pairing = describe_pairs(rows, true_rows, predicted, truth, args.max_time_difference)
-    if len(rows) < 2:
-        raise InputError(f"{args.trajectory}: {pairing} with {args.ground_truth}; a trajectory has 2 poses or more")
-    times = None if predicted_times is None else predicted_times[rows]
-    poses = predicted.world_from_camera[rows], truth.world_from_camera[true_rows]
-    scores = score_trajectory(*poses, times, args.trajectory.stem, args, (args.trajectory, args.ground_truth))
+    """The result for --trajectory FILE, any system's."""
+    predicted, truth, times, pairing = read_pair(
+        args.trajectory, args.ground_truth, args.times, args.max_time_difference
+    )
+    name = str(args.trajectory.stem)
+    scores = score_trajectory(predicted, truth, args.alignment)
+    if args.export:
+        inputs = (args.trajectory, args.ground_truth)
+        print_files(export_trajectory(args.export, name, predicted, truth, times, scores, inputs))
     line = f"protocol: {args.trajectory} against {args.ground_truth}: {pairing}; {FIGURES}"
     protocol = {"line": line, "ground_truth": str(args.ground_truth), "pairing": pairing}
-    return {"protocol": protocol, "results": [{"sequence": str(args.trajectory.stem), "trajectory": scores}]}
+    return {"protocol": protocol, "results": [{"sequence": name, "trajectory": scores}]}
 
 
-def times_of(trajectory: Trajectory, file: Path | None) -> np.ndarray | None:
-    if trajectory.times is not None or file is None:
-        return trajectory.times
-    return read_frame_times(file, len(trajectory.lines))
-
-
-def pair_by_line(predicted: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-    """All poses of two trajectories without times; InputError unless they are equally long."""
-    shorter, longer = sorted((predicted, truth), key=lambda trajectory: len(trajectory.lines))
-    if len(shorter.lines) < len(longer.lines):
-        raise InputError(
-            f"{shorter.file}: {len(shorter.lines)} poses, the last in line {shorter.lines[-1]}, but {longer.file} has "
-            f"{len(longer.lines)}: its line {longer.lines[len(shorter.lines)]} has no counterpart; expected a line for "
-            "each frame in both, or TUM files, which have times to pair them by"
-        )
-    both = np.arange(len(longer.lines))
-    return both, both
-
-
-def describe_pairs(
-    rows: np.ndarray, true_rows: np.ndarray, predicted: Trajectory, truth: Trajectory, difference: float
-) -> str:
-    """How many poses were paired, and whether that is all of the way."""
-    pairing = (
-        f"{len(rows)} of {len(predicted.lines)} poses paired by time ({difference:g} s at most) with "
-        f"{len(truth.lines)} true ones"
-    )
-    if len(rows) < 2:
-        return pairing
-    path = path_lengths(truth.world_from_camera)
-    covered = (path[true_rows[-1]] - path[true_rows[0]]) / path[-1] if path[-1] > 0 else 1.0
-    pairing += f", over {100 * covered:.1f} % of the true path"
-    if len(rows) < min(len(predicted.lines), len(truth.lines)) or covered < 0.95:
-        return f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE PATH: {pairing}"
-    return pairing
-
-
-def score_trajectory(
-    predicted: np.ndarray,
-    truth: np.ndarray,
-    times: np.ndarray | None,
-    name: str,
-    args: argparse.Namespace,
-    inputs: tuple[Path, ...] = (),
-) -> dict:
-    """The figures of a trajectory [F, 3, 4] after each alignment; with --export also its files and its picture."""
-    errors = {alignment: trajectory_errors(truth, predicted, alignment) for alignment in args.alignment}
-    if args.export:
-        kitti, tum, picture = (args.export / f"{name}{end}" for end in (".txt", "_tum.txt", ".png"))
-        for file in inputs:
-            if file.absolute().normpath() in [written.absolute().normpath() for written in (kitti, tum)]:
-                raise InputError(f"--export {args.export}: would write over {file}, choose another folder")
-        write_poses(kitti, predicted)
-        if times is not None:
-            write_tum_trajectory(tum, times, predicted)
-        last = args.alignment[-1]
-        write_trajectory_picture(picture, name, truth, predicted, last, errors[last])
-        print(f"trajectory: {kitti}, {f'{tum}, ' if times is not None else ''}{picture}")
-    return {"frames": len(truth), "path_m": float(path_lengths(truth)[-1]), "alignments": errors}
-
-
-# Snippets and trajectories of KITTI odometry
+def print_files(files: list[Path]) -> None:
+    print(f"trajectory: {', '.join(files)}")
 
 
 def score_sequences(args: argparse.Namespace) -> dict:
@@ -270,18 +189,21 @@ def score_sequences(args: argparse.Namespace) -> dict:
     overlap = check_overlap(file, trained_scenes(about), predicted, args.kitti, args.allow_training_overlap)
 
     start = time.perf_counter()
+    training = read_training_poses(args.kitti, [*predicted])
     results = []
     for sequence, poses in predicted.items():
         try:
             truth = read_truth(args.kitti, sequence, poses)
-            mean, mean_of = mean_odometry_of(args.kitti, sequence, [*predicted], poses.shape[1])
-            scores = score(poses, snippets(truth, poses.shape[1]), mean)
-            chained = chain(poses, truth, args.snippet_scale)
             times = read_times_of_sequence(args.kitti, sequence, len(truth))
-            whole = score_trajectory(chained, truth, times, sequence, args)
+            scores = score(sequence, poses, truth, training)
+            chained = chain(poses, truth, args.snippet_scale)
+            whole = score_trajectory(chained, truth, args.alignment)
+            if args.export:
+                inputs = (pose_file(args.kitti, sequence),)
+                print_files(export_trajectory(args.export, sequence, chained, truth, times, whole, inputs))
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
-        results.append({"sequence": sequence, **scores, "mean_odometry_of": mean_of, "trajectory": whole})
+        results.append({"sequence": sequence, **scores, "trajectory": whole})
     seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(results)
     result = summarise(results, about, args.snippet_scale)
     return result | {"training_overlap": overlap, "predictions": {"file": str(file), **about}, "seconds": seconds}
@@ -410,25 +332,22 @@ def read_times_of_sequence(kitti: Path, sequence: str, count: int) -> np.ndarray
     return read_frame_times(file, count) if file.is_file() else None
 
 
-def mean_odometry_of(kitti: Path, sequence: str, tested: list[str], frames: int) -> tuple[np.ndarray, list[str]]:
-    """The mean motion [n, 3, 4] of the training sequences that are there, and which they are.
-
-    Without any, it is the tested sequence's own mean motion: what no constant motion can do better by much.
-    """
-    names = [name for name in TRAINING_SEQUENCES if name not in tested and pose_file(kitti, name).is_file()]
-    training = [(name, read_poses(pose_file(kitti, name))) for name in names]
-    usable = [(name, poses) for name, poses in training if len(poses) >= frames]
-    if not usable:
-        usable = [(sequence, read_poses(pose_file(kitti, sequence)))]
-    mean = mean_odometry(np.concatenate([snippets(poses, frames) for _, poses in usable]))
-    return mean, [name for name, _ in usable]
+def read_training_poses(kitti: Path, tested: list[str]) -> dict[str, np.ndarray]:
+    """Ground truth of the training sequences that are there and are not tested: world_from_camera [F, 3, 4]."""
+    files = {name: pose_file(kitti, name) for name in TRAINING_SEQUENCES if name not in tested}
+    return {name: read_poses(file) for name, file in files.items() if file.is_file()}
 
 
-def score(predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray) -> dict:
-    """Figures of the snippets [N, n, 3, 4], mean and standard deviation: the network's, a straight line's, and those
-    of the training data's mean motion [n, 3, 4]."""
+def score(sequence: str, predicted: np.ndarray, world_from_camera: np.ndarray, training: dict[str, np.ndarray]) -> dict:
+    """Figures of the snippets [N, n, 3, 4], mean and standard deviation: the network's, a straight line's, and those of
+    the training sequences' mean motion (where there are none of the tested sequence's own: hard to beat by any constant
+    motion)."""
+    frames = predicted.shape[1]
+    truth = snippets(world_from_camera, frames)
     line = straight_line(*truth.shape[:2])
-    mean_motion = np.broadcast_to(mean, truth.shape)
+    used = {name: snippets(poses, frames) for name, poses in training.items() if len(poses) >= frames}
+    used = used or {sequence: truth}
+    mean_motion = np.broadcast_to(mean_odometry(np.concatenate([*used.values()])), truth.shape)
     errors = {
         "ate": snippet_ate(truth, predicted),
         "rotation_error": snippet_rotation_error(truth, predicted),
@@ -441,9 +360,9 @@ def score(predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray) -> dict:
     scale = float(np.median(scales))
     # The spread as a share of the median: how consistent the network's unit is from snippet to snippet.
     spread = float(np.std(scales / scale)) if scale else None
-    return {"snippets": len(truth), "frames": truth.shape[1], "scale": scale, "scale_spread": spread} | {
-        name: {"mean": float(error.mean()), "std": float(error.std())} for name, error in errors.items()
-    }
+    about = {"snippets": len(truth), "frames": frames, "scale": scale, "scale_spread": spread}
+    figures = {name: {"mean": float(error.mean()), "std": float(error.std())} for name, error in errors.items()}
+    return about | figures | {"mean_odometry_of": [*used]}
 
 
 def chain(predicted: np.ndarray, truth: np.ndarray, snippet_scale_from: str) -> np.ndarray:
@@ -500,32 +419,13 @@ def print_result(result: dict) -> None:
         ]
         print(f"{result['training_overlap']['line']}\n\n{table(rows)}\n\n{result['protocol']['trajectory_line']}")
     heading = "sequence" if "training_overlap" in result else "trajectory"
-    print(f"\n{table(trajectory_rows(result['results'], heading))}\n")
+    trajectory_rows = [table_rows(heading, row["sequence"], row["trajectory"]) for row in result["results"]]
+    print(f"\n{table([row for rows in trajectory_rows for row in rows])}\n")
     for row in result["results"]:
         if not any(errors["segments"] for errors in row["trajectory"]["alignments"].values()):
             print(f"{row['sequence']}: {row['trajectory']['path_m']:.0f} m of path, too short for t_err and r_err")
     for part, seconds in result.get("seconds", {}).items():
         print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
-
-
-def trajectory_rows(results: list[dict], heading: str) -> list[dict[str, str]]:
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    return [
-        {
-            heading: row["sequence"],
-            "alignment": alignment,
-            "t_err (%)": cell(errors["t_err_percent"], 3),
-            "r_err (deg/100 m)": cell(errors["r_err_deg_per_100m"], 3),
-            "ATE (m)": cell(errors["ate_m"], 3),
-            "RPE (m)": cell(errors["rpe_m"], 4),
-            "RPE (deg)": cell(errors["rpe_deg"], 4),
-            "scale": f"{errors['scale']:.4g}",
-        }
-        for row in results
-        for alignment, errors in row["trajectory"]["alignments"].items()
-    ]
 
 
 if __name__ == "__main__":

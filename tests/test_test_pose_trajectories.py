@@ -187,6 +187,15 @@ def test_mean_odometry_is_that_of_the_training_sequences(kitti, run, tmp_path):
     assert json.loads(result.read_text())["results"][0]["mean_odometry_of"] == ["09"]
 
 
+def test_ground_truth_is_never_written_over(kitti, run, tmp_path):
+    saved = predictions(Path(tmp_path) / "pose.npz", {"09": disturbed(drive(1))})
+    before = (kitti / "poses/09.txt").read_text()
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--export", kitti / "sequences/../poses")
+    assert status == 1
+    assert "poses/09.txt, choose another folder" in errors
+    assert (kitti / "poses/09.txt").read_text() == before
+
+
 def test_a_short_way_has_no_drift_and_says_so(kitti, run, tmp_path):
     write_poses(kitti / "poses/10.txt", drive(1, 20))
     saved, result = predictions(Path(tmp_path) / "pose.npz", {"10": drive(1, 20)}), Path(tmp_path) / "result.json"
