@@ -11,6 +11,8 @@ from datasets.check import DataCheck
 from datasets.layout import write_text
 from errors import InputError
 
+MOST_ROWS = 100  # of a table of scenes
+
 
 def table(rows: list[dict[str, str]]) -> str:
     """Rows with the same keys as text: the keys as headings, the first column to the left, the others to the right."""
@@ -39,8 +41,16 @@ def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def report_data_check(check: DataCheck) -> None:
-    """Print a table of the scenes and the warnings; InputError with the reasons if the data set is refused."""
-    print(table([scene.row() for scene in check.scenes]))
+    """Print a table of the scenes and the warnings; InputError with the reasons if the data set is refused.
+
+    Of more than `MOST_ROWS` scenes the first are shown that have remarks, then the first of the others.
+    """
+    rows = sorted((scene.row() for scene in check.scenes), key=lambda row: not row["remarks"])
+    if len(rows) <= MOST_ROWS:
+        rows = [scene.row() for scene in check.scenes]
+    print(table(rows[:MOST_ROWS]))
+    if len(rows) > MOST_ROWS:
+        print(f"... and {len(rows) - MOST_ROWS} more scenes (check_data.py --json FILE has all)")
     frames = sum(scene.frames for scene in check.scenes)
     print(f"{frames} frames in {len(check.scenes)} scenes; {check.pairs} pairs of neighbouring frames compared")
     for warning in check.warnings:

@@ -25,6 +25,8 @@ _ROTATION_SHARE = 0.7  # of a scene's moving pairs
 _WHOLE_SET = 0.9  # of the training frames: then it is refused
 _EVIDENCE = 20  # pairs that a refusal takes
 _FEWEST_JUDGED = 3  # pairs of a scene that a judgement of it takes
+_FEWEST_PAIRS = 4  # of a scene that is compared at all
+_FEWEST_SCENES = 100  # that are compared, or all
 
 # What the causes mean and what to do, for people.
 ADVICE = {
@@ -151,7 +153,8 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
         root: its folder.
         length: frames of a snippet.
         most_pairs: pairs of neighbouring frames that are compared, about 0.03 s each; every scene gets its share, and 4
-            at least.
+            at least. Of very many scenes (Cityscapes has thousands) a selection is compared: one for each 4 pairs, and
+            100 at least.
         all_headers: look at every frame's size, and name damaged frames. Without it, for who opens the data set anyway
             and names them, only the compared frames count.
 
@@ -176,10 +179,17 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
         except (InputError, OSError) as error:
             check.refused["wrong K" if "cam.txt" in str(error) else "damaged scene"] = str(error)
 
+    names_found = list(scenes)
+    wanted = max(_FEWEST_SCENES, most_pairs // _FEWEST_PAIRS)
+    compared = {names_found[number] for number in _spread(len(names_found), wanted)}
     total = sum(len(scene.frames) for scene in scenes.values())
+    total_compared = sum(len(scenes[name].frames) for name in compared)
     with tqdm(total=total, desc="checking the data", unit="frame", leave=False, delay=2, disable=None) as bar:
         for name, scene in scenes.items():
-            _look_at(checks[name], scene, length, max(4, round(most_pairs * len(scene.frames) / total)), all_headers)
+            pairs = 0
+            if name in compared:
+                pairs = max(_FEWEST_PAIRS, round(most_pairs * len(scene.frames) / total_compared))
+            _look_at(checks[name], scene, length, pairs, all_headers)
             bar.update(len(scene.frames))
     for check in checks.values():
         _judge_motion(check)
@@ -191,12 +201,12 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
 def _look_at(check: SceneCheck, scene: Scene, length: int, pairs: int, all_headers: bool) -> None:
     check.frames, check.intrinsics = len(scene.frames), scene.intrinsics
     damaged: list[str] = []
-    if all_headers:
-        for frame in scene.frames:
-            try:
-                check.sizes.setdefault(image_size(frame), frame)
-            except InputError as error:
-                damaged.append(str(error))
+    headers = scene.frames if all_headers else [] if pairs else scene.frames[:1]
+    for frame in headers:
+        try:
+            check.sizes.setdefault(image_size(frame), frame)
+        except InputError as error:
+            damaged.append(str(error))
     for first in _spread(len(scene.frames) - 1, pairs):
         try:
             images = [read_image(frame) for frame in scene.frames[first : first + 2]]
@@ -301,9 +311,10 @@ def _compare_scenes(checks: list[SceneCheck]) -> None:
 def _sum_up(root: Path, checks: list[SceneCheck], length: int) -> DataCheck:
     training = [check for check in checks if LISTS[0] in check.lists]
     frames = sum(check.frames for check in training)
+    compared = sum(check.frames for check in training if check.pairs)
     evidence = sum(len(check.pairs) for check in training)
     for cause in ("static video", "motion too large", "rotation only"):
-        share = sum(check.frames for check in training if cause in check.warned) / max(1, frames)
+        share = sum(check.frames for check in training if cause in check.warned) / max(1, compared)
         if share >= _WHOLE_SET and evidence >= _EVIDENCE:
             for check in training:
                 if cause in check.warned:

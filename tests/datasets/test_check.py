@@ -9,6 +9,7 @@ import pytest
 from path import Path
 from scipy.spatial.transform import Rotation
 
+import datasets.check
 from datasets.check import check_data, judge_intrinsics
 from datasets.image_motion import measure_pair, rotation_residual
 from datasets.images import read_image, resize_area, write_jpeg
@@ -196,6 +197,17 @@ def test_frames_of_different_sizes_are_refused(healthy, tmp_path):
     result = check(tmp_path, pairs=8)
     assert causes(result.refusals) == ["frames of different sizes"]
     assert "b: 104 x 32 pixels, a has 208 x 64" in result.refusals[0]
+
+
+def test_of_very_many_scenes_a_selection_is_compared(healthy, tmp_path, monkeypatch):
+    """And what holds for all that are compared holds for the set: a refusal doesn't wait for the others."""
+    monkeypatch.setattr(datasets.check, "_FEWEST_SCENES", 5)
+    for number in range(12):
+        write_scene(tmp_path, f"s{number:02d}", [healthy[0][0]] * 6, healthy[1])
+    result = check(tmp_path, pairs=20, all_headers=False)
+    assert [scene.name for scene in result.scenes if scene.pairs] == ["s00", "s03", "s06", "s08", "s11"]
+    assert all(scene.sizes for scene in result.scenes)
+    assert causes(result.refusals) == ["static video"]
 
 
 def test_a_scene_in_both_lists_is_a_warning(healthy, tmp_path):
