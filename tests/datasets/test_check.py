@@ -185,10 +185,10 @@ def test_one_focal_length_unlike_the_others_is_a_warning(healthy, tmp_path):
 
 def test_frames_of_different_sizes_are_refused(healthy, tmp_path):
     images, intrinsics = healthy
-    write_scene(tmp_path, "mixed", [*images[:20], resize_area(images[20], 32, 104), *images[21:]], intrinsics)
+    write_scene(tmp_path, "mixed", [*images[:17], resize_area(images[17], 32, 104), *images[18:]], intrinsics)
     result = check(tmp_path, pairs=4)
     assert causes(result.refusals) == ["frames of different sizes"]
-    assert "0000020.jpg 104 x 32" in result.refusals[0]
+    assert "0000017.jpg 104 x 32" in result.refusals[0]
     assert check(tmp_path, pairs=4, all_headers=False).refusals == []  # is not seen in so small a sample
     write_text(tmp_path / "train.txt", "a\nb\n")
     half = np.diag([0.5, 0.5, 1]) @ intrinsics
