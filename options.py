@@ -13,6 +13,8 @@ from path import Path
 from errors import InputError
 from recipes import RECIPES, SMOOTHED, Recipe, get_recipe
 
+WHICH = ("last", "abs_rel", "ate", "photometric")  # checkpoints that a run keeps; the best by each criterion
+
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`; what a user can cause ends in one line, never in a traceback.
@@ -56,7 +58,17 @@ def add_test_flags(parser: argparse.ArgumentParser, kind: str, overlap: bool = T
         kind: ends the name of the saved predictions.
         overlap: whether the tested data can be what a network was trained on.
     """
-    parser.add_argument("checkpoint", nargs="?", type=Path, help="a training's checkpoint, or one of the PyTorch port")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        help="a training's checkpoint or its run's folder, or one of the PyTorch port",
+    )
+    parser.add_argument(
+        "--which",
+        choices=WHICH,
+        help="which checkpoint of a run's folder: the last, or the best in validation by a criterion (default: last)",
+    )
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; no checkpoint is needed")
     parser.add_argument(
         "--save", type=Path, metavar="FILE", help=f"where the predictions go (default: CHECKPOINT_{kind}.npz beside it)"
@@ -92,7 +104,21 @@ def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None
         )
     if args.checkpoint is None and args.save:
         parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
+    if args.which and (args.checkpoint is None or args.checkpoint.is_file()):
+        parser.error("--which goes with a run's folder in place of a CHECKPOINT")
+    if args.checkpoint is not None and args.checkpoint.is_dir():
+        args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     return args
+
+
+def find_checkpoint(run: Path, which: str) -> Path:
+    """A checkpoint of a run's folder: the last, or the best by a criterion; InputError naming those that are there."""
+    file = run / ("last.pt" if which == "last" else f"best_{which}.pt")
+    if not file.is_file():
+        there = [name for name in WHICH if (run / ("last.pt" if name == "last" else f"best_{name}.pt")).is_file()]
+        found = f"found only --which {', '.join(there)}" if there else "found no checkpoint of a run in this folder"
+        raise InputError(f"{file}: no such file, {found}")
+    return file
 
 
 def choose_device(name: str) -> torch.device:

@@ -65,21 +65,44 @@ def in_parallel(
 
 @torch.inference_mode()
 def predict_depth(
-    disp_net: DispNet, images: Iterator[np.ndarray], count: int, batch_size: int, device: torch.device
+    disp_net: DispNet,
+    images: Iterator[np.ndarray],
+    count: int,
+    batch_size: int,
+    device: torch.device,
+    flip_average: bool = False,
 ) -> np.ndarray:
     """The network's depth, 1 / disparity at the finest scale, of `count` images: float32 [count, H, W].
 
     Args:
         disp_net: in eval mode, on `device`.
         images: uint8 [3, H, W] each, all of one size (`read_resized`).
+        flip_average: predict the mirrored image, too, and take `blend_flipped` of both.
     """
     depth: list[np.ndarray] = []
     with tqdm(total=count, desc=f"predicting on {device}", unit="image") as progress:
         while batch := list(islice(images, batch_size)):
-            disparity = disp_net(to_network_input(torch.from_numpy(np.stack(batch)).to(device)))[0]
+            frames = to_network_input(torch.from_numpy(np.stack(batch)).to(device))
+            disparity = disp_net(frames)[0]
+            if flip_average:
+                disparity = blend_flipped(disparity, disp_net(frames.flip(-1))[0].flip(-1))
             depth.extend((1 / disparity).squeeze(1).cpu().numpy())
             progress.update(len(batch))
     return np.stack(depth)
+
+
+def blend_flipped(disparity: torch.Tensor, of_flipped: torch.Tensor) -> torch.Tensor:
+    """An image's disparity and that of its mirror image (mirrored back), both [..., H, W], in one.
+
+    The post-processing of Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency"
+    (monodepth, CVPR 2017): their mean, but within 5 % of the left border only the mirror image's, within 5 % of the
+    right border only the image's own, and a linear change over the 5 % that follow.
+    """
+    width = disparity.shape[-1]
+    position = torch.linspace(0, 1, width, device=disparity.device, dtype=disparity.dtype)
+    left = 1 - (20 * (position - 0.05)).clamp(0, 1)
+    right = left.flip(-1)
+    return right * disparity + left * of_flipped + (1 - left - right) * 0.5 * (disparity + of_flipped)
 
 
 def default_file(checkpoint: Path, kind: str) -> Path:
@@ -144,12 +167,17 @@ def load_predictions(file: Path, kind: str) -> tuple[dict[str, np.ndarray], dict
 def load_depth(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Predicted depth [h, w] by image name, and how it was made; InputError unless the file holds that."""
     arrays, about = load_predictions(file, "depth")
+    return depth_by_name(arrays, file), about
+
+
+def depth_by_name(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+    """The depth [h, w] of each image, from the arrays of a file of predictions of depth; InputError if they aren't."""
     files, depth = arrays.get("files"), arrays.get("depth")
     if files is None or depth is None or files.dtype.kind != "U" or files.ndim != 1:
         raise InputError(f"{file}: expected arrays 'files' (names) and 'depth', found {', '.join(sorted(arrays))}")
     if depth.ndim != 3 or depth.dtype.kind != "f" or len(depth) != len(files):
         raise InputError(f"{file}: depth is {depth.dtype} {[*depth.shape]}, expected [{len(files)}, height, width]")
-    return dict(zip(files.tolist(), depth, strict=True)), about
+    return dict(zip(files.tolist(), depth, strict=True))
 
 
 def _refuse(constant: str) -> None:

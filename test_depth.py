@@ -2,8 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from path import Path
@@ -12,50 +11,35 @@ from tqdm import tqdm
 from baselines import mean_depth_map
 from cache import default_cache
 from checkpoint import Networks, load_networks
+from datasets.images import read_image
 from datasets.text import read_names
+from depth_scoring import BASELINES, SCALED, ImageSet, Predictions, Scores, Sets, score, summarise, write_csv
 from errors import InputError
-from evaluation.depth_metrics import (
-    CROPS,
-    METRICS,
-    MIN_DEPTH,
-    RESIZED,
-    SCALINGS,
-    best_constant,
-    check_counted,
-    check_prediction,
-    constant_weights,
-    counted_pixels,
-    mean_metrics,
-    median_ratio,
-    resized_depth,
-    scaled_errors,
-)
+from evaluation.depth_metrics import CROPS, METRICS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.depth_protocols import LISTED, PROTOCOLS, DepthTest, matrix, name_of, vary
 from ground_truth import TRUTHS, read_truth, truth_files
 from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from overlap import check_overlap, trained_scenes
+from picture_sheet import choose_rows, draw_row, write_sheet
 from predictions import (
     check_writable,
     default_file,
+    depth_by_name,
     in_parallel,
     input_size,
-    load_depth,
+    load_predictions,
     predict_depth,
     read_resized,
     save_predictions,
 )
 from report import table, write_json
+from speed_scale import SLOWEST, SpeedScale, predict_ways, snippet_frames, speed_scales, true_ways
 
 SPLITS = Path(__file__).absolute().parent / "data/splits"
 LISTS = {"eigen": SPLITS / "eigen_test_files.txt", "benchmark": SPLITS / "eigen_benchmark_test_files.txt"}
 SIDES = {"l": "image_02", "r": "image_03"}
-SCALED = {
-    "median": "median per image",
-    "global": "one for the whole set, the median of the images' ratios",
-    "none": "none",
-    "speed": "from the vehicle's speed by way of the pose network",
-}
-BASELINES = {"mean_map": "mean depth map of the training set", "best_constant": "best constant"}
+TITLES = {"mean_map": "mean depth map of the training set", "best_constant": "best constant"}
+PICTURES_OF_EACH = 3  # best, median and worst images on a sheet
 
 DESCRIPTION = """\
 Predict depth for a list of KITTI images, save the predictions, and score them from the saved file.
@@ -66,6 +50,8 @@ Predict depth for a list of KITTI images, save the predictions, and score them f
       scores again without a network, against KITTI's improved depth maps
   python test_depth.py --predictions runs/my_run/last_depth.npz --kitti KITTI_RAW --protocol all --json all.json
       every way of comparing that the files allow
+  python test_depth.py runs/my_run --which abs_rel --kitti KITTI_RAW --csv images.csv --pictures sheet.png
+      the run's best checkpoint; each image's figures, and pictures of the best, median and worst ones
 """
 
 
@@ -112,6 +98,24 @@ def parse_arguments() -> argparse.Namespace:
     scoring.add_argument(
         "--resize", choices=RESIZED, nargs="+", metavar="WHAT", help="depth or disparity, to the truth's size"
     )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the figures of each image, too")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FILE.png",
+        help="a sheet of the best, median and worst images of the first protocol: input, prediction, truth, error",
+    )
+    parser.add_argument(
+        "--flip-average",
+        action="store_true",
+        help="predict each image and its mirror image, and blend both (the post-processing of monodepth)",
+    )
+    parser.add_argument(
+        "--pose-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="pose network for --scaling speed (default: the checkpoint's own)",
+    )
     parser.add_argument(
         "--training-data",
         type=Path,
@@ -138,6 +142,8 @@ def parse_arguments() -> argparse.Namespace:
     for name in args.protocol:
         if name != "all" and PROTOCOLS[name].images == LISTED and args.list is None:
             parser.error(f"--protocol {name} has no list of its own: give --list FILE")
+    if args.predictions and (args.flip_average or args.pose_checkpoint):
+        parser.error("--flip-average and --pose-checkpoint go with a CHECKPOINT: --predictions FILE are made already")
     return args
 
 
@@ -150,8 +156,9 @@ def cap(text: str) -> float:
 
 def main() -> None:
     args = parse_arguments()
-    if args.json:
-        check_writable(args.json, "--json")
+    for flag in ("json", "csv", "pictures"):
+        if getattr(args, flag):
+            check_writable(getattr(args, flag), f"--{flag}")
     if not args.kitti.is_dir():
         raise InputError(f"--kitti {args.kitti}: no such folder")
     tests, sets, left_out = choose_tests(args)
@@ -161,18 +168,29 @@ def main() -> None:
     if args.checkpoint:
         file = args.save or default_file(args.checkpoint, "depth")
         check_writable(file, "--save")
-        seconds["predicting_per_image"] = predict(names, file, args) / len(names)
-    predictions = load_listed(file, names, sets)
+        seconds = predict(names, file, wants_speed(tests), left_out, args)
+    predictions, ways = load_listed(file, names, sets)
     trained = trained_scenes(predictions.about)
     overlap = check_overlap(file, trained, names, args.kitti, args.allow_training_overlap)
+    scales = find_speed_scales(tests, sets, ways, left_out, args)
 
     mean_map, about_mean_map = find_mean_map(predictions.about, args)
     start = time.perf_counter()
-    scores = score(names, tests, sets, predictions, mean_map, args)
+    scores = score(tests, sets, predictions, mean_map, scales, args.kitti, args.cache, args.workers)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(names)
 
+    results = {
+        name: summarise(name, test, sets[test.images, test.ground_truth], scores[name]) for name, test in tests.items()
+    }
+    for name, per_image in scales.items():
+        slow = sum(not scale.measured for scale in per_image.values())
+        results[name]["scale"]["measured"] = len(per_image) - slow
+        if slow:
+            results[name]["line"] += (
+                f"; {slow} images taken at less than {SLOWEST:g} m/s are scaled by the median of the others"
+            )
     result = {
-        "protocols": {name: summarise(name, test, sets, scores[name]) for name, test in tests.items()},
+        "protocols": results,
         "left_out": left_out,
         "training_overlap": overlap,
         "mean_map": about_mean_map,
@@ -182,21 +200,14 @@ def main() -> None:
     print_result(result)
     if args.json:
         write_json(args.json, result)
+    if args.csv:
+        write_csv(args.csv, tests, sets, scores)
+    if args.pictures:
+        name, test = next(iter(tests.items()))
+        draw_pictures(name, test, sets[test.images, test.ground_truth].found, predictions, scores, args)
 
 
 # Which images, which protocols
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """The images of a list whose files are all there, and for each of the others the first file that it lacks."""
-
-    listed: list[str]
-    found: list[str]
-    missing: list[str]
-
-
-Sets = dict[tuple[str, str], ImageSet]  # by images and ground truth, as in `DepthTest`
 
 
 def choose_tests(args: argparse.Namespace) -> tuple[dict[str, DepthTest], Sets, list[str]]:
@@ -231,7 +242,7 @@ def choose_tests(args: argparse.Namespace) -> tuple[dict[str, DepthTest], Sets, 
         if not sets:
             raise InputError(f"--protocol all: no list is complete with any ground truth: {left_out[0]}")
         named = [test for test in vary(PROTOCOLS.values(), **parts) if (test.images, test.ground_truth) in sets]
-        every = vary(matrix(sets, ["median", "global", "none"]), **parts)
+        every = vary(matrix(sets, list(SCALINGS)), **parts)
         tests = list(dict.fromkeys([*tests, *named, *every]))
     return {name_of(test): test for test in tests}, sets, left_out
 
@@ -243,7 +254,8 @@ def all_kinds(kitti: Path) -> list[str]:
 
 
 def find_images(images: str, truth: str, args: argparse.Namespace) -> ImageSet:
-    listed = read_image_list(LISTS.get(images, Path(images)))
+    file = LISTS.get(images, Path(images))
+    listed = read_image_list(file)
     found, missing = [], []
     for name in listed:
         needed = [] if args.predictions else [args.kitti / name]
@@ -253,7 +265,7 @@ def find_images(images: str, truth: str, args: argparse.Namespace) -> ImageSet:
             found.append(name)
         else:
             missing.append(str(absent))
-    return ImageSet(listed, found, missing)
+    return ImageSet(str(file.name), listed, found, missing)
 
 
 def check_complete(images: ImageSet, listed: str, truth: str, args: argparse.Namespace) -> None:
@@ -291,19 +303,16 @@ def read_image_list(file: Path) -> list[str]:
 # Predictions
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a file of predictions holds."""
-
-    file: Path
-    depth: dict[str, np.ndarray]  # [h, w] by the image's name
-    about: dict
-
-
-def predict(names: list[str], file: Path, args: argparse.Namespace) -> float:
+def predict(
+    names: list[str], file: Path, speed: bool, left_out: list[str], args: argparse.Namespace
+) -> dict[str, float]:
     """Save the network's depth of each image: `files` [N], `depth` float32 [N, height, width] = 1 / disparity.
 
-    Returns the seconds it took, reading the images included, loading the network not.
+    For the scale from the speed also `snippet_frames` int [N, n], the numbers of the frames around each image, and
+    `ways` float64 [N, n - 1], how far the pose network sees them from the middle one. With `--protocol all`, a line in
+    `left_out` says why there are none; if that scale was asked for, it is an InputError.
+
+    Returns the seconds that an image took, reading it included, loading the network not.
     """
     device = choose_device(args.device)
     networks = load_networks(args.checkpoint, device)
@@ -312,21 +321,58 @@ def predict(names: list[str], file: Path, args: argparse.Namespace) -> float:
     trained = trained_scenes(networks.config)
     check_overlap(args.checkpoint, trained, names, args.kitti, args.allow_training_overlap)
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
-    images = in_parallel(lambda name: read_resized(args.kitti / name, height, width), names, args.workers)
+    read = partial(read_resized, height=height, width=width)
+    arrays, seconds = {"files": np.array(names)}, {}
+    if speed:
+        pose_net = networks.pose_exp_net
+        if args.pose_checkpoint:
+            pose_net = load_networks(args.pose_checkpoint, device).pose_exp_net
+        try:
+            if pose_net is None:
+                given = args.pose_checkpoint or args.checkpoint
+                raise InputError(f"{given}: holds no pose network; --pose-checkpoint FILE names one")
+            frames = [snippet_frames(args.kitti, name, pose_net.sources + 1) for name in names]
+            for name, numbers in zip(names, frames, strict=True):
+                true_ways(args.kitti, name, numbers)  # better known now than after the predictions
+            files = [frame_files(args.kitti / name, numbers) for name, numbers in zip(names, frames, strict=True)]
+            start = time.perf_counter()
+            arrays["ways"] = predict_ways(pose_net, files, read, args.batch_size, args.workers)
+            arrays["snippet_frames"] = np.array(frames)
+            seconds["poses_per_image"] = (time.perf_counter() - start) / len(names)
+        except InputError as error:
+            if asks_for_speed(args):
+                raise
+            left_out.append(f"scaling speed: {error}")
+    images = in_parallel(lambda name: read(args.kitti / name), names, args.workers)
     start = time.perf_counter()
-    depth = predict_depth(networks.disp_net, images, len(names), args.batch_size, device)
-    seconds = time.perf_counter() - start
+    arrays["depth"] = predict_depth(networks.disp_net, images, len(names), args.batch_size, device, args.flip_average)
+    seconds["predicting_per_image"] = (time.perf_counter() - start) / len(names)
     about = {
         "checkpoint": str(args.checkpoint),
         "step": networks.step,
         "height": height,
         "width": width,
+        "flip_average": args.flip_average,
         "training_data": training_data(networks),
         "scenes": trained,
     }
-    save_predictions(file, "depth", {"files": np.array(names), "depth": depth}, about)
+    save_predictions(file, "depth", arrays, about)
     print(f"predictions: {file}")
     return seconds
+
+
+def frame_files(image: Path, frames: list[int]) -> list[Path]:
+    """The files of other frames of an image's drive."""
+    return [image.parent / f"{frame:0{len(image.stem)}d}{image.suffix}" for frame in frames]
+
+
+def wants_speed(tests: dict[str, DepthTest]) -> bool:
+    return any(test.protocol.scaling == "speed" for test in tests.values())
+
+
+def asks_for_speed(args: argparse.Namespace) -> bool:
+    """Whether the scale from the speed was asked for by name, and not only by --protocol all."""
+    return "speed" in (args.scaling or [])
 
 
 def training_data(networks: Networks) -> str | None:
@@ -335,9 +381,13 @@ def training_data(networks: Networks) -> str | None:
     return str(Path(folder).absolute()) if isinstance(folder, str) else None
 
 
-def load_listed(file: Path, names: list[str], sets: Sets) -> Predictions:
-    """Predictions by image name, and how they were made; InputError unless the file fits the lists."""
-    predicted, about = load_depth(file)
+Ways = dict[str, tuple[list[int], np.ndarray]]  # by image: frames, and the pose network's ways to them
+
+
+def load_listed(file: Path, names: list[str], sets: Sets) -> tuple[Predictions, Ways]:
+    """Predicted depth and ways (if any) by image name; InputError unless the file fits the lists."""
+    arrays, about = load_predictions(file, "depth")
+    predicted = depth_by_name(arrays, file)
     listed = {name for images in sets.values() for name in images.listed}
     if any(images in LISTS for images, _ in sets):  # of predictions of all 697, the 652 may be scored alone
         listed.update(read_image_list(LISTS["eigen"]))
@@ -349,7 +399,45 @@ def load_listed(file: Path, names: list[str], sets: Sets) -> Predictions:
             f"{file}: predictions of {len(predicted)} images do not fit the list of {len(listed)}: {example} "
             f"({len(absent)} lack a prediction, {len(surplus)} are not listed)"
         )
-    return Predictions(file, predicted, about)
+    ways: Ways = {}
+    if "ways" in arrays:
+        frames, lengths = arrays.get("snippet_frames", np.zeros(0)), arrays["ways"]
+        count = len(predicted)
+        if frames.dtype.kind != "i" or frames.ndim != 2 or lengths.shape != (count, frames.shape[1] - 1):
+            raise InputError(
+                f"{file}: ways of {[*lengths.shape]} and snippet_frames of {[*frames.shape]}, "
+                f"expected [{count}, n - 1] and whole numbers [{count}, n]"
+            )
+        ways = dict(zip(predicted, zip(frames.tolist(), lengths, strict=True), strict=True))
+    return Predictions(file, predicted, about), ways
+
+
+def find_speed_scales(
+    tests: dict[str, DepthTest], sets: Sets, ways: Ways, left_out: list[str], args: argparse.Namespace
+) -> dict[str, dict[str, SpeedScale]]:
+    """By test and image, the scale from the vehicle's speed, for the tests that take it.
+
+    Without ways or OXTS it is an InputError, unless it was only --protocol all that asked: then `tests` lose these.
+    """
+    scaled = {name: test for name, test in tests.items() if test.protocol.scaling == "speed"}
+    scales: dict[str, dict[str, SpeedScale]] = {}
+    try:
+        for name, test in scaled.items():
+            found = sets[test.images, test.ground_truth].found
+            if not ways:
+                raise InputError(f"{args.predictions}: holds no poses; predict with --scaling speed")
+            true = [true_ways(args.kitti, image, ways[image][0]) for image in found]
+            predicted = np.stack([ways[image][1] for image in found])
+            scales[name] = dict(zip(found, speed_scales(found, true, predicted), strict=True))
+    except InputError as error:
+        if asks_for_speed(args):
+            raise
+        for name in scaled:
+            del tests[name]
+        if not any(line.startswith("scaling speed") for line in left_out):
+            left_out.append(f"scaling speed: {error}")
+        return {}
+    return scales
 
 
 def find_mean_map(about: dict, args: argparse.Namespace) -> tuple[np.ndarray | None, str]:
@@ -366,132 +454,7 @@ def find_mean_map(about: dict, args: argparse.Namespace) -> tuple[np.ndarray | N
     return mean, f"of {count} depth maps of {folder}"
 
 
-# Scores
-
-Scores = dict[str, dict[str, list[dict[str, float]]]]  # by test and method ("network" or a baseline), of each image
-
-
-def score(
-    names: list[str],
-    tests: dict[str, DepthTest],
-    sets: Sets,
-    predictions: Predictions,
-    mean_map: np.ndarray | None,
-    args: argparse.Namespace,
-) -> Scores:
-    """Metrics of each image by each test, in the order of its list."""
-    baselines = {"best_constant": np.ones((1, 1))} | ({} if mean_map is None else {"mean_map": mean_map})
-    members = {pair: set(images.found) for pair, images in sets.items()}
-
-    def compare(item: tuple[int, str], chosen: dict[str, DepthTest]) -> Iterator[tuple[str, np.ndarray, dict]]:
-        """For each of the chosen tests: the true depths that count, and by method the predicted ones."""
-        index, name = item
-        where = f"{predictions.file}, prediction {index} ({name})"
-        depth = predictions.depth[name]
-        check_prediction(depth, where)
-        methods = {"network": depth} | baselines
-        truths, counted, resized = {}, {}, {}
-        for test_name, test in chosen.items():
-            if name not in members[test.images, test.ground_truth]:
-                continue
-            protocol, kind = test.protocol, test.ground_truth
-            if kind not in truths:
-                truths[kind] = read_truth(args.kitti, name, kind, args.cache)
-            pixels = (kind, protocol.crop, protocol.cap, protocol.beyond_cap)
-            if pixels not in counted:
-                counted[pixels] = counted_pixels(truths[kind], protocol)
-                check_counted(counted[pixels], protocol, where)
-            for method, predicted in methods.items():
-                if (kind, protocol.resized, method) not in resized:
-                    resized[kind, protocol.resized, method] = resized_depth(predicted, truths[kind], protocol.resized)
-            chosen_depths = {method: resized[kind, protocol.resized, method][counted[pixels]] for method in methods}
-            yield test_name, truths[kind].depth[counted[pixels]], chosen_depths
-
-    def statistics(item: tuple[int, str]) -> dict[str, tuple[dict[str, float], np.ndarray]]:
-        return {
-            test: ({method: median_ratio(truth, depth) for method, depth in depths.items()}, constant_weights(truth))
-            for test, truth, depths in compare(item, needing_statistics)
-        }
-
-    def score_image(item: tuple[int, str]) -> dict[str, dict[str, dict[str, float]]]:
-        result: dict[str, dict[str, dict[str, float]]] = {}
-        for test, truth, depths in compare(item, tests):
-            protocol = tests[test].protocol
-            result[test] = {}
-            for method, depth in depths.items():
-                ratio = median_ratio(truth, depth)
-                scale = ratio if protocol.scaling == "median" else scales[test][method]
-                result[test][method] = scaled_errors(truth, depth, scale, protocol.cap) | {"ratio": ratio}
-        return result
-
-    items = list(enumerate(names))
-    needing_statistics = {name: test for name, test in tests.items() if test.protocol.scaling != "median"}
-    scales: dict[str, dict[str, float]] = {}
-    if needing_statistics:
-        found = in_parallel(statistics, items, args.workers)
-        passed = list(tqdm(found, total=len(names), desc="finding scales", unit="image"))
-        for name, test in needing_statistics.items():
-            of_images = [image[name] for image in passed if name in image]
-            if test.protocol.scaling == "global":
-                ratios = {method: [ratio[method] for ratio, _ in of_images] for method in of_images[0][0]}
-                scales[name] = {method: float(np.median(values)) for method, values in ratios.items()}
-            else:
-                weights = np.sum([weights for _, weights in of_images], axis=0)
-                scales[name] = {"network": 1.0, "mean_map": 1.0, "best_constant": best_constant(weights)}
-    per_image = list(
-        tqdm(in_parallel(score_image, items, args.workers), total=len(names), desc="scoring", unit="image")
-    )
-    by_name = dict(zip(names, per_image, strict=True))
-    return {
-        name: {
-            method: [by_name[image][name][method] for image in sets[test.images, test.ground_truth].found]
-            for method in ["network", *baselines]
-        }
-        for name, test in tests.items()
-    }
-
-
 # Results
-
-
-def summarise(name: str, test: DepthTest, sets: Sets, scores: dict[str, list[dict[str, float]]]) -> dict:
-    """The result of a test for machines: its line, its parts and its figures."""
-    images = sets[test.images, test.ground_truth]
-    listed = LISTS.get(test.images, Path(test.images)).name
-    count = f"{len(images.found)} of {len(images.listed)} images of {listed} found, {len(images.missing)} missing"
-    if images.missing:
-        count = f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: {count.upper()}"
-    protocol = test.protocol
-    line = (
-        f"{name}: {count}; ground truth: {TRUTHS[test.ground_truth]}; crop: {protocol.crop}; "
-        f"cap: {protocol.cap:g} m{' (farther ground truth counts, too)' if protocol.beyond_cap else ''}; "
-        f"scaling: {SCALED[protocol.scaling]}; resized to the truth's size: {protocol.resized}"
-    )
-    # Of one scale for the whole set, mean and spread are those of the images' own.
-    which = "ratio" if protocol.scaling == "global" else "scale"
-    scales = np.array([image[which] for image in scores["network"]])
-    scale = {
-        "median": float(np.median(scales)),
-        "mean": float(np.mean(scales)),
-        # Over the images, as a share of the median: how consistent the network's unit is.
-        "spread": float(np.std(scales / np.median(scales))),
-    }
-    baselines = {method: mean_metrics(scores[method]) if method in scores else None for method in BASELINES}
-    return {
-        "line": line,
-        "images": {
-            "list": listed,
-            "listed": len(images.listed),
-            "found": len(images.found),
-            "missing": images.missing,
-        },
-        "ground_truth": test.ground_truth,
-        **asdict(protocol),
-        "metrics": mean_metrics(scores["network"]),
-        "scale": scale,
-        "pixels_per_image": float(np.mean([image["pixels"] for image in scores["network"]])),
-        "baselines": baselines,
-    }
 
 
 def print_result(result: dict) -> None:
@@ -500,7 +463,7 @@ def print_result(result: dict) -> None:
         print(f"\n{protocol['line']}" if not rows else protocol["line"])
         scale = protocol["scale"]
         methods = {name: protocol["metrics"]}
-        methods |= {f"  {BASELINES[key]}": metrics for key, metrics in protocol["baselines"].items() if metrics}
+        methods |= {f"  {TITLES[key]}": protocol["baselines"][key] for key in BASELINES if protocol["baselines"][key]}
         for title, metrics in methods.items():
             factor = f"{scale['median']:.4g} ({scale['spread']:.3f})" if title == name else ""
             row = {metric: f"{metrics[metric]:.4f}" for metric in METRICS}
@@ -510,6 +473,28 @@ def print_result(result: dict) -> None:
         print(f"left out: {line}")
     print(f"mean depth map of the training set: {result['mean_map']}")
     print(", ".join(f"{part.replace('_', ' ')} {1000 * value:.1f} ms" for part, value in result["seconds"].items()))
+
+
+def draw_pictures(
+    name: str, test: DepthTest, found: list[str], predictions: Predictions, scores: Scores, args: argparse.Namespace
+) -> None:
+    """The sheet of the best, median and worst images of a test."""
+    of_images = scores[name]["network"]
+    chosen = choose_rows([image["abs_rel"] for image in of_images], PICTURES_OF_EACH)
+    labels, rows = [], []
+    for kind, index in tqdm(chosen, desc="drawing", unit="image", leave=False, delay=2):
+        image = found[index]
+        truth = read_truth(args.kitti, image, test.ground_truth, args.cache)
+        pixels = read_image(args.kitti / image)
+        rows.append(draw_row(pixels, predictions.depth[image], of_images[index]["scale"], truth, test))
+        parts = image.split("/")
+        where = image
+        if len(parts) == 5:
+            where = f"{parts[0]}\n{parts[1].removeprefix(f'{parts[0]}_').removesuffix('_sync')}\n{Path(image).stem}"
+        labels.append(f"{kind}\nAbs Rel {of_images[index]['abs_rel']:.3f}\n\n{where}")
+    title = f"{name}: {len(found)} images, mean Abs Rel {np.mean([image['abs_rel'] for image in of_images]):.4f}"
+    write_sheet(args.pictures, title, labels, rows)
+    print(f"pictures: {args.pictures}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,19 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from path import Path
 
 from errors import InputError
-from predictions import check_writable, default_file, in_parallel, input_size, load_predictions, save_predictions
+from predictions import (
+    blend_flipped,
+    check_writable,
+    default_file,
+    in_parallel,
+    input_size,
+    load_predictions,
+    save_predictions,
+)
 
 
 @pytest.fixture
@@ -135,3 +144,13 @@ def test_check_writable(tmp_path):
         check_writable(Path(tmp_path) / "no/new.npz", "--save")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(Path(tmp_path), "--save")
+
+
+def test_blend_of_an_image_and_its_mirror_by_hand():
+    # Positions 0, 0.05, 0.1, ..., 1: at the left border only the mirror image's (3), at the right only the own (1),
+    # their mean from 10 % to 90 %, and at 5 % still the border's. Between, 7.5 % is half way to the mean.
+    own, mirror = torch.full((1, 1, 1, 41), 1.0), torch.full((1, 1, 1, 41), 3.0)
+    blended = blend_flipped(own, mirror)[0, 0, 0]
+    torch.testing.assert_close(blended[:5], torch.tensor([3, 3, 3, 2.5, 2]))
+    torch.testing.assert_close(blended[4:37], torch.full((33,), 2.0))
+    torch.testing.assert_close(blended[36:], torch.tensor([2, 1.5, 1, 1, 1]))

@@ -1,3 +1,4 @@
+import csv
 import json
 import sys
 
@@ -323,6 +324,147 @@ def test_training_images_are_not_tested_unless_allowed(kitti, checkpoint, run, t
     assert run("--predictions", saved, *flags)[0] == 1
     assert run("--predictions", saved, *flags, allow)[0] == 0
     assert "NOT KNOWN" in run("--predictions", save(saved), *flags)[1]
+
+
+def write_drive(kitti, speeds, seconds=0.1):
+    """OXTS packets (forward speed) and the camera's time stamps of the drive."""
+    (kitti / DRIVE / "oxts/data").makedirs_p()
+    for frame, speed in enumerate(speeds):
+        packet = np.zeros(30)
+        packet[8] = speed
+        (kitti / DRIVE / "oxts/data" / f"{frame:010d}.txt").write_text(" ".join(map(str, packet)) + "\n")
+    stamps = [f"2011-09-26 13:00:{seconds * frame:012.9f}\n" for frame in range(len(speeds))]
+    (kitti / DRIVE / "image_02/timestamps.txt").write_text("".join(stamps))
+
+
+def test_scale_from_the_speed_by_hand(kitti, run, tmp_path):
+    """10 m/s and 0.1 s: 1 m to each neighbour; the network's ways add up to 0.5, so depth is multiplied by 4."""
+    write_drive(kitti, [10.0] * FRAMES)
+    for frame in range(FRAMES):
+        write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), 8.0))
+    depth = np.full((FRAMES, 32, 64), 2.0)
+    depth[4] = 3.0
+    frames = [[0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4]]
+    arrays = {"depth": depth, "snippet_frames": np.array(frames), "ways": np.tile([0.2, 0.3], (FRAMES, 1))}
+    saved = save(Path(tmp_path) / "depth.npz", change=arrays)
+    result, output = score(run, kitti, saved, "--protocol", "dense", "--scaling", "speed")
+    (part,) = result["protocols"].values()
+    assert part["scale"] == pytest.approx({"median": 4, "mean": 4, "spread": 0, "measured": 5})
+    assert part["metrics"]["abs_rel"] == pytest.approx((0 + 0 + 0 + 0 + 0.5) / 5)
+    assert "scaling: from the vehicle's speed" in output
+
+    # While the car stands, the median of the others counts, and the line says so.
+    write_drive(kitti, [10.0, 10, 10, 0.5, 0.1])
+    result, output = score(run, kitti, saved, "--protocol", "dense", "--scaling", "speed")
+    (part,) = result["protocols"].values()
+    assert part["scale"]["measured"] == 5  # frames 2 to 4: mean speed 2.8 m/s
+    write_drive(kitti, [10.0, 10, 0.9, 0.5, 0.1])
+    result, output = score(run, kitti, saved, "--protocol", "dense", "--scaling", "speed")
+    (part,) = result["protocols"].values()
+    assert part["scale"]["measured"] == 3
+    assert "; 2 images taken at less than 1 m/s are scaled by the median of the others" in output
+    everything, _ = score(run, kitti, saved, "--protocol", "all")
+    assert sum(part["scaling"] == "speed" for part in everything["protocols"].values()) > 0
+
+    for change, expected in (
+        ({"ways": np.full((FRAMES, 2), np.nan)}, "prediction 0 ("),
+        ({"ways": np.ones((FRAMES, 1))}, "ways of [5, 1] and snippet_frames of [5, 3]"),
+        ({"ways": np.zeros((FRAMES, 2))}, "none of the 5 images was taken faster than 1 m/s"),
+        ({"snippet_frames": np.array(frames) + 3}, f"{FRAMES:010d}.txt: no such file"),
+    ):
+        save(saved, change=arrays | change)
+        flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--protocol", "dense", "--scaling", "speed")
+        status, _, errors = run("--predictions", saved, *flags)
+        assert (status, expected in errors, errors.count("\n")) == (1, True, 1), errors
+
+
+def test_scale_from_the_speed_with_the_network(kitti, checkpoint, run, tmp_path):
+    saved, result = Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--json", result)
+    status, _, errors = run(checkpoint, *flags, "--scaling", "speed")
+    assert status == 1
+    assert "oxts/data/0000000000.txt: no such file" in errors
+    assert not saved.exists()
+    status, output, errors = run(checkpoint, *flags, "--protocol", "all")  # goes on, and says what it did without
+    assert status == 0, errors
+    assert "left out: scaling speed: " in output
+
+    write_drive(kitti, [10.0] * FRAMES)
+    status, output, errors = run(checkpoint, *flags, "--scaling", "speed", "median")
+    assert status == 0, errors
+    stored = np.load(saved)
+    assert stored["snippet_frames"].tolist() == [[0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4]]
+    images = [resize_area(imageio.imread(kitti / name_of(frame)), 32, 64) for frame in (1, 2, 3)]
+    inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        poses, _ = test_depth.load_networks(checkpoint).pose_exp_net(inputs[1:2], inputs[[0, 2]][None])
+    np.testing.assert_allclose(stored["ways"][2], poses[0, :, :3].norm(dim=1).numpy(), rtol=1e-5)
+    parts = json.loads(result.read_text())["protocols"]
+    speed = next(part for part in parts.values() if part["scaling"] == "speed")
+    assert speed["scale"]["median"] == pytest.approx(np.median(2 / stored["ways"].sum(1)))
+
+    disp_net_alone = Path(tmp_path) / "dispnet.pth.tar"
+    weights = torch.load(checkpoint, weights_only=True)
+    torch.save({"epoch": 1, "state_dict": weights["disp_net"]}, disp_net_alone)
+    flags = (*flags, "--height", 32, "--width", 64, "--scaling", "speed")
+    status, _, errors = run(disp_net_alone, *flags)
+    assert (status, "holds no pose network; --pose-checkpoint FILE names one" in errors) == (1, True)
+    pose_net_alone = Path(tmp_path) / "exp_pose.pth.tar"
+    torch.save({"epoch": 1, "state_dict": weights["pose_exp_net"]}, pose_net_alone)
+    assert run(disp_net_alone, *flags, "--pose-checkpoint", pose_net_alone)[0] == 0
+    np.testing.assert_array_equal(np.load(saved)["ways"], stored["ways"])
+
+
+def test_csv_has_every_image(kitti, run, tmp_path):
+    saved, file = save(Path(tmp_path) / "depth.npz"), Path(tmp_path) / "images.csv"
+    result, _ = score(run, kitti, saved, "--csv", file)
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert len(rows) == 2 * FRAMES
+    assert [row["image"] for row in rows[:FRAMES]] == [name_of(frame) for frame in range(FRAMES)]
+    for name, part in result["protocols"].items():
+        own = [row for row in rows if row["protocol"] == name]
+        for metric in test_depth.METRICS:
+            assert np.mean([float(row[metric]) for row in own]) == pytest.approx(part["metrics"][metric], rel=1e-12)
+        constant = np.mean([float(row["best_constant_abs_rel"]) for row in own])
+        assert constant == pytest.approx(part["baselines"]["best_constant"]["abs_rel"])
+        assert {row["mean_map_abs_rel"] for row in own} == {""}
+
+
+def test_pictures_of_best_median_and_worst(kitti, run, tmp_path):
+    saved, file = save(Path(tmp_path) / "depth.npz"), Path(tmp_path) / "sheet.png"
+    _, output = score(run, kitti, saved, "--pictures", file)
+    assert f"pictures: {file}" in output
+    assert imageio.imread(file).shape[2] in (3, 4)
+    (kitti / name_of(0)).write_bytes(b"")
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", "--pictures", file)
+    assert status == 1
+    assert "0000000000.png: empty file" in errors.splitlines()[-1]
+
+
+def test_flip_average_and_choice_of_checkpoint(kitti, checkpoint, run, tmp_path):
+    """A symmetric image: the mirror image's prediction is this one's, and the average changes nothing."""
+    folder = Path(tmp_path) / "run"
+    folder.makedirs_p()
+    checkpoint.copy(folder / "best_abs_rel.pt")
+    for frame in range(FRAMES):
+        image = imageio.imread(kitti / name_of(frame))
+        imageio.imwrite(kitti / name_of(frame), np.concatenate([image[:, :100], image[:, 99::-1]], 1))
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt")
+    status, output, errors = run(folder, "--which", "abs_rel", *flags)
+    assert status == 0, errors
+    saved = folder / "best_abs_rel_depth.npz"
+    assert f"predictions: {saved}" in output
+    plain = np.load(saved)["depth"]
+    assert run(folder, "--which", "abs_rel", *flags, "--flip-average")[0] == 0
+    flipped = np.load(saved)["depth"]
+    np.testing.assert_allclose(flipped, flipped[:, :, ::-1], rtol=1e-4)  # symmetric, which the network alone is not
+    assert np.abs(plain - plain[:, :, ::-1]).max() > 1e-3
+    status, _, errors = run(folder, *flags)
+    assert (status, "last.pt: no such file, found only --which abs_rel" in errors) == (1, True)
+    assert "found no checkpoint" in run(kitti, *flags)[2]
+    for arguments in (("--predictions", saved, "--which", "last"), ("--predictions", saved, "--flip-average")):
+        assert run(*arguments, *flags)[0] == 2
+    assert run(checkpoint, "--which", "last", *flags)[0] == 2
 
 
 def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
