@@ -14,7 +14,7 @@ TUM_LINE = "0.1 1 2 3 0 0 0 1"
 
 
 def random_poses(count=20):
-    rotation = Rotation.random(count, rng=0).as_matrix()
+    rotation = Rotation.from_quat(np.random.default_rng(1).normal(size=(count, 4))).as_matrix()
     return np.concatenate([rotation, np.random.default_rng(0).normal(size=(count, 3, 1)) * 100], -1)
 
 

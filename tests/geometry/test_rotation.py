@@ -27,14 +27,16 @@ def test_the_nearest_rotation_of_a_mean_lies_in_the_middle():
     random = np.random.default_rng(0).normal(size=(50, 3, 3))
     found = nearest_rotation(random)
     assert is_rotation(found).all()
-    for other in Rotation.random(200, rng=1).as_matrix():  # none of many other rotations is nearer
+    for other in Rotation.from_quat(
+        np.random.default_rng(1).normal(size=(200, 4))
+    ).as_matrix():  # none of many other rotations is nearer
         assert (
             np.linalg.norm(random - found, axis=(1, 2)) <= np.linalg.norm(random - other, axis=(1, 2)) + 1e-12
         ).all()
 
 
 def test_a_rotation_is_its_own_nearest():
-    turn = Rotation.random(5, rng=2).as_matrix()
+    turn = Rotation.from_quat(np.random.default_rng(2).normal(size=(5, 4))).as_matrix()
     np.testing.assert_allclose(nearest_rotation(3 * turn), turn, atol=1e-12)
     assert nearest_rotation(turn).shape == turn.shape == (5, 3, 3)
     with pytest.raises(np.linalg.LinAlgError):
