@@ -70,6 +70,7 @@ def score(
     root: Path,
     cache: Path | None,
     workers: int,
+    quiet: bool = False,
 ) -> Scores:
     """Metrics of each image by each test, in the order of the test's list.
 
@@ -81,6 +82,7 @@ def score(
         root: the folder that the images' names are relative to.
         cache: see `ground_truth.read_truth`.
         workers: threads; each makes an image's ground truth, scores it by all tests, and lets it go.
+        quiet: without a progress bar.
     """
     names = list(dict.fromkeys(name for images in sets.values() for name in images.found))
     members = {pair: set(images.found) for pair, images in sets.items()}
@@ -144,7 +146,7 @@ def score(
     scales: dict[str, dict[str, float]] = {}
     if unscaled:
         found = in_parallel(statistics, items, workers)
-        passed = list(tqdm(found, total=len(names), desc="finding scales", unit="image"))
+        passed = list(tqdm(found, total=len(names), desc="finding scales", unit="image", disable=quiet))
         for name, test in unscaled.items():
             of_images = [image[name] for image in passed if name in image]
             if test.protocol.scaling == "global":
@@ -155,7 +157,8 @@ def score(
                 weights = np.sum([weights for _, weights in of_images], axis=0)
                 scales[name] = {"network": 1.0, "mean_map": 1.0, "best_constant": best_constant(weights)}
     scored = in_parallel(score_image, items, workers)
-    by_name = dict(zip(names, tqdm(scored, total=len(names), desc="scoring", unit="image"), strict=True))
+    progress = tqdm(scored, total=len(names), desc="scoring", unit="image", disable=quiet)
+    by_name = dict(zip(names, progress, strict=True))
     return {
         name: {
             method: [by_name[image][name][method] for image in sets[test.images, test.ground_truth].found]
