@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,15 +40,19 @@ def save_checkpoint(
     step: int,
     config: dict[str, Any],
     best: dict[str, Any],
+    skipped: int = 0,
+    validation_due: bool = False,
 ) -> None:
-    """Write the whole run to `file`.
+    """Write the whole run to `file`: whole or not at all, and on the disk when this returns.
 
-    Training draws its randomness from (seed, step) alone, so the step is the random state, too.
+    Training draws its randomness from (seed, step) and (seed, epoch) alone, so the step is the random state, too.
 
     Args:
         config: what the run was started with; plain numbers, strings, lists and dicts. It must hold `height`, `width`
             and `rotation`, from which the networks' use is rebuilt.
         best: best validation score by criterion.
+        skipped: steps that were left out because their loss was not finite.
+        validation_due: the validation after this step has not been made.
     """
     content = {
         "format": FORMAT,
@@ -56,6 +61,8 @@ def save_checkpoint(
         "step": step,
         "config": config,
         "best": best,
+        "skipped": skipped,
+        "validation_due": validation_due,
         "disp_net": disp_net.state_dict(),
         "pose_exp_net": pose_exp_net.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -67,8 +74,10 @@ def save_checkpoint(
             stream.flush()
             os.fsync(stream.fileno())
         part.rename(file)
+        sync_folder(file.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        part.unlink_p()
+        with suppress(OSError):
+            part.unlink_p()
         raise InputError(f"{file}: could not be written ({error}); the checkpoint before it is untouched") from None
 
 
@@ -81,6 +90,52 @@ def keep_copy(file: Path, copy: Path) -> None:
     except OSError:
         shutil.copyfile(file, part)
     part.rename(copy)
+    sync_folder(copy.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a renamed file is not before."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_run(
+    content: dict[str, Any],
+    file: Path,
+    disp_net: torch.nn.Module,
+    pose_exp_net: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Give networks and optimiser what a checkpoint (`load_checkpoint`) has of them; `file` is named in errors."""
+    _load_weights(disp_net, content["disp_net"], file)
+    _load_weights(pose_exp_net, content["pose_exp_net"], file)
+    load_optimizer(optimizer, content["optimizer"], file)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], file: Path) -> None:
+    """Give the optimiser its state from a checkpoint's entry `optimizer`; InputError (naming `file`) if it is damaged.
+
+    The learning rate and the other options stay the optimiser's own.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = state.get("state") if isinstance(state, dict) else None
+    if not isinstance(moments, dict) or moments.keys() - set(range(len(parameters))):
+        raise InputError(f"{file}: damaged checkpoint: no state of the optimiser for {len(parameters)} parameters")
+    for index, entry in moments.items():
+        for name, shape in (
+            ("exp_avg", parameters[index].shape),
+            ("exp_avg_sq", parameters[index].shape),
+            ("step", ()),
+        ):
+            tensor = entry.get(name) if isinstance(entry, dict) else None
+            if not isinstance(tensor, Tensor) or tensor.shape != shape or not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{file}: damaged checkpoint: the optimiser's {name} of parameter {index}")
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
@@ -93,7 +148,9 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     missing = {"step", "config", "best", "disp_net", "pose_exp_net", "optimizer"} - content.keys()
     if missing:
         raise InputError(f"{file}: the checkpoint lacks {', '.join(sorted(missing))}")
-    for name, kind in (("config", dict), ("best", dict), ("step", int)):
+    content = {"skipped": 0, "validation_due": False} | content  # which checkpoints did not have at first
+    kinds = {"config": dict, "best": dict, "step": int, "skipped": int, "validation_due": bool}
+    for name, kind in kinds.items():
         if not isinstance(content[name], kind):
             found = type(content[name]).__name__
             raise InputError(f"{file}: damaged checkpoint: its {name} is of type {found}, expected {kind.__name__}")

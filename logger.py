@@ -1,6 +1,7 @@
 """What a run leaves behind: its configuration, `metrics.jsonl` and TensorBoard events, in one folder."""
 
 import json
+import os
 from typing import Any
 
 from path import Path
@@ -13,9 +14,25 @@ from errors import InputError
 class Logger:
     """Writes scalars to `metrics.jsonl` (a line a call) and to TensorBoard, pictures to TensorBoard."""
 
-    def __init__(self, folder: Path) -> None:
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(folder)
+    def __init__(self, folder: Path | None, resumed_from: int | None = None) -> None:
+        """A folder's logs, which a resumed run goes on with.
+
+        Args:
+            folder: of the run; None logs nothing (the processes of a training but the first).
+            resumed_from: the step after which the run goes on. What is logged of later steps is removed, or for
+                TensorBoard declared void.
+        """
+        self.records: list[dict[str, Any]] = []  # the training's, of a resumed run
+        self._metrics = self._tensorboard = None
+        if folder is None:
+            return
+        file = folder / "metrics.jsonl"
+        if resumed_from is not None:
+            self.records = [record for record in cut_metrics(file, resumed_from) if record["split"] == "train"]
+        self._metrics = file.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(folder, purge_step=None if resumed_from is None else resumed_from + 1)
+        if resumed_from is not None:
+            return
         # Curves that only mean something side by side share a chart, in the tab "custom scalars".
         self._tensorboard.add_custom_scalars(
             {
@@ -27,28 +44,49 @@ class Logger:
         )
 
     def scalars(self, split: str, step: int, values: dict[str, float]) -> None:
-        """Log values of the training (`split` "train") or of the validation ("validation") at a step.
+        """Log values of the training (`split` "train"), the validation ("validation") or an epoch ("epoch") at a step.
 
-        TensorBoard makes a group of what shares a name up to the slash; the validation is a group of its own.
+        TensorBoard makes a group of what shares a name up to the slash; validation and epoch are groups of their own.
         """
-        self._metrics.write(json.dumps({"split": split, "step": step} | values) + "\n")
-        self._metrics.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
-        self._tensorboard.flush()  # what was logged is there, however the run ends
+        self._line({"split": split, "step": step} | values)
+        if self._tensorboard:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
+            self._tensorboard.flush()  # what was logged is there, however the run ends
+
+    def warning(self, step: int, name: str, text: str) -> None:
+        """Log that something is wrong from this step on."""
+        self._line({"split": "warning", "step": step, "name": name, "message": text})
+        if self._tensorboard:
+            self._tensorboard.add_scalar(f"warning/{name}", 1, step)
+            self._tensorboard.add_text(f"warning/{name}", text, step)
+            self._tensorboard.flush()
 
     def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
         """Log pictures, uint8 [3, H, W]."""
-        for name, picture in pictures.items():
-            self._tensorboard.add_image(f"pictures/{name}", picture, step)
-        self._tensorboard.flush()
+        if self._tensorboard:
+            for name, picture in pictures.items():
+                self._tensorboard.add_image(f"pictures/{name}", picture, step)
+            self._tensorboard.flush()
 
     def text(self, name: str, text: str) -> None:
-        self._tensorboard.add_text(name, text)
+        if self._tensorboard:
+            self._tensorboard.add_text(name, text)
+
+    def sync(self) -> None:
+        """Wait until what was logged is on the disk: a checkpoint that is past it must not be there before it."""
+        if self._metrics:
+            os.fsync(self._metrics.fileno())
 
     def close(self) -> None:
-        self._metrics.close()
-        self._tensorboard.close()
+        if self._metrics and self._tensorboard:
+            self._metrics.close()
+            self._tensorboard.close()
+
+    def _line(self, record: dict[str, Any]) -> None:
+        if self._metrics:
+            self._metrics.write(json.dumps(record) + "\n")
+            self._metrics.flush()
 
 
 def make_run_folder(folder: Path, config: dict[str, Any]) -> None:
@@ -56,4 +94,39 @@ def make_run_folder(folder: Path, config: dict[str, Any]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already, expected a new folder for the run; choose another --name")
     folder.makedirs_p()
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file, or leave the one that is there as it is."""
+    part = Path(f"{file}.part")
+    part.write_text(text, encoding="utf-8")
+    part.rename(file)
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, to the last whole one: a run that was killed leaves half a line.
+
+    Raises:
+        InputError: no such file, or a line before the last is damaged.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected the metrics of a run")
+    *lines, _ = file.read_bytes().split(b"\n")  # behind the last line's end is nothing, or half a line
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or type(record.get("step")) is not int or "split" not in record:
+            raise InputError(f'{file}, line {number}: expected {{"split": ..., "step": ..., ...}}')
+        records.append(record)
+    return records
+
+
+def cut_metrics(file: Path, step: int) -> list[dict[str, Any]]:
+    """Remove from a `metrics.jsonl` what is later than a step, and half a line at its end; returns what stays."""
+    records = [record for record in read_metrics(file) if record["step"] <= step] if file.is_file() else []
+    write_whole(file, "".join(json.dumps(record) + "\n" for record in records))
+    return records

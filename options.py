@@ -43,7 +43,7 @@ def _fail(message: str) -> None:
     sys.exit(1)
 
 
-def add_device_flag(parser: argparse.ArgumentParser) -> None:
+def add_device_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--device",
         default="auto",

@@ -2,10 +2,9 @@
 
 import argparse
 import dataclasses
+import json
 import math
-import os
 import signal
-import sys
 import time
 from datetime import datetime
 from typing import Any
@@ -15,240 +14,291 @@ from path import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoint import keep_copy, load_networks, save_checkpoint
-from datasets.augmentation import AUGMENTATIONS, augment
+import distributed
+from checkpoint import keep_copy, load_networks, load_run, save_checkpoint
+from collapse import CollapseWatch
+from data_wait import DataWait
+from datasets.augmentation import augment
 from datasets.check import check_data
 from datasets.images import to_network_input
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
 from errors import InputError
-from geometry.pose import ROTATIONS, pose_to_matrix
-from logger import Logger, make_run_folder
+from geometry.pose import pose_to_matrix
+from logger import Logger, make_run_folder, write_whole
 from loss_functions import Objective, objective, split_snippet
 from models import DispNet, PoseExpNet
-from models.disp_net import FIRST_DISPARITY, MAX_DISPARITY, MIN_DISPARITY
-from models.pose_exp_net import POSE_SCALE
-from options import (
-    add_device_flag,
-    add_recipe_flags,
-    choose_device,
-    non_negative_int,
-    positive_float,
-    positive_int,
-    recipe_from_flags,
-    run_script,
-)
+from options import recipe_from_flags, run_script
 from overlap import merge_scenes, trained_scenes
 from report import report_data_check
+from step_check import Outcome, StepCheck
+from training_options import parse_arguments, plain, share_batch
 from validate import open_validation, photometric_errors, report_damaged, validate
 from visualize import snippet_pictures
 
-DESCRIPTION = """\
-Train DispNet (depth) and PoseExpNet (camera motion, explainability) from a prepared data set.
-
-  python data/prepare_kitti.py KITTI prepared/kitti --with-depth
-  python train.py prepared/kitti --recipe paper-depth --name my_run
-  tensorboard --logdir runs
-
-A run leaves one folder, runs/my_run: config.json, metrics.jsonl, TensorBoard events, and the checkpoints last.pt and
-best_CRITERION.pt. Ctrl-C ends a run in order: the step is finished and a checkpoint written."""
-
-SCHEDULES = ("constant", "cosine")
 CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better, where the data allow it
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "data", type=Path, nargs="?", help="prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt"
-    )
-    parser.add_argument("--name", help="of the run's folder (default: recipe and time)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs' folders lie (default: runs)")
-    add_device_flag(parser)
-
-    group = parser.add_argument_group("objective")
-    add_recipe_flags(group)
-    group.add_argument(
-        "--rotation", choices=ROTATIONS, default="euler", help="how a pose's last three numbers are read"
-    )
-    group = parser.add_argument_group("where training starts")
-    group.add_argument(
-        "--start-from",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="begin with the weights of a checkpoint; give it twice where each network has its own",
-    )
-    group.add_argument(
-        "--first-disparity",
-        type=positive_float,
-        default=FIRST_DISPARITY,
-        metavar="D",
-        help="near what new weights of DispNet predict, between 0.01 and 10.01 (default: 5.01, the middle; 1.2 learns "
-        "much sooner)",
-    )
-    for name, unit in (("translation", "the depth's unit"), ("rotation", "radians")):
-        group.add_argument(
-            f"--{name}-scale",
-            type=positive_float,
-            default=POSE_SCALE,
-            metavar="X",
-            help=f"what an output of 1 of PoseExpNet means in {unit} (default: 0.01; with a low --first-disparity, 0.1 "
-            "for translations and 0.2 for rotations learn much sooner)",
-        )
-
-    group = parser.add_argument_group("optimisation")
-    length = group.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=positive_int, help="length of the training (default: 150000, as in the paper)")
-    length.add_argument("--epochs", type=positive_int, help="length of the training in passes over the snippets")
-    group.add_argument("--batch-size", type=positive_int, default=4, help="snippets a step (default: 4)")
-    group.add_argument("--learning-rate", type=positive_float, default=2e-4, help="of Adam (default: 2e-4)")
-    group.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        default="constant",
-        help="of the learning rate; cosine: rises over the first 2 %% of the steps, then falls to 0 at the last "
-        "(default: constant, as in the paper)",
-    )
-    group.add_argument("--beta1", type=positive_float, default=0.9, help="of Adam (default: 0.9)")
-    group.add_argument("--beta2", type=positive_float, default=0.999, help="of Adam (default: 0.999)")
-    group.add_argument(
-        "--augmentation",
-        choices=AUGMENTATIONS,
-        default="all",
-        help="all: random scale, crop and flip, as in the paper; flip: only that, the camera stays (default: all)",
-    )
-    group.add_argument("--no-check", action="store_true", help="begin without a look at the data (see check_data.py)")
-    group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
-    group.add_argument(
-        "--workers",
-        type=non_negative_int,
-        default=min(4, os.cpu_count() or 1),
-        help="processes that read images (default: one a core, 4 at most)",
-    )
-
-    group = parser.add_argument_group("how often, in steps")
-    group.add_argument("--log-every", type=positive_int, default=50, help="scalars (default: 50)")
-    group.add_argument("--pictures-every", type=positive_int, default=500, help="pictures (default: 500)")
-    group.add_argument(
-        "--validate-every", type=positive_int, help="validation and checkpoint (default: every epoch, 500 at least)"
-    )
-    args = parser.parse_args()
-    if args.print_recipe:
-        recipe = recipe_from_flags(args)
-        print("\n".join(f"{name:22s} {value}" for name, value in dataclasses.asdict(recipe).items()))
-        sys.exit(0)
-    if args.data is None:
-        parser.error("the folder of the prepared data set is missing")
-    if args.beta1 >= 1 or args.beta2 >= 1:
-        parser.error(f"--beta1 {args.beta1} --beta2 {args.beta2}: expected numbers below 1")
-    if not MIN_DISPARITY < args.first_disparity < MIN_DISPARITY + MAX_DISPARITY:
-        parser.error(f"--first-disparity {args.first_disparity:g}: expected a number between 0.01 and 10.01")
-    return args
-
-
 def main() -> None:
-    args = parse_arguments()
+    args, checkpoint = parse_arguments()
+    with distributed.processes(args.device) as device:
+        train(args, checkpoint, device)
+
+
+def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: torch.device) -> None:
+    """The training, from its first step or from a checkpoint's; where there are several processes each runs it."""
+    rank, processes = distributed.rank(), distributed.count()
+    if checkpoint is not None:
+        share_batch(args, checkpoint["config"], processes)
     recipe = recipe_from_flags(args)
-    device = choose_device(args.device)
     dataset = SnippetDataset(args.data, "train.txt", recipe.sequence_length)
-    steps_per_epoch = max(1, len(dataset) // args.batch_size)
-    total_steps = args.steps or (args.epochs * steps_per_epoch if args.epochs else 150_000)
-    batches = ShuffledBatches(len(dataset), args.batch_size, args.seed, 0, total_steps)
     validation = open_validation(args.data, recipe.sequence_length, (dataset.height, dataset.width))
+    # A step's snippets are cut into pieces: one for each process and each of the batches that it accumulates.
+    pieces = processes * args.accumulate
+    snippets_per_step = pieces * args.batch_size
+    steps_per_epoch = max(1, len(dataset) // snippets_per_step)
     disp_net, pose_exp_net, ancestors = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
-    warnings = check_before_training(args, recipe.sequence_length)
-    disp_net.to(device).train()
-    pose_exp_net.to(device).train()
+    warnings = check_before_training(args, recipe.sequence_length) if checkpoint is None and rank == 0 else []
+    for network in (disp_net, pose_exp_net):
+        network.to(device).train()
+        if args.channels_last:
+            network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(
         [*disp_net.parameters(), *pose_exp_net.parameters()], args.learning_rate, (args.beta1, args.beta2), fused=True
     )
     torch.backends.cudnn.benchmark = True  # all batches have one size
 
     config = plain(vars(args)) | dataclasses.asdict(recipe)
-    config |= {"height": dataset.height, "width": dataset.width, "total_steps": total_steps}
+    config |= {"height": dataset.height, "width": dataset.width, "snippets": len(dataset), "processes": processes}
     config["scenes"] = merge_scenes([scene.name for scene in dataset.scenes], ancestors)
-    folder = args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
-    make_run_folder(folder, config)
-    logger = Logger(folder)
-    logger.text("configuration", "".join(f"    {name}: {value}\n" for name, value in config.items()))
-    if warnings:
-        logger.text("data check", "\n\n".join(warnings))
-    print(
+    config["total_steps"] = args.steps or (args.epochs * steps_per_epoch if args.epochs else 150_000)
+    if checkpoint is not None and not (args.steps or args.epochs):
+        config["total_steps"] = checkpoint["config"]["total_steps"]
+    total_steps, start = config["total_steps"], checkpoint["step"] if checkpoint else 0
+    batches = ShuffledBatches(
+        len(dataset), args.batch_size, args.seed, start, max(start, total_steps), pieces, rank, processes
+    )
+    # Where the run stands. All randomness is drawn from (seed, step) and (seed, epoch): the step is its state, too.
+    step, skipped, validation_due, watch = 0, 0, False, CollapseWatch()
+    best: dict[str, Any] = {}
+    if checkpoint is None:
+        folder = args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+        if rank == 0:
+            make_run_folder(folder, config)
+        logger = Logger(folder if rank == 0 else None)
+        logger.text("configuration", "".join(f"    {name}: {value}\n" for name, value in config.items()))
+        if warnings:
+            logger.text("data check", "\n\n".join(warnings))
+    else:
+        folder, step, skipped, best = args.resume, checkpoint["step"], checkpoint["skipped"], checkpoint["best"]
+        validation_due = checkpoint["validation_due"]
+        check_same_data(dataset, args.data, checkpoint["config"])
+        config["scenes"] = checkpoint["config"].get("scenes")
+        load_run(checkpoint, folder / "last.pt", disp_net, pose_exp_net, optimizer)
+        logger = Logger(folder if rank == 0 else None, resumed_from=step)
+        for record in logger.records:
+            watch.look(record["step"], record)
+        if rank == 0:
+            write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    say = tqdm.write if rank == 0 else (lambda line: None)
+    say(
         f"{folder}: {len(dataset)} snippets of {recipe.sequence_length} frames, {dataset.width} x {dataset.height}, "
-        f"from {len(dataset.scenes)} scenes; {total_steps} steps, {total_steps / steps_per_epoch:.1f} epochs; "
-        f"validation: {f'{len(validation)} snippets' if validation else 'none, val.txt names no scene'}; {device}"
+        f"from {len(dataset.scenes)} scenes; {total_steps} steps, {total_steps / steps_per_epoch:.1f} epochs"
+        f"{f', from step {step} on' if checkpoint else ''}; "
+        f"validation: {f'{len(validation)} snippets' if validation else 'none, val.txt names no scene'}; "
+        f"{f'{processes} processes, ' if processes > 1 else ''}{device}"
     )
 
-    best: dict[str, Any] = {}
-    validate_every = args.validate_every or max(500, steps_per_epoch)
-    damaged: set[str] = set()
-    stop = stop_on_signal()
-    progress = tqdm(total=total_steps * args.batch_size, unit="img", desc="training", smoothing=0.05)
-    step, ended = 0, False
-    waited, last_log, last_logged_step = 0.0, time.perf_counter(), 0
+    loss_function = objective
+    if args.compile:
+        loss_function = torch.compile(objective)
+        disp_net.compile()
+        pose_exp_net.compile()
+    networks = [distributed.share_gradients(network) for network in (disp_net, pose_exp_net)]
+    check = StepCheck(optimizer, args.skip_non_finite, late=device.type == "cuda")
     loader = load_batches(dataset, batches, args.workers, pin_memory=device.type == "cuda")
-    while not ended:
-        wait_start = time.perf_counter()
-        batch = next(loader)
-        waited += time.perf_counter() - wait_start
-
-        frames = to_network_input(batch.frames.to(device, non_blocking=True))
-        intrinsics = batch.intrinsics.to(device, non_blocking=True)
-        if args.augmentation != "none":
-            frames, intrinsics = augment(frames, intrinsics, seeded(args.seed, 1, step), args.augmentation == "flip")
-        target, sources = split_snippet(frames)
-        disparities = disp_net(target)
-        poses, logits = pose_exp_net(target, sources)
-        result = objective(frames, disparities, pose_to_matrix(poses, args.rotation), logits, intrinsics, recipe)
-        optimizer.zero_grad()
-        result.loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(args.learning_rate, args.schedule, step, total_steps)
-        optimizer.step()
-        step += 1
-        ended = step == total_steps or bool(stop)
-        report_damaged(batch.damaged, damaged)
-        if step % args.log_every == 0 or step == 1:
-            values = diagnostics(result, disparities, poses, logits, sources)  # the host waits for the device here
-            if not math.isfinite(values["objective/loss"]):
-                raise InputError(f"step {step}: the loss is {values['objective/loss']}; try a smaller --learning-rate")
-            seconds = time.perf_counter() - last_log
-            values["speed/images_per_second"] = args.batch_size * (step - last_logged_step) / seconds
-            values["speed/waiting_for_data"] = waited / seconds
-            values["speed/damaged_files"] = len(damaged)
-            logger.scalars("train", step, values)
-            progress.set_postfix_str(f"loss {values['objective/loss']:.3f}, step {step}/{total_steps}", refresh=False)
-            waited, last_log, last_logged_step = 0.0, time.perf_counter(), step
-        if step % args.pictures_every == 0 or step == 1:
-            with torch.no_grad():
-                logger.pictures(step, snippet_pictures(frames, disparities, logits, result))
-        progress.update(args.batch_size)
-
-        if step % validate_every == 0 or ended:
+    wait = DataWait(args.workers)
+    damaged: set[str] = set()
+    validate_every = args.validate_every or max(500, steps_per_epoch)
+    asked_to_stop = stop_on_signal()
+    stopping, saving, next_save = False, True, 0.0
+    last_log, last_logged_step, last_waited = time.perf_counter(), step, 0.0
+    bar = tqdm(
+        total=total_steps * snippets_per_step,
+        initial=step * snippets_per_step,
+        unit="img",
+        desc="training",
+        smoothing=0.05,
+        disable=rank > 0,
+    )
+    with bar as progress:
+        while True:
+            # Between two steps: validation, checkpoint. What is logged is on the disk before a checkpoint past it.
             pause_start = time.perf_counter()
-            scores: dict[str, float] = {}
-            if validation and not stop:
+            if validation and validation_due and not stopping:
                 scores = validate(
                     disp_net, pose_exp_net, validation, args.batch_size, args.workers, args.rotation, damaged
                 )
-            improved = [
-                name for name in CRITERIA if scores.get(name, math.inf) < best.get(name, {}).get("value", math.inf)
-            ]
-            best |= {name: {"value": scores[name], "step": step} for name in improved}
-            save_checkpoint(folder / "last.pt", disp_net, pose_exp_net, optimizer, step, config, best)
-            for name in improved:
-                keep_copy(folder / "last.pt", folder / f"best_{name}.pt")
-            if scores:
+                for name in CRITERIA:
+                    if scores.get(name, math.inf) < best.get(name, {}).get("value", math.inf):
+                        best[name] = {"value": scores[name], "step": step}
                 logger.scalars("validation", step, scores)
-                progress.write(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            last_log += time.perf_counter() - pause_start  # validation is no part of the training's speed
+                say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+                validation_due, saving = False, True
+            ended = stopping or step >= total_steps
+            if saving or ended:
+                if rank == 0:
+                    logger.sync()
+                    save_run(folder, disp_net, pose_exp_net, optimizer, step, config, best, skipped, validation_due)
+                next_save = time.monotonic() + 60 * args.save_every
+            if ended:
+                break
+            paused = time.perf_counter() - pause_start  # no part of the training's speed
+            last_log += paused
+            wait.pause(paused)
 
-    progress.close()
+            # One step.
+            logging = (step + 1) % args.log_every == 0 or step == 0
+            loss: Tensor = torch.zeros((), device=device)
+            terms: dict[str, Tensor] = {}
+            diagnosed, indices, damaged_lines = [], [], []
+            optimizer.zero_grad()
+            for accumulated in range(args.accumulate):
+                batch = wait.next_batch(loader)
+                frames = to_network_input(batch.frames.to(device, non_blocking=True))
+                intrinsics = batch.intrinsics.to(device, non_blocking=True)
+                if args.augmentation != "none":
+                    generator, piece = seeded(args.seed, 1, step), accumulated * processes + rank
+                    frames, intrinsics = augment(
+                        frames, intrinsics, generator, args.augmentation == "flip", piece, pieces
+                    )
+                target, sources = split_snippet(frames)
+                with distributed.gradients_stay(networks, stay=accumulated + 1 < args.accumulate):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+                        disparities = networks[0](target)
+                        poses, logits = networks[1](target, sources)
+                    transforms = pose_to_matrix(poses, args.rotation)
+                    result = loss_function(frames, disparities, transforms, logits, intrinsics, recipe)
+                    (result.loss / args.accumulate).backward()
+                loss = loss + result.loss.detach() / args.accumulate
+                terms = {
+                    name: terms.get(name, 0) + term.detach() / args.accumulate for name, term in result.terms.items()
+                }
+                indices += batch.indices
+                damaged_lines += batch.damaged
+                if logging:
+                    diagnosed.append(diagnostics(result, disparities, poses, logits, sources))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(args.learning_rate, args.schedule, step, total_steps)
+            save_is_due = time.monotonic() > next_save
+            check.before_step(step + 1, loss, terms, indices, stop=bool(asked_to_stop), save=save_is_due)
+            optimizer.step()  # changes nothing where the loss or the gradient is not finite
+            step += 1
+            report_damaged(damaged_lines, damaged)
+
+            # What the host learns of the step (on a GPU mostly of the one before, so that it need not wait).
+            validation_due = validation is not None and (step % validate_every == 0 or step == total_steps)
+            outcomes = check.outcomes(all_of_them=logging or validation_due or step == total_steps)
+            stopping, saving = any(outcome.stop for outcome in outcomes), any(outcome.save for outcome in outcomes)
+            if stopping or saving:
+                outcomes += check.outcomes(all_of_them=True)
+            for outcome in outcomes:
+                if not outcome.finite:
+                    line = describe_spoilt(outcome, dataset)
+                    if not args.skip_non_finite:
+                        before = outcome.step - 1  # nothing has changed since
+                        if rank == 0:
+                            save_run(folder, disp_net, pose_exp_net, optimizer, before, config, best, skipped, False)
+                        raise InputError(
+                            f"{line}; the weights of step {before} are in {folder}/last.pt; look at these images, take "
+                            "a smaller --learning-rate, or go on without such batches: "
+                            f"--resume {folder} --skip-non-finite"
+                        )
+                    skipped += 1
+                    say(f"skipped: {line}")
+            if logging and outcomes[-1].finite:
+                values = to_host(diagnosed, result.weights)
+                seconds = time.perf_counter() - last_log
+                values["gradient/norm"] = outcomes[-1].gradient_norm
+                values["speed/images_per_second"] = snippets_per_step * (step - last_logged_step) / seconds
+                values["speed/waiting_for_data"] = (wait.waited - last_waited) / seconds
+                values["speed/damaged_files"] = len(set().union(*distributed.gather(damaged)))
+                values["speed/skipped_steps"] = skipped
+                logger.scalars("train", step, values)
+                progress.set_postfix_str(
+                    f"loss {values['objective/loss']:.3f}, step {step}/{total_steps}", refresh=False
+                )
+                last_log, last_logged_step, last_waited = time.perf_counter(), step, wait.waited
+                for name, text in watch.look(step, values).items():
+                    logger.warning(step, name, text)
+                    say(f"\n{'!' * 20} WARNING, step {step}: {text} {'!' * 20}\n")
+            if rank == 0 and (step % args.pictures_every == 0 or step == 1):
+                with torch.no_grad():
+                    logger.pictures(step, snippet_pictures(frames, disparities, logits, result))
+            if step % steps_per_epoch == 0 and (report := wait.end_of_epoch(step // steps_per_epoch)):
+                logger.scalars("epoch", step, {"waiting_for_data": report[0]})
+                say(report[1])
+            progress.update(snippets_per_step)
+
     logger.close()
     for name, score in best.items():
-        print(f"best {name} {score['value']:.4f} at step {score['step']}: {folder}/best_{name}.pt")
-    print(f"{'done:' if step == total_steps else 'stopped at'} step {step}; {folder}/last.pt")
+        say(f"best {name} {score['value']:.4f} at step {score['step']}: {folder}/best_{name}.pt")
+    if skipped:
+        say(f"{skipped} steps were skipped: their loss or gradient was not finite")
+    if step >= total_steps:
+        say(f"done: step {step}; {folder}/last.pt")
+    else:
+        say(f"stopped at step {step}; go on with: python train.py --resume {folder}")
+
+
+def save_run(
+    folder: Path,
+    disp_net: DispNet,
+    pose_exp_net: PoseExpNet,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    config: dict[str, Any],
+    best: dict[str, Any],
+    skipped: int,
+    validation_due: bool,
+) -> None:
+    """Write `last.pt`, and keep it as `best_CRITERION.pt` where it is the best; `best.json` says what each is."""
+    last = folder / "last.pt"
+    save_checkpoint(last, disp_net, pose_exp_net, optimizer, step, config, best, skipped, validation_due)
+    improved = [name for name, score in best.items() if score["step"] == step]
+    for name in improved:
+        keep_copy(last, folder / f"best_{name}.pt")
+    if improved:
+        labels = {f"best_{name}.pt": {"criterion": name} | score for name, score in best.items()}
+        write_whole(folder / "best.json", json.dumps(labels, indent=2) + "\n")
+
+
+def check_same_data(dataset: SnippetDataset, folder: Path, config: dict[str, Any]) -> None:
+    """A run goes on with the data that it began with."""
+    now = {"snippets": len(dataset), "height": dataset.height, "width": dataset.width}
+    for name, value in now.items():
+        if config.get(name, value) != value:
+            raise InputError(f"{folder}: {name} {value}, but the run began with {config[name]}; expected the same data")
+    if new := {scene.name for scene in dataset.scenes} - set(
+        trained_scenes(config) or {s.name for s in dataset.scenes}
+    ):
+        raise InputError(f"{folder}: the run began without the scene {min(new)}; expected the same data")
+
+
+def describe_spoilt(outcome: Outcome, dataset: SnippetDataset) -> str:
+    """A step that is not finite in one line: its terms, and the files of the processes that it comes from."""
+    own = all(math.isfinite(value) for value in outcome.terms.values())
+    reports = distributed.gather((own, outcome.terms, outcome.indices))
+    guilty = [report for report in reports if not report[0]] or reports
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in guilty[0][1].items())
+    files = []
+    for _, _, indices in guilty:
+        for index in indices:
+            scene, first = dataset.snippet(index)
+            files.append(f"{scene.frames[first]} to {scene.frames[first + dataset.length - 1].name}")
+    return (
+        f"step {outcome.step}: the loss is {outcome.loss:.4g} ({terms}; gradient {outcome.gradient_norm:.4g}) "
+        f"on {', '.join(files)}"
+    )
 
 
 def check_before_training(args: argparse.Namespace, length: int) -> list[str]:
@@ -271,7 +321,7 @@ def make_networks(
     scales = (args.translation_scale, args.rotation_scale)
     disp_net, pose_exp_net = DispNet(args.first_disparity), PoseExpNet(sources, explainability, *scales)
     ancestors = []
-    for file in args.start_from:
+    for file in args.start_from if args.resume is None else []:  # a resumed run has weights of its own
         given = load_networks(file)
         ancestors.append(trained_scenes(given.config))
         if given.config and given.rotation != args.rotation:
@@ -298,17 +348,18 @@ def make_networks(
 @torch.no_grad()
 def diagnostics(
     result: Objective, disparities: list[Tensor], poses: Tensor, logits: list[Tensor] | None, sources: Tensor
-) -> dict[str, float]:
-    """What a person needs to judge a step; of the finest scale where there are several."""
+) -> dict[str, Tensor]:
+    """What a person needs to judge a step, on the device; of the finest scale where there are several.
+
+    All are means over the snippets, so that they can be averaged over the parts of a batch.
+    """
     error, identity_error = photometric_errors(result.warps[0], sources)
     disparity = disparities[0]
     values = {"objective/loss": result.loss}
-    for name, term in result.terms.items():
-        values[f"objective/{name}"] = term
-        values[f"share/{name}"] = result.weights[name] * term / result.loss
+    values |= {f"objective/{name}": term for name, term in result.terms.items()}
     values |= {
-        "photometric/warp": error,
-        "photometric/identity_warp": identity_error,
+        "photometric/warp": error.mean(),
+        "photometric/identity_warp": identity_error.mean(),
         "photometric/valid_pixels": result.warps[0].valid.float().mean(),
         "disparity/mean": disparity.mean(),
         "disparity/spread": (disparity.std((1, 2, 3)) / disparity.mean((1, 2, 3))).mean(),
@@ -317,8 +368,16 @@ def diagnostics(
     }
     if logits is not None:
         values["explainability/mean"] = logits[0].sigmoid().mean()
-    # One copy to the host for all of them.
-    return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
+    return values
+
+
+def to_host(parts: list[dict[str, Tensor]], weights: dict[str, float]) -> dict[str, float]:
+    """Diagnostics of the whole batch, from those of its parts here and in the other processes, in one copy."""
+    means = torch.stack([torch.stack([value.float() for value in part.values()]) for part in parts]).mean(0)
+    values = dict(zip(parts[0], (distributed.total(means) / distributed.count()).tolist(), strict=True))
+    for name, weight in weights.items():
+        values[f"share/{name}"] = weight * values[f"objective/{name}"] / values["objective/loss"]
+    return values
 
 
 def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> float:
@@ -329,30 +388,22 @@ def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> fl
     return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
 
 
-def stop_on_signal() -> list[int]:
-    """A list that stays empty until Ctrl-C or SIGTERM asks the run to end; a second Ctrl-C ends it at once."""
-    asked: list[int] = []
+def stop_on_signal() -> list[float]:
+    """A list that stays empty until Ctrl-C or SIGTERM asks the run to end; a second Ctrl-C ends it at once.
+
+    Only one that comes a second later: torchrun passes a Ctrl-C on to processes that the terminal gave it already.
+    """
+    asked: list[float] = []
 
     def ask(number: int, frame: Any) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        now = time.monotonic()
+        if number == signal.SIGINT and asked and now - asked[0] > 1:
+            raise KeyboardInterrupt
+        asked.append(now)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
     return asked
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Flags as plain numbers, strings and lists, for config.json and the checkpoint."""
-    return {
-        name: [str(item) for item in value]
-        if isinstance(value, list)
-        else str(value)
-        if isinstance(value, Path)
-        else value
-        for name, value in values.items()
-        if name != "print_recipe"
-    }
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from path import Path
 from torch import Tensor
 from tqdm import tqdm
 
+import distributed
 from datasets.images import to_network_input
 from datasets.snippets import SnippetDataset, load_batches
 from datasets.text import read_names
@@ -33,6 +34,8 @@ def validate(
 ) -> dict[str, float]:
     """Mean metrics over the snippets of a data set with ground truth (as far as it has any).
 
+    On several processes each takes its share of the batches, and all get the metrics of the whole.
+
     Args:
         rotation: how the last three numbers of a pose are read (see `geometry.pose.pose_to_matrix`).
         damaged: the damaged files that were named before; new ones are named and added.
@@ -42,10 +45,12 @@ def validate(
         (as published: metres, with a scale for each snippet) where there are ground-truth poses.
     """
     device = next(disp_net.parameters()).device
-    photometric, depth_errors, ates = torch.zeros(2, device=device), [], []
-    batches = torch.arange(len(dataset)).split(batch_size)
+    photometric = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    depth_errors, ates = [], []
+    batches = torch.arange(len(dataset)).split(batch_size)[distributed.rank() :: distributed.count()]
     loader = load_batches(dataset, [batch.tolist() for batch in batches], workers, device.type == "cuda")
-    for batch in tqdm(loader, total=len(batches), desc="validation", leave=False, delay=1):
+    first = distributed.rank() == 0
+    for batch in tqdm(loader, total=len(batches), desc="validation", leave=False, delay=1, disable=not first):
         frames = to_network_input(batch.frames.to(device, non_blocking=True))
         target, sources = split_snippet(frames)
         disparity = disp_net(target)[0]
@@ -53,12 +58,15 @@ def validate(
         source_from_target = pose_to_matrix(poses, rotation)
         intrinsics = batch.intrinsics.to(device, non_blocking=True)
         warped, valid = inverse_warp(sources, 1 / disparity, source_from_target, intrinsics)
-        photometric += len(frames) * torch.stack(photometric_errors(Warps(target, warped, valid), sources))
+        photometric += torch.stack(photometric_errors(Warps(target, warped, valid), sources)).sum(1)
         depth_errors += _depth_metrics(disparity, batch.depth, batch.indices, dataset)
         ates += _ate(source_from_target, batch.poses)
         report_damaged(batch.damaged, damaged)
 
-    error, identity_error = (photometric / len(dataset)).tolist()
+    shares = distributed.gather((photometric.tolist(), depth_errors, ates))
+    error, identity_error = (sum(share[0][k] for share in shares) / len(dataset) for k in range(2))
+    depth_errors = [errors for share in shares for errors in share[1]]
+    ates = [ate for share in shares for ate in share[2]]
     scores = {"photometric": error, "photometric_identity": identity_error}
     if depth_errors:
         scores |= mean_metrics(depth_errors)
@@ -78,11 +86,12 @@ def report_damaged(lines: list[str], damaged: set[str]) -> None:
 def photometric_errors(warps: Warps, sources: Tensor) -> tuple[Tensor, Tensor]:
     """Mean |target - warped| and mean |target - source| (the identity warp's) over the same, valid, pixels.
 
-    The images are in [-1, 1]: an error of 0.02 is 1 % of the range. Both are 1 where not one pixel is valid.
+    Both are [B], of each snippet, so that their mean does not depend on how snippets are put into batches. The images
+    are in [-1, 1]: an error of 0.02 is 1 % of the range. Both are 1 where not one pixel is valid.
     """
-    count = 3 * warps.valid.sum()
-    error = ((warps.target[:, None] - warps.warped).abs() * warps.valid[:, :, None]).sum()
-    identity_error = ((warps.target[:, None] - sources).abs() * warps.valid[:, :, None]).sum()
+    count = 3 * warps.valid.sum((1, 2, 3))
+    error = ((warps.target[:, None] - warps.warped).abs() * warps.valid[:, :, None]).sum((1, 2, 3, 4))
+    identity_error = ((warps.target[:, None] - sources).abs() * warps.valid[:, :, None]).sum((1, 2, 3, 4))
     return torch.where(count > 0, error / count, 1), torch.where(count > 0, identity_error / count, 1)
 
 

@@ -11,7 +11,12 @@ MAX_SCALE = 1.15
 
 
 def augment(
-    frames: Tensor, intrinsics: Tensor, generator: torch.Generator, only_flip: bool = False
+    frames: Tensor,
+    intrinsics: Tensor,
+    generator: torch.Generator,
+    only_flip: bool = False,
+    piece: int = 0,
+    pieces: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Enlarge each snippet by up to 15 % in each direction, cut out a piece of the old size, flip one in two.
 
@@ -23,12 +28,14 @@ def augment(
         generator: on the CPU, whatever the device of the frames: a seed gives the same on each.
         only_flip: no scale and crop, which move the principal point. PoseExpNet doesn't see K, and from two images
             alone another principal point looks like another direction of motion.
+        piece, pieces: the frames are this one of so many equal pieces of a batch. Each snippet is changed as it would
+            be in the whole batch.
 
     Returns:
         Frames and intrinsics of the same shapes.
     """
     batch, _, _, height, width = frames.shape
-    random = torch.rand(batch, 5, generator=generator)
+    random = torch.rand(pieces * batch, 5, generator=generator)[piece * batch : (piece + 1) * batch]
     scale = 1 + (MAX_SCALE - 1) * random[:, :2]
     offset = random[:, 2:4] * (scale - 1) * torch.tensor([width, height])
     parameters = torch.cat([scale, offset, (random[:, 4:] < 0.5).float()], 1)

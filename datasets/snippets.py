@@ -170,29 +170,47 @@ def collate(items: list[dict[str, Any]]) -> Batch:
 
 
 class ShuffledBatches(Sampler):
-    """The snippets of training steps `start` .. `stop` - 1, a list of indices a step.
+    """The snippets of training steps `start` .. `stop` - 1, a list of indices for each batch.
 
-    Every epoch is a permutation drawn from (seed, epoch) alone, cut into whole batches: the order does not depend on
-    the number of workers, nor on where a run was stopped.
+    Every epoch is a permutation drawn from (seed, epoch) alone, cut into the steps' snippets: the order does not depend
+    on the number of workers, nor on where a run was stopped. A step's snippets are cut into `pieces` batches; this
+    process reads every `every`-th of them from the `first` on, so that processes and accumulated batches share a step.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int, stop: int) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        pieces: int = 1,
+        first: int = 0,
+        every: int = 1,
+    ) -> None:
         super().__init__()
-        if size < batch_size:
-            raise InputError(f"the data set has {size} snippets, fewer than the batch size of {batch_size}")
+        if size < batch_size * pieces:
+            parts = f" in {pieces} pieces" if pieces > 1 else ""
+            raise InputError(
+                f"the data set has {size} snippets, fewer than the batch size of {batch_size * pieces}{parts}"
+            )
         self.size, self.batch_size, self.seed, self.start, self.stop = size, batch_size, seed, start, stop
+        self.pieces = range(first, pieces, every)
+        self.whole = batch_size * pieces  # snippets a step
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return (self.stop - self.start) * len(self.pieces)
 
     def __iter__(self) -> Iterator[list[int]]:
-        steps_per_epoch = self.size // self.batch_size
+        steps_per_epoch = self.size // self.whole
         order: list[int] = []
         for step in range(self.start, self.stop):
             epoch, position = divmod(step, steps_per_epoch)
             if position == 0 or not order:
                 order = torch.randperm(self.size, generator=seeded(self.seed, 0, epoch)).tolist()
-            yield order[position * self.batch_size : (position + 1) * self.batch_size]
+            for piece in self.pieces:
+                start = position * self.whole + piece * self.batch_size
+                yield order[start : start + self.batch_size]
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -211,7 +229,7 @@ def load_batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_ctrl_c,
+        worker_init_fn=_ignore_signals,
     )
     try:
         yield from loader
@@ -219,6 +237,8 @@ def load_batches(
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
-def _ignore_ctrl_c(worker: int) -> None:
-    # The terminal sends Ctrl-C to the workers, too; it is the training process that ends the run, and them with it.
+def _ignore_signals(worker: int) -> None:
+    # A terminal sends Ctrl-C to the workers, too, and a scheduler SIGTERM. It is the training process that ends the
+    # run, and them with it: they end by themselves when it does, even when it is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -84,17 +84,17 @@ class DispNet(nn.Module):
         iconv6 = self.iconv6(_join(conv5, self.upconv6(iconv7)))
         iconv5 = self.iconv5(_join(conv4, self.upconv5(iconv6)))
         iconv4 = self.iconv4(_join(conv3, self.upconv4(iconv5)))
-        disparity3 = self.predict_disp4(iconv4) * MAX_DISPARITY + MIN_DISPARITY
+        disparity3 = _disparity(self.predict_disp4, iconv4)
 
         iconv3 = self.iconv3(_join(conv2, self.upconv3(iconv4), disparity3))
-        disparity2 = self.predict_disp3(iconv3) * MAX_DISPARITY + MIN_DISPARITY
+        disparity2 = _disparity(self.predict_disp3, iconv3)
 
         iconv2 = self.iconv2(_join(conv1, self.upconv2(iconv3), disparity2))
-        disparity1 = self.predict_disp2(iconv2) * MAX_DISPARITY + MIN_DISPARITY
+        disparity1 = _disparity(self.predict_disp2, iconv2)
 
         upconv1 = crop_like(self.upconv1(iconv2), image)
-        iconv1 = self.iconv1(torch.cat([upconv1, _double(disparity1, image)], 1))
-        disparity0 = self.predict_disp1(iconv1) * MAX_DISPARITY + MIN_DISPARITY
+        iconv1 = self.iconv1(torch.cat([upconv1, _double(disparity1, image).to(upconv1.dtype)], 1))
+        disparity0 = _disparity(self.predict_disp1, iconv1)
         return [disparity0, disparity1, disparity2, disparity3]
 
 
@@ -106,11 +106,17 @@ def _predict(inputs: int) -> nn.Sequential:
     return nn.Sequential(Conv2d(inputs, 1, 3, padding=1), nn.Sigmoid())
 
 
+def _disparity(predict: nn.Module, features: Tensor) -> Tensor:
+    """In full precision also under autocast: bfloat16's 8 bits would make steps of a percent in the depth."""
+    with torch.autocast(features.device.type, enabled=False):
+        return predict(features.to(next(predict.parameters()).dtype)) * MAX_DISPARITY + MIN_DISPARITY
+
+
 def _join(skip: Tensor, up: Tensor, coarse_disparity: Tensor | None = None) -> Tensor:
     """Decoder, encoder and (doubled) coarser disparity side by side."""
     parts = [crop_like(up, skip), skip]
     if coarse_disparity is not None:
-        parts.append(_double(coarse_disparity, skip))
+        parts.append(_double(coarse_disparity, skip).to(up.dtype))
     return torch.cat(parts, 1)
 
 

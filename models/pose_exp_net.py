@@ -80,7 +80,9 @@ class PoseExpNet(nn.Module):
         conv3 = self.conv3(conv2)
         conv4 = self.conv4(conv3)
         conv5 = self.conv5(conv4)
-        poses = self.pose_pred(self.conv7(self.conv6(conv5))).mean((2, 3))
+        conv7 = self.conv7(self.conv6(conv5))
+        with torch.autocast(conv7.device.type, enabled=False):  # motion needs more than the 8 bits of bfloat16
+            poses = self.pose_pred(conv7.to(self.pose_scales.dtype)).mean((2, 3))
         poses = self.pose_scales * poses.view(-1, self.sources, 6)
         if not self.explainability:
             return poses, None
@@ -96,4 +98,4 @@ class PoseExpNet(nn.Module):
             self.predict_mask3(upconv3),
             self.predict_mask4(upconv4),
         ]
-        return poses, logits
+        return poses, [scale.to(poses.dtype) for scale in logits]

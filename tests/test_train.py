@@ -2,6 +2,8 @@ import argparse
 import itertools
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from path import Path
-from torch import nn
 from torch.nn import functional
 
 import train
@@ -23,6 +24,7 @@ from datasets.synthetic import WorldOptions, list_drives, write_world
 from errors import InputError
 from models import DispNet, PoseExpNet
 from options import run_script
+from tests.tools.small_networks import SmallDispNet, SmallPoseExpNet
 
 ROOT = Path(__file__).absolute().parent.parent
 HEIGHT, WIDTH = 64, 96
@@ -50,31 +52,6 @@ def data(tmp_path):
     return root
 
 
-class SmallDispNet(nn.Module):
-    """DispNet's interface without its 33 million weights: what the loop does with it is the same."""
-
-    def __init__(self, first_disparity=5.01):
-        super().__init__()
-        self.predict = nn.Conv2d(3, 1, 3, padding=1)
-
-    def forward(self, image):
-        return [10 * self.predict(functional.avg_pool2d(image, 2**s)).sigmoid() + 0.01 for s in range(4)]
-
-
-class SmallPoseExpNet(nn.Module):
-    def __init__(self, sources, explainability, translation_scale=0.01, rotation_scale=0.01):
-        super().__init__()
-        self.sources, self.explainability = sources, explainability
-        self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
-        self.predict = nn.Conv2d(3 + 3 * sources, 7 * sources, 3, padding=1)
-
-    def forward(self, target, sources):
-        output = self.predict(torch.cat([target, sources.flatten(1, 2)], 1))
-        poses = 0.01 * output[:, : 6 * self.sources].mean((2, 3)).view(-1, self.sources, 6)
-        logits = [functional.avg_pool2d(output[:, 6 * self.sources :], 2**s) for s in range(4)]
-        return poses, logits if self.explainability else None
-
-
 @pytest.fixture
 def run(data, tmp_path, monkeypatch, capsys):
     """Run train.py as typed, with small networks: (exit status, standard output, standard error)."""
@@ -83,7 +60,8 @@ def run(data, tmp_path, monkeypatch, capsys):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments, **options):
-        flags = {"runs": tmp_path / "runs", "name": "run", "batch-size": 2, "workers": 0, "device": "cpu"} | options
+        flags = {"runs": tmp_path / "runs", "name": "run", "batch-size": 2, "workers": 0, "device": "cpu"}
+        flags = options if options.pop("resume", False) else flags | options
         given = [text for name, value in flags.items() for text in (f"--{name}", value)]
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*arguments, *given])])
         status = 0
@@ -125,7 +103,7 @@ def test_a_run_as_typed_stopped_by_ctrl_c_leaves_its_folder(data, tmp_path):
     assert process.returncode == 0, err
     assert "Traceback" not in err
     steps = metrics(folder, "train")[-1]["step"]
-    assert out.splitlines()[-1].startswith(f"stopped at step {steps}; ")
+    assert out.splitlines()[-1] == f"stopped at step {steps}; go on with: python train.py --resume runs/mine"
 
     config = json.loads((folder / "config.json").read_text())
     assert (config["batch_size"], config["height"], config["recipe"]) == (2, HEIGHT, "paper-depth")
@@ -201,7 +179,7 @@ def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, 
     assert "Traceback" not in err
     step = load_checkpoint(Path(tmp_path) / "runs" / "run" / "last.pt")["step"]
     assert step in (2, 3)
-    assert out.splitlines()[-1] == f"stopped at step {step}; {tmp_path}/runs/run/last.pt"
+    assert out.splitlines()[-1] == f"stopped at step {step}; go on with: python train.py --resume {tmp_path}/runs/run"
 
 
 def test_epochs_and_no_augmentation_and_five_frames(run, data, tmp_path):
@@ -350,12 +328,263 @@ def test_a_run_that_is_there_is_refused_and_untouched(run, data, tmp_path):
     assert (folder / "config.json").read_text() == "mine"
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(run, data, monkeypatch):
-    monkeypatch.setattr(train, "to_network_input", lambda frames: frames.float() * float("nan"))
+def spoil_steps(monkeypatch, *steps):
+    """Make the frames of these steps (the first is 1) NaN."""
+    plain, calls = train.to_network_input, []
+
+    def spoilt(frames):
+        calls.append(None)
+        return plain(frames) * (float("nan") if len(calls) in steps else 1)
+
+    monkeypatch.setattr(train, "to_network_input", spoilt)
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "late"])
+def late(request, monkeypatch):
+    """The host looks at each step at once, as on a CPU, or one step late, as on a GPU."""
+    plain = train.StepCheck
+    monkeypatch.setattr(train, "StepCheck", lambda optimizer, skip, late: plain(optimizer, skip, request.param))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes(run, data, tmp_path, monkeypatch, late):
+    assert run(data, name="whole", steps=3)[0] == 0
+    spoil_steps(monkeypatch, 4)
+    status, _, err = run(data, "--validate-every", 100, steps=100)
+    assert status == 1
+    assert "Traceback" not in err
+    assert "step 4: the loss is nan (photometric nan, smoothness " in err
+    assert err.count(".jpg to 0000") == 2  # the snippets of a batch
+    folder = Path(tmp_path) / "runs" / "run"
+    assert f"the weights of step 3 are in {folder}/last.pt" in err
+    assert f"--resume {folder} --skip-non-finite" in err
+    assert_same_run(Path(tmp_path) / "runs" / "whole", folder, ["disp_net", "pose_exp_net", "optimizer", "step"])
+
+
+def test_by_flag_such_a_batch_is_skipped_and_counted(run, data, tmp_path, monkeypatch, late):
+    spoil_steps(monkeypatch, 2, 4)
+    status, out, _ = run(data, "--skip-non-finite", "--log-every", 1, steps=6)
+    assert status == 0
+    assert out.count("skipped: step ") == 2
+    assert "2 steps were skipped" in out
+    content = load_checkpoint(Path(tmp_path) / "runs" / "run" / "last.pt")
+    assert (content["step"], content["skipped"]) == (6, 2)
+    assert {int(state["step"]) for state in content["optimizer"]["state"].values()} == {4}
+    lines = metrics(Path(tmp_path) / "runs" / "run", "train")
+    assert [(line["step"], line["speed/skipped_steps"]) for line in lines] == [(1, 0), (3, 1), (5, 2), (6, 2)]
+
+
+def test_a_gradient_that_is_not_finite_counts_too(run, data, monkeypatch):
+    class Spoils(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, tensor):
+            return tensor.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("inf")
+
+    plain = train.pose_to_matrix
+    monkeypatch.setattr(train, "pose_to_matrix", lambda poses, rotation: plain(Spoils.apply(poses), rotation))
     status, _, err = run(data, steps=3)
     assert status == 1
-    assert "step 1: the loss is nan; try a smaller --learning-rate" in err
+    assert "gradient nan) on" in err or "gradient inf) on" in err
+
+
+def test_a_full_disk_stops_with_one_line_and_leaves_the_checkpoint_before(run, data, tmp_path):
+    assert run(data, steps=2)[0] == 0
+    folder = Path(tmp_path) / "runs" / "run"
+    before = (folder / "last.pt").read_bytes()
+    os.symlink("/dev/full", folder / "last.pt.part")
+    status, _, err = run("--resume", folder, "--steps", 4, resume=True)
+    assert status == 1
+    assert "No space left on device); the checkpoint before it is untouched" in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("train.py: error: ")
     assert "Traceback" not in err
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def assert_same_run(folder: Path, other: Path, names=("disp_net", "pose_exp_net", "optimizer", "step", "best")):
+    contents = [load_checkpoint(where / "last.pt") for where in (folder, other)]
+    for name in names:
+        assert_equal(*(content[name] for content in contents))
+
+
+def assert_equal(value, other):
+    if isinstance(value, dict):
+        assert value.keys() == other.keys()
+        for key in value:
+            assert_equal(value[key], other[key])
+    elif isinstance(value, torch.Tensor):
+        assert torch.equal(value, other)  # to the last bit
+    else:
+        assert value == other
+
+
+def without_speed(folder: Path) -> list[dict]:
+    return [
+        {name: value for name, value in line.items() if not name.startswith("speed/")}
+        for split in ("train", "validation")
+        for line in metrics(folder, split)
+    ]
+
+
+def scalars(folder: Path) -> dict[str, list[int]]:
+    """The steps of each of TensorBoard's curves."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(folder, purge_orphaned_data=True)
+    events.Reload()
+    return {
+        tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"] if "epoch" not in tag
+    }
+
+
+@pytest.mark.parametrize("stop", [3, 4, 6])
+def test_a_run_that_was_stopped_goes_on_exactly(run, data, tmp_path, monkeypatch, stop):
+    """Stopped in the middle of an epoch (of 4 steps), at an epoch's end where a validation is due, and after it.
+
+    Nothing that is drawn elsewhere matters: every step of the resumed run begins with other global random states.
+    """
+    flags = [data, "--log-every", 1, "--validate-every", 4, "--steps", 10]
+    assert run(*flags, name="whole")[0] == 0
+    plain, calls = train.to_network_input, []
+
+    def signalled(frames):
+        calls.append(None)
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(1000 + len(calls))
+        if len(calls) == stop:
+            signal.raise_signal(signal.SIGTERM)
+        return plain(frames)
+
+    monkeypatch.setattr(train, "to_network_input", signalled)
+    status, out, _ = run(*flags, name="parts")
+    whole, folder = (Path(tmp_path) / "runs" / name for name in ("whole", "parts"))
+    assert status == 0
+    assert out.splitlines()[-1] == f"stopped at step {stop}; go on with: python train.py --resume {folder}"
+    # As if it had gone on for a while after its checkpoint, and was killed while it wrote a line.
+    with open(folder / "metrics.jsonl", "a") as stream:
+        stream.write('{"split": "train", "step": 7, "objective/loss": 99}\n{"split": "train", "step": 8, "objec')
+    shutil.move(data, tmp_path / "moved")
+    status, out, err = run(tmp_path / "moved", "--resume", folder, "--workers", 1, resume=True)
+    assert status == 0, err
+    assert f", from step {stop} on" in out
+    assert out.splitlines()[-1].startswith("done: step 10;")
+    assert_same_run(whole, folder)
+    assert sorted(without_speed(folder), key=str) == sorted(without_speed(whole), key=str)
+    assert [line["step"] for line in metrics(folder, "train")] == list(range(1, 11))
+    assert [line["step"] for line in metrics(folder, "validation")] == [4, 8, 10]
+    assert scalars(folder) == scalars(whole)
+    labels = json.loads((folder / "best.json").read_text())
+    best = load_checkpoint(folder / "last.pt")["best"]
+    for criterion in ("abs_rel", "ate", "photometric"):
+        content = load_checkpoint(folder / f"best_{criterion}.pt")
+        assert content["step"] == best[criterion]["step"]
+        assert labels[f"best_{criterion}.pt"] == {"criterion": criterion} | best[criterion]
+
+
+def test_a_finished_run_says_so_and_goes_on_for_more_steps(run, data, tmp_path):
+    assert run(data, "--log-every", 1, steps=3)[0] == 0
+    folder = Path(tmp_path) / "runs" / "run"
+    status, out, _ = run("--resume", folder, resume=True)
+    assert status == 0
+    assert out.splitlines()[-1].startswith("done: step 3;")
+    assert run("--resume", folder, "--steps", 5, resume=True)[0] == 0
+    assert [line["step"] for line in metrics(folder, "train")] == [1, 2, 3, 4, 5]
+    assert json.loads((folder / "config.json").read_text())["total_steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--learning-rate", "1e-3"], "--learning-rate 0.001: the run in"),
+        (["--seed", "7"], "--seed 7: the run in"),
+        (["--smoothed", "depth"], "--smoothed depth: the run in"),
+        (["--recipe", "paper-pose"], "--recipe paper-pose: the run in"),
+        (["--name", "other"], "--name other: the run in"),
+        (["--start-from", "a.pt"], "--start-from"),
+        (["--batch-size", "4"], "the run has 2 snippets a step; to go on it must stay so"),
+    ],
+)
+def test_what_would_be_another_training_is_refused(run, data, tmp_path, flags, message):
+    assert run(data, steps=1)[0] == 0
+    folder = Path(tmp_path) / "runs" / "run"
+    before = {file: file.read_bytes() for file in folder.files()}
+    expect_one_line(run("--resume", folder, *flags, resume=True), message)
+    assert {file: file.read_bytes() for file in folder.files()} == before
+
+
+@pytest.mark.parametrize(
+    ("spoil_it", "message"),
+    [
+        (lambda content: content["config"].update(batch_size="many"), "its config has batch_size = 'many'"),
+        (lambda content: content["config"].update(learning_rate=[1]), "its config has learning_rate = [1]"),
+        (lambda content: content["config"].update(schedule="x"), "its config has schedule = 'x'"),
+        (lambda content: content["config"].update(snippets=9), "snippets 8, but the run began with 9"),
+        (lambda content: content["config"].update(scenes=["a"]), "the run began without the scene b"),
+        (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "the optimiser's exp_avg of parameter 0"),
+        (lambda content: content.update(optimizer=3), "no state of the optimiser"),
+        (lambda content: content["disp_net"].clear(), "it lacks predict.weight"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(run, data, tmp_path, spoil_it, message):
+    assert run(data, steps=1)[0] == 0
+    folder = Path(tmp_path) / "runs" / "run"
+    content = load_checkpoint(folder / "last.pt")
+    spoil_it(content)
+    torch.save(content, folder / "last.pt")
+    expect_one_line(run("--resume", folder, "--steps", 2, resume=True), message)
+
+
+def test_what_is_no_run_cannot_go_on(run, data, tmp_path):
+    expect_one_line(run("--resume", tmp_path / "nowhere", resume=True), "no such folder, expected that of a run")
+    expect_one_line(run("--resume", data, resume=True), "has no last.pt")
+
+
+def test_a_schedule_is_one_of_all_its_steps(run, data, tmp_path):
+    assert run(data, "--schedule", "cosine", steps=2)[0] == 0
+    result = run("--resume", Path(tmp_path) / "runs" / "run", "--steps", 4, resume=True)
+    expect_one_line(result, "the cosine schedule of the run in")
+
+
+def test_checkpoints_are_written_in_between(run, data, tmp_path, monkeypatch):
+    steps = []
+    plain = train.save_checkpoint
+    monkeypatch.setattr(train, "save_checkpoint", lambda *given: (steps.append(given[4]), plain(*given)))
+    assert run(data, "--save-every", 1e-9, "--validate-every", 100, steps=4)[0] == 0
+    assert steps == [0, 1, 2, 3, 4]
+    steps.clear()
+    assert run(data, "--validate-every", 100, name="seldom", steps=4)[0] == 0
+    assert steps == [0, 4]
+
+
+def test_accumulated_batches_are_one_larger_batch(run, data, tmp_path):
+    for name, flags in (("one", {"batch-size": 6}), ("three", {"batch-size": 2, "accumulate": 3})):
+        assert run(data, "--log-every", 1, "--validate-every", 100, name=name, steps=4, **flags)[0] == 0
+    one, three = (without_speed(Path(tmp_path) / "runs" / name) for name in ("one", "three"))
+    for line, other in zip(one, three, strict=True):
+        assert other.pop("split") == line.pop("split")
+        assert other == pytest.approx(line, rel=1e-4, abs=1e-7)
+
+
+def test_accumulated_batches_give_the_gradient_of_the_larger_one(run, data, monkeypatch):
+    """In float64: in float32 the L1 error's sign flips with the last bit here and there."""
+    write_text(data / "val.txt", "")
+    gradients = []
+    before_step, to_network_input, augment = train.StepCheck.before_step, train.to_network_input, train.augment
+
+    def watched(self, *given, **options):
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in self._parameters]))
+        before_step(self, *given, **options)
+
+    monkeypatch.setattr(train.StepCheck, "before_step", watched)
+    monkeypatch.setattr(train, "DispNet", lambda *given: SmallDispNet(*given).double())
+    monkeypatch.setattr(train, "PoseExpNet", lambda *given: SmallPoseExpNet(*given).double())
+    monkeypatch.setattr(train, "to_network_input", lambda frames: to_network_input(frames).double())
+    monkeypatch.setattr(train, "augment", lambda frames, k, *given: augment(frames, k.double(), *given))
+    for name, flags in (("one", {"batch-size": 6}), ("three", {"batch-size": 2, "accumulate": 3})):
+        assert run(data, name=name, steps=1, **flags)[0] == 0
+    assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
 
 
 def test_a_recipe_is_printed_without_data(run):
@@ -366,7 +595,7 @@ def test_a_recipe_is_printed_without_data(run):
 
 
 def arguments(**values) -> argparse.Namespace:
-    default = {"seed": 0, "start_from": [], "rotation": "euler"}
+    default = {"seed": 0, "start_from": [], "rotation": "euler", "resume": None}
     default |= {"first_disparity": 5.01, "translation_scale": 0.01, "rotation_scale": 0.01}
     return argparse.Namespace(**(default | values))
 
@@ -468,3 +697,118 @@ def test_warnings_of_the_data_check_are_printed(run, data):
     status, output, error = run(data, steps=1)
     assert status == 0, error
     assert "WARNING: too few frames: " in output
+
+
+def torchrun(processes: int, *arguments, **environment) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += [ROOT / "tests" / "tools" / "small_networks.py", *arguments]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_one_goes_on_from_there(run, data, tmp_path):
+    """2 processes with batch 2 and 1 with batch 4: the same losses to 1e-5 over 20 steps."""
+    runs = Path(tmp_path) / "runs"
+    flags = ["--log-every", 1, "--validate-every", 10, "--workers", 0, "--device", "cpu", "--no-check", "--runs", runs]
+    process = torchrun(2, data, "--name", "two", "--steps", 20, "--batch-size", 2, *flags)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "2 processes, cpu" in out
+    assert out.count("done: step 20") == 1  # only one speaks
+    assert len((runs / "two").files("events.out.tfevents.*")) == 1  # and writes
+    for folder, options in ((runs / "two", {"--resume": runs / "two", "--steps": 24}), (runs / "one", {})):
+        if not options:
+            options = {"--name": "one", "--steps": 24, "--batch-size": 4}
+        given = [text for flag, value in options.items() for text in (flag, value)]
+        status, _, err = run(*([] if "--resume" in options else [data, *flags]), *given, resume=True)
+        assert status == 0, err
+        assert json.loads((folder / "config.json").read_text())["batch_size"] == 4
+    one, two = without_speed(runs / "one"), without_speed(runs / "two")
+    one = [line for line in one if (line["split"], line["step"]) != ("validation", 24)]
+    two = [line for line in two if line["split"] == "train" or line["step"] in (10, 20)]
+    assert len(one) == len(two) == 24 + 2
+    for line, other in zip(one, two, strict=True):
+        assert (line.pop("split"), line["step"]) == (other.pop("split"), other["step"])
+        assert other.keys() == line.keys()
+        for name in line:
+            exact = name.startswith("objective/") or name.startswith("photometric")
+            assert other[name] == pytest.approx(line[name], rel=1e-5 if exact else 1e-3, abs=1e-5), (line["step"], name)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_soon(data, tmp_path):
+    flags = ["--steps", 10**6, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--no-check", "--log-every", 1]
+    runs = Path(tmp_path) / "runs"
+    process = torchrun(2, data, "--name", "run", "--runs", runs, *flags, PROCESS_NUMBERS=str(tmp_path))
+    try:
+        deadline = time.monotonic() + 240
+        file = runs / "run" / "metrics.jsonl"
+        while not (file.is_file() and file.read_text().count("\n") >= 3):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        numbers = [int((Path(tmp_path) / str(rank)).read_text()) for rank in range(2)]
+        os.kill(numbers[1], signal.SIGKILL)
+        start = time.monotonic()
+        _, err = process.communicate(timeout=60)
+        assert time.monotonic() - start < 60
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert "Signal 9" in err or "SIGKILL" in err  # torchrun says who died of what
+    with pytest.raises(ProcessLookupError):
+        os.kill(numbers[0], 0)
+
+
+@pytest.mark.parametrize("flags", [["--precision", "bf16"], ["--channels-last"]])
+def test_other_ways_to_compute_a_step_give_nearly_the_same(run, data, tmp_path, monkeypatch, flags):
+    monkeypatch.setattr(train, "DispNet", DispNet)
+    monkeypatch.setattr(train, "PoseExpNet", PoseExpNet)
+    write_text(data / "val.txt", "")
+    for name, given in (("plain", []), ("other", flags)):
+        assert run(data, "--log-every", 1, "--no-check", *given, name=name, steps=2)[0] == 0
+    plain, other = (without_speed(Path(tmp_path) / "runs" / name) for name in ("plain", "other"))
+    assert plain != other  # bfloat16 is not float32
+    for line, another in zip(plain, other, strict=True):
+        for name in ("objective/loss", "disparity/mean", "photometric/warp"):
+            assert another[name] == pytest.approx(line[name], rel=0.02)
+    weights = load_checkpoint(Path(tmp_path) / "runs" / "other" / "last.pt")["disp_net"]
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+class ConstantDispNet(torch.nn.Module):
+    """One learnt depth for all pixels: the way in which training collapses."""
+
+    def __init__(self, first_disparity):
+        super().__init__()
+        self.logit = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, image):
+        height, width = image.shape[2:]
+        disparity = 10 * self.logit.sigmoid() + 0.01
+        return [disparity.expand(len(image), 1, height >> scale, width >> scale) for scale in range(4)]
+
+
+def test_a_constant_depth_sets_off_a_loud_warning(run, data, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(train, "DispNet", ConstantDispNet)
+    write_text(data / "val.txt", "")
+    status, out, err = run(data, "--no-check", "--pictures-every", 1000, steps=200)
+    assert status == 0, err
+    assert "!!!!!!!!!! WARNING, step 200: disparity is the same everywhere" in out
+    folder = Path(tmp_path) / "runs" / "run"
+    (line,) = metrics(folder, "warning")
+    assert (line["step"], line["name"]) == (200, "flat_disparity")
+    assert "Likely: the smoothness" in line["message"]
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("warning/flat_disparity")] == [200]

@@ -102,7 +102,7 @@ def test_photometric_errors_by_hand():
     warped = torch.full((1, 2, 3, 2, 2), 0.1)
     warped[0, 0, :, 0, 0] = 0.4
     warped[~valid[:, :, None].expand_as(warped)] = 9  # not looked at
-    error, identity_error = photometric_errors(Warps(target, warped, valid), sources)
+    (error,), (identity_error,) = photometric_errors(Warps(target, warped, valid), sources)
     assert error.item() == pytest.approx((0.4 + 0.1 + 0.1) / 3)
     assert identity_error.item() == pytest.approx(0.5)
     nothing = photometric_errors(Warps(target, warped, torch.zeros_like(valid)), sources)

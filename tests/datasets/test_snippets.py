@@ -233,8 +233,28 @@ def test_the_size_is_checked_when_an_image_is_read_too(root):
         dataset[0]
 
 
-def test_workers_leave_ctrl_c_to_the_training_process(monkeypatch):
+def test_workers_leave_signals_to_the_training_process(monkeypatch):
     ignored = []
     monkeypatch.setattr(snippets.signal, "signal", lambda number, action: ignored.append((number, action)))
-    snippets._ignore_ctrl_c(0)
-    assert ignored == [(snippets.signal.SIGINT, snippets.signal.SIG_IGN)]
+    snippets._ignore_signals(0)
+    ignore = snippets.signal.SIG_IGN
+    assert ignored == [(snippets.signal.SIGINT, ignore), (snippets.signal.SIGTERM, ignore)]
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_processes_and_accumulated_batches_share_a_step(processes, accumulate):
+    pieces = processes * accumulate
+    steps = list(ShuffledBatches(50, 12, 3, 2, 9))
+    shared = [
+        list(ShuffledBatches(50, 12 // pieces, 3, 2, 9, pieces, process, processes)) for process in range(processes)
+    ]
+    assert all(len(batches) == 7 * accumulate for batches in shared)
+    assert len(ShuffledBatches(50, 12 // pieces, 3, 2, 9, pieces, 0, processes)) == 7 * accumulate
+    for number, step in enumerate(steps):
+        parts = [batches[number * accumulate + part] for part in range(accumulate) for batches in shared]
+        assert [index for part in parts for index in part] == step
+
+
+def test_too_few_snippets_for_all_processes_are_refused():
+    with pytest.raises(InputError, match="has 7 snippets, fewer than the batch size of 8 in 4 pieces"):
+        ShuffledBatches(7, 2, 0, 0, 1, pieces=4)

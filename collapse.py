@@ -1,0 +1,99 @@
+"""Watches the logged values of a training for its ways to collapse.
+
+Each check is of a mean over the last steps, since single batches mislead (the car stands, the wall is white), and
+begins when a healthy run is past what it looks for. docs/training.md says where the thresholds come from.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FIRST_STEPS = 200  # no check before: networks as they are drawn have little spread and no motion yet
+WINDOW = 500  # steps over which values are averaged
+LOOKS = 4  # logged values that there must be in the window
+
+
+@dataclass(frozen=True)
+class Check:
+    """`is_bad` is given the means of the logged values by name."""
+
+    name: str
+    needs: tuple[str, ...]
+    is_bad: Callable[[dict[str, float]], bool]
+    message: str  # with the means by name
+    from_step: int = FIRST_STEPS
+
+
+WARP, IDENTITY = "photometric/warp", "photometric/identity_warp"
+TRANSLATION, DISPARITY, SPREAD = "pose/translation", "disparity/mean", "disparity/spread"
+MASK = "explainability/mean"
+
+CHECKS = (
+    Check(
+        "flat_disparity",
+        (SPREAD,),
+        lambda mean: mean[SPREAD] < 0.01,
+        "disparity is the same everywhere: its spread is {disparity/spread:.4f} of its mean. Likely: the smoothness "
+        "weighs too much (--smoothness-weight, --smoothed depth), frames between which the camera stands or only "
+        "turns, or a wrong K",
+    ),
+    Check(
+        "no_better_than_identity",
+        (WARP, IDENTITY),
+        lambda mean: mean[WARP] >= 0.995 * mean[IDENTITY],
+        "the warped sources are no nearer to the target ({photometric/warp:.4f}) than the unwarped ones "
+        "({photometric/identity_warp:.4f}): nothing has been learnt of depth and motion. Likely: frames between which "
+        "the camera stands, motion of many pixels between frames, a wrong K, or a learning rate that is too large",
+        1000,
+    ),
+    Check(
+        "no_translation",
+        (TRANSLATION, DISPARITY),
+        lambda mean: mean[TRANSLATION] * mean[DISPARITY] < 2e-4,
+        "the camera's translation goes to zero ({pose/translation:.6f} at a mean disparity of {disparity/mean:.2f}), "
+        "and without it depth has no effect. Likely: frames between which the camera stands or only turns, or a "
+        "smoothness that has flattened the depth",
+    ),
+    Check(
+        "mask_hides_all",
+        (MASK,),
+        lambda mean: mean[MASK] < 0.1,
+        "the explainability mask is {explainability/mean:.3f}: it hides the world, and nothing is learnt. Likely: its "
+        "weight is too small (--explainability-weight), or the frames do not show one rigid scene",
+    ),
+    Check(
+        "mask_hides_nothing",
+        (MASK, WARP, IDENTITY),
+        # A mask of ones is right where nothing moves. It is a sign of trouble where little is explained, too.
+        lambda mean: mean[MASK] > 0.99 and mean[WARP] >= 0.98 * mean[IDENTITY],
+        "the explainability mask is {explainability/mean:.3f} everywhere although the warp explains next to nothing "
+        "({photometric/warp:.4f}, unwarped {photometric/identity_warp:.4f}): it hides nothing any more. Likely: its "
+        "weight is too large (--explainability-weight), or what the line on the unwarped sources names",
+        1000,
+    ),
+)
+
+
+class CollapseWatch:
+    """Give it each logged set of values; it answers with the warnings that they newly set off."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[int, dict[str, float]]] = deque()
+        self._warned: set[str] = set()
+
+    def look(self, step: int, values: dict[str, float]) -> dict[str, str]:
+        """Warnings, text by name. A warning is given again only when its sign had gone in between."""
+        self._recent.append((step, values))
+        while len(self._recent) > LOOKS and self._recent[0][0] <= step - WINDOW:
+            self._recent.popleft()
+        warnings = {}
+        for check in CHECKS:
+            if step < check.from_step or len(self._recent) < LOOKS or any(name not in values for name in check.needs):
+                continue
+            means = {name: sum(past[name] for _, past in self._recent) / len(self._recent) for name in check.needs}
+            if not check.is_bad(means):
+                self._warned.discard(check.name)
+            elif check.name not in self._warned:
+                self._warned.add(check.name)
+                warnings[check.name] = check.message.format_map(means)
+        return warnings

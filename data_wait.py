@@ -1,0 +1,62 @@
+"""How much of its time a training waits for data, and what to do about it."""
+
+import os
+import time
+from collections.abc import Iterator
+
+from datasets.snippets import Batch
+
+TOO_MUCH = 0.2  # share of the time, above which there is advice
+_SHORT = 10.0  # seconds; epochs that are shorter are reported together
+
+
+class DataWait:
+    """A clock that runs while the training runs, and knows which part of the time went by waiting."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._started = False
+        self.waited = 0.0  # seconds, in all
+        self._since, self._waited = time.perf_counter(), 0.0  # of the epochs that are not yet reported
+        self._first_epoch: int | None = None
+
+    def next_batch(self, loader: Iterator[Batch]) -> Batch:
+        start = time.perf_counter()
+        batch = next(loader)
+        if self._started:
+            seconds = time.perf_counter() - start
+            self.waited += seconds
+            self._waited += seconds
+        else:  # the start of the worker processes is no waiting that anything could shorten
+            self._started = True
+            self._since = time.perf_counter()
+        return batch
+
+    def pause(self, seconds: float) -> None:
+        """What went by with something else: validation, a checkpoint."""
+        self._since += seconds
+
+    def end_of_epoch(self, epoch: int) -> tuple[float, str] | None:
+        """The share of the time of the epochs since the last report, and a line on it; None while they are short."""
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        seconds = time.perf_counter() - self._since
+        if seconds < _SHORT and epoch > 1:
+            return None
+        share = self._waited / max(seconds, 1e-9)
+        epochs = f"epoch {epoch}" if self._first_epoch == epoch else f"epochs {self._first_epoch} to {epoch}"
+        line = f"{epochs}: {100 * share:.0f} % of the time was spent waiting for data"
+        if share > TOO_MUCH:
+            line += f"; {advice(self._workers, os.cpu_count() or 1)}"
+        self._since, self._waited, self._first_epoch = time.perf_counter(), 0.0, None
+        return share, line
+
+
+def advice(workers: int, cores: int) -> str:
+    """What to change where a training waits for data."""
+    if workers < cores:
+        return f"raise --workers (now {workers}; this machine has {cores} cores)"
+    return (
+        f"each of the {cores} cores has a worker already: put the data on a faster disk, prepare smaller images "
+        "(--width, --height of prepare_kitti.py), or take a machine with more cores"
+    )
