@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import signal
+import sys
 import time
 from datetime import datetime
 from typing import Any
@@ -208,6 +209,8 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
                         before = outcome.step - 1  # nothing has changed since
                         if rank == 0:
                             save_run(folder, disp_net, pose_exp_net, optimizer, before, config, best, skipped, False)
+                        if rank > 0:
+                            sys.exit(1)  # the first process says it for all
                         raise InputError(
                             f"{line}; the weights of step {before} are in {folder}/last.pt; look at these images, take "
                             "a smaller --learning-rate, or go on without such batches: "

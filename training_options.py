@@ -208,6 +208,11 @@ def resume_arguments(parser: argparse.ArgumentParser, run: Path) -> tuple[argpar
     for name in ("total_steps", "batch_size", *config.keys() & {"accumulate", "processes", "snippets"}):
         if type(config.get(name)) is not int or config[name] < 1:
             raise InputError(f"{file}: damaged checkpoint: its config has {name} = {config.get(name)!r}")
+    if min(checkpoint["step"], checkpoint["skipped"]) < 0:
+        raise InputError(f"{file}: damaged checkpoint: step {checkpoint['step']}, skipped {checkpoint['skipped']}")
+    for name, score in checkpoint["best"].items():
+        if not isinstance(score, dict) or type(score.get("value")) is not float or type(score.get("step")) is not int:
+            raise InputError(f"{file}: damaged checkpoint: its best {name} is {score!r}, expected a value and a step")
     stored = _stored_flags(parser, config, file)
     # A run's length is its total_steps, unless one is given now.
     parser.set_defaults(**stored | {"steps": None, "epochs": None})

@@ -1,6 +1,7 @@
 """Time the training step: images per second, memory, the share of each part, and the ratio to the roofline."""
 
 import argparse
+import functools
 import resource
 import statistics
 import sys
@@ -24,6 +25,7 @@ from geometry.pose import pose_to_matrix
 from loss_functions import objective, split_snippet
 from models import DispNet, PoseExpNet
 from options import add_device_flag, add_recipe_flags, choose_device, positive_int, recipe_from_flags, run_script
+from step_check import StepCheck
 
 DESCRIPTION = """\
 Time the training step as train.py does it, on noise images that are made for it.
@@ -48,11 +50,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive_int, default=5, help="of measuring rates, then steps (default: 5)")
     parser.add_argument("--steps", type=positive_int, default=6, help="in a round (default: 6)")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes that read images (default: 1)")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="(default: float32)")
+    parser.add_argument("--compile", action="store_true", help="networks and loss compiled, as by train.py --compile")
+    parser.add_argument("--channels-last", action="store_true", help="the networks' memory format")
+    parser.add_argument("--not-fused", action="store_true", help="Adam as it comes instead of the fused one")
     args = parser.parse_args()
     recipe, device = recipe_from_flags(args), choose_device(args.device)
     disp_net = DispNet().to(device)
     pose_exp_net = PoseExpNet(recipe.sequence_length - 1, recipe.explainability).to(device)
-    optimizer = torch.optim.Adam([*disp_net.parameters(), *pose_exp_net.parameters()], 2e-4, fused=True)
+    optimizer = torch.optim.Adam([*disp_net.parameters(), *pose_exp_net.parameters()], 2e-4, fused=not args.not_fused)
+    loss_function = objective
+    if args.channels_last:
+        disp_net.to(memory_format=torch.channels_last)
+        pose_exp_net.to(memory_format=torch.channels_last)
+    if args.compile:
+        loss_function = torch.compile(objective)
+        disp_net.compile()
+        pose_exp_net.compile()
+    check = None if args.not_fused else StepCheck(optimizer, skip=False, late=device.type == "cuda")
+    autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=args.precision == "bf16")
     torch.backends.cudnn.benchmark = True
 
     def wait() -> None:
@@ -69,15 +85,20 @@ def main() -> None:
         frames, intrinsics = augment(frames, intrinsics, seeded(number))
         lap("augmentation")
         target, sources = split_snippet(frames)
-        disparities = disp_net(target)
+        with autocast():
+            disparities = disp_net(target)
         lap("DispNet")
-        poses, logits = pose_exp_net(target, sources)
+        with autocast():
+            poses, logits = pose_exp_net(target, sources)
         lap("PoseExpNet")
-        result = objective(frames, disparities, pose_to_matrix(poses), logits, intrinsics, recipe)
+        result = loss_function(frames, disparities, pose_to_matrix(poses), logits, intrinsics, recipe)
         lap("loss")
         optimizer.zero_grad()
         result.loss.backward()
         lap("backward")
+        if check:
+            check.before_step(number, result.loss, result.terms, batch.indices, stop=False, save=False)
+            check.outcomes(all_of_them=False)
         optimizer.step()
         lap("optimiser")
 
@@ -90,6 +111,7 @@ def main() -> None:
         rates: dict[str, list[float]] = {"matrix product": [], "3 x 3 convolution": []}
         laps: dict[str, list[float]] = {part: [] for part in PARTS}
         seconds: list[float] = []
+        cpu_seconds: list[float] = []
         number = 0
         for _ in range(2):  # warm-up
             step(number, lambda part: None)
@@ -98,12 +120,13 @@ def main() -> None:
             for name, rate in measure_rates(device, wait).items():
                 rates[name].append(rate)
             wait()
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             for _ in range(args.steps):  # as train.py runs: nothing waits for the device
                 step(number, lambda part: None)
                 number += 1
             wait()
             seconds.append((time.perf_counter() - start) / args.steps)
+            cpu_seconds.append((time.process_time() - cpu_start) / args.steps)
             for _ in range(args.steps):  # part by part
                 wait()
                 last = time.perf_counter()
@@ -124,9 +147,12 @@ def main() -> None:
     median, best = statistics.median(seconds), min(seconds)
     print(
         f"{device_name(device)}, torch {torch.__version__}; {args.width} x {args.height}, batch {args.batch_size}, "
-        f"{recipe.sequence_length} frames, masks {'on' if recipe.explainability else 'off'}, float32"
+        f"{recipe.sequence_length} frames, masks {'on' if recipe.explainability else 'off'}, {args.precision}"
+        f"{', compiled' if args.compile else ''}{', channels last' if args.channels_last else ''}"
+        f"{', Adam not fused' if args.not_fused else ''}"
     )
     print(f"step              {1000 * median:8.1f} ms (best round {1000 * best:.1f} ms)")
+    print(f"CPU time          {1000 * statistics.median(cpu_seconds):8.1f} ms of this process")
     print(f"images per second {args.batch_size / median:8.1f}")
     print(f"peak memory       {peak_memory(device) / 2**30:8.2f} GiB")
     for name, values in rates.items():

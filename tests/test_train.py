@@ -523,6 +523,8 @@ def test_what_would_be_another_training_is_refused(run, data, tmp_path, flags, m
         (lambda content: content["config"].update(snippets=9), "snippets 8, but the run began with 9"),
         (lambda content: content["config"].update(scenes=["a"]), "the run began without the scene b"),
         (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "the optimiser's exp_avg of parameter 0"),
+        (lambda content: content.update(best={"abs_rel": 0.3}), "its best abs_rel is 0.3, expected a value and a step"),
+        (lambda content: content.update(step=-1), "step -1"),
         (lambda content: content.update(optimizer=3), "no state of the optimiser"),
         (lambda content: content["disp_net"].clear(), "it lacks predict.weight"),
     ],
