@@ -1,7 +1,5 @@
 """Predicted depth of many images, by many protocols at once, from one set of predictions."""
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -9,7 +7,6 @@ import numpy as np
 from path import Path
 from tqdm import tqdm
 
-from datasets.layout import write_text
 from evaluation.depth_metrics import (
     METRICS,
     KnownDepth,
@@ -26,6 +23,7 @@ from evaluation.depth_metrics import (
 from evaluation.depth_protocols import DepthTest
 from ground_truth import TRUTHS, read_truth
 from predictions import in_parallel
+from report import write_csv
 from speed_scale import SpeedScale
 
 SCALED = {
@@ -209,17 +207,15 @@ def describe(test: DepthTest, images: ImageSet) -> str:
     )
 
 
-def write_csv(file: Path, tests: dict[str, DepthTest], sets: Sets, scores: Scores) -> None:
+def write_images(file: Path, tests: dict[str, DepthTest], sets: Sets, scores: Scores) -> None:
     """A line for each image and test: its metrics, scale and pixels, and the baselines' Abs Rel."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    baselines = [f"{method}_abs_rel" for method in BASELINES]
-    writer.writerow(["protocol", "index", "image", *METRICS, "scale", "pixels", *baselines])
+    rows = []
     for name, test in tests.items():
         for index, image in enumerate(sets[test.images, test.ground_truth].found):
             own = scores[name]["network"][index]
-            others = [scores[name][method][index]["abs_rel"] if method in scores[name] else "" for method in BASELINES]
-            writer.writerow(
-                [name, index, image, *(own[metric] for metric in METRICS), own["scale"], own["pixels"], *others]
-            )
-    write_text(file, text.getvalue())
+            row = {"protocol": name, "index": index, "image": image}
+            row |= {column: own[column] for column in (*METRICS, "scale", "pixels")}
+            for method in BASELINES:
+                row[f"{method}_abs_rel"] = scores[name][method][index]["abs_rel"] if method in scores[name] else ""
+            rows.append(row)
+    write_csv(file, rows)

@@ -13,7 +13,7 @@ from cache import default_cache
 from checkpoint import Networks, load_networks
 from datasets.images import read_image
 from datasets.text import read_names
-from depth_scoring import BASELINES, SCALED, ImageSet, Predictions, Scores, Sets, score, summarise, write_csv
+from depth_scoring import BASELINES, SCALED, ImageSet, Predictions, Scores, Sets, score, summarise, write_images
 from errors import InputError
 from evaluation.depth_metrics import CROPS, METRICS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.depth_protocols import LISTED, PROTOCOLS, DepthTest, matrix, name_of, vary
@@ -201,7 +201,7 @@ def main() -> None:
     if args.json:
         write_json(args.json, result)
     if args.csv:
-        write_csv(args.csv, tests, sets, scores)
+        write_images(args.csv, tests, sets, scores)
     if args.pictures:
         name, test = next(iter(tests.items()))
         draw_pictures(name, test, sets[test.images, test.ground_truth].found, predictions, scores, args)

@@ -69,11 +69,17 @@ def parse_arguments() -> argparse.Namespace:
         help="to the truth's size: nearest, as published; depth or disparity, bilinearly (default: nearest)",
     )
     scoring.add_argument(
+        "--flip-average", action="store_true", help="predict each image and its mirror image, and blend both"
+    )
+    scoring.add_argument(
         "--allow-missing", action="store_true", help="go on with fewer images than 134; the result then says so"
     )
     add("--csv", type=Path, metavar="FILE", help="write a line for each image, too")
     add_test_flags(parser, "make3d", overlap=False)  # no training here has Make3D
-    return parse_test_flags(parser)
+    args = parse_test_flags(parser)
+    if args.predictions and args.flip_average:
+        parser.error("--flip-average goes with a CHECKPOINT: --predictions FILE are made already")
+    return args
 
 
 def _ratio(text: str) -> float:
@@ -103,7 +109,7 @@ def main() -> None:
     scores = score(photographs, depth, ratio, file, args)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(photographs)
 
-    result = summarise(scores, ratio, missing, args)
+    result = summarise(scores, ratio, about.get("flip_average") is True, missing, args)
     result |= {"predictions": {"file": str(file), **about}, "seconds": seconds}
     print_result(result)
     if args.csv:
@@ -150,11 +156,23 @@ def predict(photographs: list[Photograph], file: Path, args: argparse.Namespace)
 
     start = time.perf_counter()
     images = in_parallel(read, photographs, args.workers)
-    depth = predict_depth(networks.disp_net, images, len(photographs), args.batch_size, device)
+    depth = predict_depth(networks.disp_net, images, len(photographs), args.batch_size, device, args.flip_average)
     seconds = time.perf_counter() - start
-    about = {"checkpoint": str(args.checkpoint), "step": networks.step, "height": height, "width": width}
+    about = {
+        "checkpoint": str(args.checkpoint),
+        "step": networks.step,
+        "height": height,
+        "width": width,
+        "make3d_ratio": ratio,
+        "flip_average": args.flip_average,
+    }
     names = np.array([photo.name for photo in photographs])
-    save_predictions(file, "depth", {"files": names, "depth": depth}, about | {"make3d_ratio": ratio})
+    save_predictions(
+        file,
+        "depth",
+        {"files": names, "depth": depth},
+        about | {"make3d_ratio": ratio, "flip_average": args.flip_average},
+    )
     print(f"predictions: {file}")
     return seconds
 
@@ -200,7 +218,11 @@ def score(
 
 
 def summarise(
-    scores: list[tuple[dict[str, float], dict[str, float]]], ratio: float, missing: list[str], args: argparse.Namespace
+    scores: list[tuple[dict[str, float], dict[str, float]]],
+    ratio: float,
+    flip_average: bool,
+    missing: list[str],
+    args: argparse.Namespace,
 ) -> dict:
     """The result for machines: a line and the parts of the protocol, the figures, and those of the baseline."""
     predicted, constant = zip(*scores, strict=True)
@@ -215,6 +237,7 @@ def summarise(
         f"{grid_rows.start} to {grid_rows.stop - 1} of {GRID[0]}); ground truth: the laser's distance, as published; "
         f"scaling: {'median per image' if args.scaling == 'median' else 'none'}; resized to the truth's size: "
         f"{args.resize}; below {args.cap:g} m{' (C1)' if args.cap == CAP else ''}"
+        f"{'; averaged with the mirrored image' if flip_average else ''}"
     )
     protocol = {"line": line, "ratio": ratio, "scaling": args.scaling, "resized": args.resize, "cap": args.cap}
     return {

@@ -143,6 +143,19 @@ def test_another_crop_is_remembered(make3d, checkpoint, run, tmp_path):
     assert (status, "cropped to 3.25 : 1, --ratio says 2" in errors) == (1, True)
 
 
+def test_flip_averaging_is_said(make3d, checkpoint, run, tmp_path):
+    saved = Path(tmp_path) / "d.npz"
+    depth = []
+    for flags in ((), ("--flip-average",)):
+        status, output, errors = run(checkpoint.parent, "--which", "last", "--make3d", make3d, "--save", saved, *flags)
+        assert status == 0, errors
+        assert ("averaged with the mirrored image" in output) == bool(flags)
+        depth.append(np.load(saved)["depth"])
+    assert not np.array_equal(*depth)
+    assert "averaged with the mirrored image" in run("--predictions", saved, "--make3d", make3d)[1]
+    assert run("--predictions", saved, "--make3d", make3d, "--flip-average")[0] == 2
+
+
 def test_never_fewer_images_without_saying_so(make3d, checkpoint, run, tmp_path):
     saved, result = Path(tmp_path) / "d.npz", Path(tmp_path) / "r.json"
     run(checkpoint, "--make3d", make3d, "--save", saved)
