@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import re
 import shutil
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +14,15 @@ from path import Path
 from torch import Tensor
 
 from errors import InputError
+from geometry.pose import ROTATIONS
 from models import DispNet, PoseExpNet
 from models.pose_exp_net import POSE_SCALE
 
 FORMAT = "sfmlearner"
 VERSION = 1
+_LARGEST_SIDE = 2**16  # pixels
+_OLD_PICKLES = 16 * 2**20  # bytes at the beginning of PyTorch's older format that hold all but the numbers
+_SIZED_CONSTRUCTOR = re.compile(rb"c(?:__builtin__|builtins)\nbytearray\n|ctorch(?:\.cuda)?\n\w*Tensor\n")
 
 
 @dataclass
@@ -171,6 +177,7 @@ def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
     if content.get("format") == FORMAT:
         content = load_checkpoint(file)
         config = content["config"]
+        _check_use(config, file)
         networks = Networks(
             build_disp_net(content["disp_net"], file),
             build_pose_exp_net(content["pose_exp_net"], file, _pose_scales(config, file)),
@@ -192,6 +199,17 @@ def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
         if network is not None:
             network.to(device).eval()
     return networks
+
+
+def _check_use(config: dict[str, Any], file: Path) -> None:
+    """InputError unless a configuration says in a usable way how its networks are used."""
+    for name in ("height", "width"):
+        size = config.get(name)
+        if size is not None and not (isinstance(size, int) and 0 < size <= _LARGEST_SIDE):
+            raise InputError(f"{file}: damaged checkpoint: {name} is {size!r:.40}, expected pixels")
+    if config.get("rotation", "euler") not in ROTATIONS:
+        found, expected = config["rotation"], ", ".join(ROTATIONS)
+        raise InputError(f"{file}: damaged checkpoint: rotation is {found!r:.40}, expected one of {expected}")
 
 
 def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
@@ -229,6 +247,7 @@ def _pose_scales(config: dict[str, Any], file: Path) -> tuple[float, float]:
 def _read(file: Path) -> dict[str, Any]:
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file, expected a checkpoint")
+    _refuse_claims(file)
     try:
         # weights_only: tensors and plain values alone; a file can name no function to be called.
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -242,6 +261,28 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file}: not a checkpoint: it holds a {type(content).__name__}, expected a dict")
     return content
+
+
+def _refuse_claims(file: Path) -> None:
+    """InputError for what would make the unpickler take memory for a size that the file only claims.
+
+    `torch.save` compresses nothing, so what it wrote is no larger in memory than on disk. And among the names that
+    `weights_only` allows are constructors that take a size: `bytearray(10**12)`, `torch.Tensor(10**12)`.
+    """
+    members, pickles = [], []
+    with suppress(zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, OSError):
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if all(member.compress_type == zipfile.ZIP_STORED for member in members):
+                pickles = [archive.read(member) for member in members if member.filename.endswith("data.pkl")]
+    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if compressed or sum(member.file_size for member in members) > os.path.getsize(file):
+        raise InputError(f"{file}: damaged, or not a checkpoint: its parts claim more than the file holds")
+    if not pickles:  # PyTorch's older format, or damage
+        with open(file, "rb") as stream:
+            pickles = [stream.read(_OLD_PICKLES)]
+    if any(_SIZED_CONSTRUCTOR.search(content) for content in pickles):
+        raise InputError(f"{file}: not a checkpoint of tensors and plain values: it builds objects of a claimed size")
 
 
 def _load_weights(network: torch.nn.Module, weights: dict[str, Tensor], file: Path) -> None:

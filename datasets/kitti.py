@@ -10,12 +10,14 @@ A. Geiger, P. Lenz, C. Stiller, R. Urtasun, "Vision meets Robotics: The KITTI Da
 import numpy as np
 from path import Path
 
-from datasets.text import parse_numbers, read_lines, read_rows
+from datasets.text import parse_bounded, read_lines, read_rows
 from errors import InputError
+from geometry.rotation import is_rotation
 
 EARTH_RADIUS = 6378137.0  # metres, as in KITTI's development kit
 DEPTH_KINDS = ("camera_z", "velodyne_x")
 _LARGEST_SIDE = 2**15 - 1  # pixels of an image
+_LARGEST_SIDE, _MOST_PIXELS = 16384, 2**25  # of an image
 _LARGEST_SCAN = 64 * 2**20  # bytes; a revolution of the LiDAR is about 2 MB
 
 # How many numbers follow a key of a calibration file, and the shape they come in.
@@ -49,7 +51,7 @@ def read_calibration(file: Path, required: tuple[str, ...] = ()) -> dict[str, np
             raise InputError(f"{where}: {key} for the second time")
         shape = _CALIBRATION_SHAPES.get(key.split("_")[0].rstrip("0123456789"))
         count = len(text.split()) if shape is None else int(np.prod(shape))
-        values = np.array(parse_numbers(text, count, f"{where}, {key}"))
+        values = np.array(parse_bounded(text, count, f"{where}, {key}"))
         matrices[key] = values if shape is None else values.reshape(shape)
     missing = [key for key in required if key not in matrices]
     if missing:
@@ -57,6 +59,8 @@ def read_calibration(file: Path, required: tuple[str, ...] = ()) -> dict[str, np
     for key, size in matrices.items():
         if key.startswith("S_") and size.min() < 1:
             raise InputError(f"{file}, {key}: image size {size[0]:g} x {size[1]:g}, expected at least 1 x 1")
+        if key.startswith("S_") and (size.max() > _LARGEST_SIDE or size.prod() > _MOST_PIXELS):
+            raise InputError(f"{file}, {key}: image size {size[0]:g} x {size[1]:g}, expected that of a camera")
         if key.startswith("S_") and size.max() > _LARGEST_SIDE:
             raise InputError(f"{file}, {key}: image size {size[0]:g} x {size[1]:g}, more than any camera has")
     for key, matrix in matrices.items():
@@ -64,7 +68,16 @@ def read_calibration(file: Path, required: tuple[str, ...] = ()) -> dict[str, np
             raise InputError(
                 f"{file}, {key}: focal lengths {matrix[0, 0]:g} and {matrix[1, 1]:g}, expected both above 0"
             )
+        if key.startswith("P") and matrix.shape == (3, 4) and not _is_camera_matrix(matrix[:, :3]):
+            raise InputError(f"{file}, {key}: expected K [I | t] with K = [fx s cx; 0 fy cy; 0 0 1]")
+        if (key in ("R", "Tr") or key.startswith("R_rect_")) and not is_rotation(matrix[:, :3]):
+            raise InputError(f"{file}, {key}: is no rotation")
     return matrices
+
+
+def _is_camera_matrix(matrix: np.ndarray) -> bool:
+    """Whether it can be inverted, as a K can."""
+    return bool(abs(np.linalg.det(matrix)) > 1e-6 * matrix[0, 0] * matrix[1, 1])
 
 
 def read_raw_calibration(date_folder: Path, camera: str) -> dict[str, np.ndarray]:
@@ -115,7 +128,7 @@ def read_oxts(file: Path) -> np.ndarray:
     if len(lines) != 1:
         raise InputError(f"{file}: {len(lines)} lines, expected 1 of 30 numbers")
     number, line = lines[0]
-    packet = np.array(parse_numbers(line, 30, f"{file}, line {number}"))
+    packet = np.array(parse_bounded(line, 30, f"{file}, line {number}"))
     if abs(packet[0]) > 89 or abs(packet[1]) > 360:  # Mercator's map ends at the poles
         raise InputError(
             f"{file}, line {number}: latitude {packet[0]:g}, longitude {packet[1]:g} are no place on a map"

@@ -16,6 +16,7 @@ from path import Path
 
 from datasets import kitti
 from errors import InputError
+from geometry.rotation import is_rotation
 
 LAYOUTS = ("raw", "odometry")
 COLOUR_CAMERAS = ("02", "03")
@@ -200,6 +201,9 @@ def camera_poses(
     if recording.poses_file is None:
         raise ValueError(f"{recording.scene}: neither the IMU's calibration nor a poses file")
     rows = kitti.read_poses(recording.poses_file)
+    rigid = is_rotation(rows[:, :, :3])
+    if not rigid.all():
+        raise InputError(f"{recording.poses_file}, line {np.argmin(rigid) + 1}: the 3 x 3 part is no rotation")
     world_from_rectified = np.concatenate([rows, np.broadcast_to([0, 0, 0, 1.0], (len(rows), 1, 4))], axis=1)
     rectified_from_camera = kitti.invert_rigid(kitti.camera_from_rectified(calibration.projection))
     poses = {f: world_from_rectified[f] @ rectified_from_camera for f in recording.images if f < len(rows)}

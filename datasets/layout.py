@@ -18,6 +18,7 @@ from path import Path
 from datasets.text import read_names, read_rows
 from errors import InputError
 
+_LARGEST_DEPTH = 256 * 2**20  # bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -97,11 +98,14 @@ def read_depth(file: Path) -> np.ndarray:
     try:
         # Mapped, not read: a damaged header's size then fails on the file's length instead of taking memory.
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+        if mapped.nbytes > _LARGEST_DEPTH:
+            raise ValueError(f"{mapped.nbytes >> 20} MiB, expected at most {_LARGEST_DEPTH >> 20} MiB")
     except Exception as error:  # a damaged header may fail in numpy's parser in any way
         raise InputError(f"{file}: not a readable .npy array ({error})") from None
     if not isinstance(mapped, np.ndarray) or mapped.ndim != 2 or mapped.dtype.kind != "f":
         raise InputError(f"{file}: expected a floating-point [H, W] array")
-    depth = np.array(mapped, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        depth = np.array(mapped, dtype=np.float32)
     if not np.isfinite(depth).all() or (depth < 0).any():
         raise InputError(f"{file}: has depths that are negative or not finite, expected metres, 0 = unknown")
     return depth

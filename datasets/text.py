@@ -9,6 +9,7 @@ from path import Path
 
 from errors import InputError
 
+_LARGEST_NUMBER = 1e20  # no file of the field has a larger one, and products of larger ones overflow
 _LARGEST_FILE = 256 * 2**20  # bytes; the longest list or trajectory of the field is a thousandth of it
 
 
@@ -43,12 +44,22 @@ def parse_numbers(text: str, count: int, where: str) -> list[float]:
     words = text.split()
     if len(words) != count:
         raise InputError(f"{where}: got {len(words)} numbers, expected {count}")
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
+    numbers = []
+    for word in words:
+        try:
+            numbers.append(float(word) if "_" not in word else float("no digit"))  # Python's 1_000 is no file's number
+        except ValueError:
+            raise InputError(f"{where}: could not convert string to float: {word[:40]!r}") from None
     if not all(map(math.isfinite, numbers)):
         raise InputError(f"{where}: got a number that is not finite")
+    return numbers
+
+
+def parse_bounded(text: str, count: int, where: str) -> list[float]:
+    """As `parse_numbers`, none of them so large that products of them overflow."""
+    numbers = parse_numbers(text, count, where)
+    if max(map(abs, numbers), default=0) > _LARGEST_NUMBER:
+        raise InputError(f"{where}: got {max(numbers, key=abs):g}, expected no number beyond {_LARGEST_NUMBER:g}")
     return numbers
 
 
@@ -57,7 +68,7 @@ def read_rows(file: Path, columns: int) -> np.ndarray:
     lines = read_lines(file)
     while lines and not lines[-1].strip():
         lines.pop()
-    rows = [parse_numbers(line, columns, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    rows = [parse_bounded(line, columns, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
     return np.array(rows, dtype=np.float64).reshape(-1, columns)
 
 

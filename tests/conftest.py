@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 from path import Path
 
 
@@ -39,3 +40,8 @@ def pytest_collection_modifyitems(items):
 # One thread a process: pytest-xdist runs as many processes as there are cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+# The same examples each time, and few; HYPOTHESIS_PROFILE=long tries others each time, and many.
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40, database=None)
+settings.register_profile("long", deadline=None, max_examples=4000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
