@@ -50,12 +50,12 @@ def main() -> None:
         width, height = map(round, cam_to_cam["S_rect_02"])
         for shape in ((height, width), (128, 416)):
             for kind in kitti.DEPTH_KINDS:
-                seconds = measure(
-                    lambda shape=shape, kind=kind: kitti.lidar_depth_map(
-                        kitti.read_velodyne(scan), velo_to_cam, cam_to_cam, "02", shape, kind
-                    ),
-                    args.rounds,
-                )
+
+                def make(shape: tuple[int, int] = (shape[0], shape[1]), kind: str = kind) -> None:
+                    points = kitti.read_velodyne(scan)
+                    kitti.lidar_depth_map(points, velo_to_cam, cam_to_cam, "02", shape, kind)
+
+                seconds = measure(make, args.rounds)
                 report(f"depth map {shape[1]} x {shape[0]}, {kind}, with reading", seconds)
         predicted = np.random.default_rng(0).uniform(2, 60, (128, 416)).astype(np.float32)
         predictions = Predictions(Path("none"), {NAME: predicted}, {})
