@@ -379,7 +379,8 @@ def to_host(parts: list[dict[str, Tensor]], weights: dict[str, float]) -> dict[s
     means = torch.stack([torch.stack([value.float() for value in part.values()]) for part in parts]).mean(0)
     values = dict(zip(parts[0], (distributed.total(means) / distributed.count()).tolist(), strict=True))
     for name, weight in weights.items():
-        values[f"share/{name}"] = weight * values[f"objective/{name}"] / values["objective/loss"]
+        share = weight * values[f"objective/{name}"]
+        values[f"share/{name}"] = share / values["objective/loss"] if share else 0.0  # a loss of 0 has no parts
     return values
 
 
