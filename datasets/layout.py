@@ -137,8 +137,12 @@ def write_depth(file: Path, depth: np.ndarray) -> None:
 def write_text(file: Path, text: str) -> None:
     """Write a file whole or not at all: under a temporary name first, then renamed."""
     part = Path(f"{file}.part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(file)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.rename(file)
+    except OSError:  # no room, perhaps: what was begun goes
+        part.unlink_p()
+        raise
 
 
 def _write_rows(file: Path, rows: np.ndarray) -> None:

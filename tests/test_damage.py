@@ -32,6 +32,7 @@ from datasets.text import read_json, read_names
 from datasets.trajectories import read_frame_times, read_trajectory
 from errors import InputError
 from ground_truth import read_truth
+from logger import read_metrics
 from predictions import load_predictions
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -188,6 +189,11 @@ READERS = {  # name: content, reader, what holds for a result
         lambda k: finite(k) and k[0, 0] > 0,
     ),
     "vehicle.json": (json.dumps({"speed": 11.2, "yawRate": 0.01}), cityscapes.read_speed, np.isfinite),
+    "metrics.jsonl": (
+        "".join(json.dumps({"split": "train", "step": k, "objective/loss": 0.5}) + "\n" for k in (50, 100, 150)),
+        read_metrics,
+        lambda records: all(type(record["step"]) is int for record in records),
+    ),
     "record.json": (json.dumps({"frames": [1, 2], "seed": None}), read_json, lambda content: isinstance(content, dict)),
 }
 
@@ -217,13 +223,21 @@ def test_text_files(name, tmp_path):
 def test_line_numbers_are_those_of_the_damage(tmp_path):
     for name, (content, read, _) in READERS.items():
         lines = content.splitlines()
-        if name in ("train.txt", "static_frames.txt") or name.endswith(".json"):
+        if name in ("train.txt", "static_frames.txt") or "json" in name:
             continue
         last = lines[-1]
         file = Path(tmp_path) / name
         file.write_text("\n".join([*lines[:-1], last.rpartition(" ")[0] + " what"]))
         with pytest.raises(InputError, match=rf"{name}, line {len(lines)}"):
             read(file)
+
+
+def test_metrics_are_read_to_the_last_whole_line(tmp_path):
+    content = READERS["metrics.jsonl"][0].encode()
+    file = Path(tmp_path) / "metrics.jsonl"
+    for end in range(len(content) + 1):
+        file.write_bytes(content[:end])
+        assert [record["step"] for record in read_metrics(file)] == [50, 100, 150][: content[:end].count(b"\n")]
 
 
 PATHS = ["../x", "/etc/passwd", "a/../../b", "..", "a/..", "\\\\host\\x", "..\\x", "a\0b", "/", "//x", "./../x"]

@@ -14,6 +14,7 @@ A drive is rendered in FOLDER/.unfinished and moved to its place when it is whol
 
 import contextlib
 import datetime
+import errno
 import json
 import multiprocessing
 import os
@@ -160,6 +161,7 @@ def write_world(
 
     Raises:
         InputError: options that no world can be made of, a folder with something else in it, no room on the disk.
+        OSError: the disk got full meanwhile, or could not be written.
     """
     options.check()
     folder = Path(folder)
@@ -186,12 +188,17 @@ def write_world(
                     _render_drive(folder, options, drive, device, bar.update)
             else:
                 _render_in_parallel(folder, options, missing, min(jobs, len(missing)), bar)
+        for drive in drives:
+            if drive.sequence is not None:
+                _write_sequence(folder, options, drive, drive.sequence)
+        _write_splits(folder / "splits", options, drives)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = "the drives that are whole are kept, and with more room the same command goes on"
+        raise OSError(error.errno, f"{os.strerror(error.errno)}; {kept}", str(folder)) from None
     finally:
         (folder / ".unfinished").rmtree_p()
-    for drive in drives:
-        if drive.sequence is not None:
-            _write_sequence(folder, options, drive, drive.sequence)
-    _write_splits(folder / "splits", options, drives)
     return drives
 
 
@@ -201,7 +208,8 @@ def write_world(
 def _check_folder(folder: Path, options: WorldOptions) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder for the world")
-    if not folder.exists() or not os.listdir(folder):
+    # What a world that was stopped at its very first file leaves is none of anybody else's.
+    if not folder.exists() or not set(os.listdir(folder)) - {"world.json.part", ".unfinished"}:
         return
     file = folder / "world.json"
     if not file.exists():

@@ -389,7 +389,7 @@ def test_a_failure_leaves_no_drive_that_looks_whole(tmp_path, monkeypatch):
     def full_disk():
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device; .* the same command goes on"):
         write_world(tmp_path / "world", TINY)
     folder = Path(tmp_path / "world")
     assert not list(folder.walkdirs("*_sync*"))
@@ -449,6 +449,22 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no room for 2 drives"):
         write_world(tmp_path / "world", TINY)
     assert not os.listdir(tmp_path)
+
+
+def test_a_disk_that_is_full_from_the_first_file_on_leaves_a_folder_to_begin_in(tmp_path, monkeypatch):
+    folder = Path(tmp_path / "world")
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", lambda file, text, **_: file.touch() and _full())
+        with pytest.raises(OSError, match="No space left"):
+            write_world(folder, TINY)
+    assert list(folder.walkfiles()) == []
+    (folder / "world.json.part").touch()  # killed there
+    write_world(folder, dataclasses.replace(TINY, drives=1))
+    assert (folder / "raw" / list_drives(TINY)[0].name).is_dir()
+
+
+def _full():
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_stored_options_are_those_it_was_made_with(tiny):
