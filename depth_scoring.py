@@ -21,7 +21,7 @@ from evaluation.depth_metrics import (
     scaled_errors,
 )
 from evaluation.depth_protocols import DepthTest
-from ground_truth import TRUTHS, read_truth
+from ground_truth import describe_truth, read_truth
 from predictions import in_parallel
 from report import write_csv
 from speed_scale import SpeedScale
@@ -43,6 +43,11 @@ class ImageSet:
     listed: list[str]
     found: list[str]
     missing: list[str]
+
+    def places(self) -> dict[str, int]:
+        """The images that count, each with its index in the list."""
+        listed = {name: index for index, name in enumerate(self.listed)}
+        return {name: listed[name] for name in self.found}
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def score(
         quiet: without a progress bar.
     """
     names = list(dict.fromkeys(name for images in sets.values() for name in images.found))
-    members = {pair: set(images.found) for pair, images in sets.items()}
+    members = {pair: images.places() for pair, images in sets.items()}
     baselines = {"best_constant": np.ones((1, 1))} | ({} if mean_map is None else {"mean_map": mean_map})
 
     def compared(
@@ -102,7 +107,7 @@ def score(
                 continue
             kind, protocol = test.ground_truth, test.protocol
             if kind not in truths:
-                truths[kind] = read_truth(root, name, kind, cache)
+                truths[kind] = read_truth(root, name, kind, members[test.images, kind][name], cache)
             pixels = (kind, protocol.crop, protocol.cap, protocol.beyond_cap)
             if pixels not in counted:
                 counted[pixels] = counted_pixels(truths[kind], protocol)
@@ -201,7 +206,7 @@ def describe(test: DepthTest, images: ImageSet) -> str:
         count = f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: {count.upper()}"
     protocol = test.protocol
     return (
-        f"{count}; ground truth: {TRUTHS[test.ground_truth]}; crop: {protocol.crop}; "
+        f"{count}; ground truth: {describe_truth(test.ground_truth)}; crop: {protocol.crop}; "
         f"cap: {protocol.cap:g} m{' (farther ground truth counts, too)' if protocol.beyond_cap else ''}; "
         f"scaling: {SCALED[protocol.scaling]}; resized to the truth's size: {protocol.resized}"
     )

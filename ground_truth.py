@@ -8,6 +8,7 @@ from path import Path
 
 from cache import cached, code_state, file_states
 from datasets import kitti
+from datasets.depth_archive import read_depth_archive
 from datasets.images import read_depth_picture
 from datasets.layout import depth_file, read_depth
 from errors import InputError
@@ -34,12 +35,23 @@ def split_name(name: str) -> tuple[str, str, str, str]:
     return parts[0], parts[1], parts[2].removeprefix("image_"), Path(parts[4]).stem
 
 
+def is_archive(kind: str) -> bool:
+    """Whether a ground truth is a file with the depth maps of a whole list."""
+    return kind.endswith((".npz", ".npy"))
+
+
+def describe_truth(kind: str) -> str:
+    return f"depth maps of {Path(kind).name}" if is_archive(kind) else TRUTHS[kind]
+
+
 def truth_files(kitti: Path, name: str, kind: str) -> list[Path]:
     """The files that the ground truth of an image is made from, there or not; that of the frame itself comes first.
 
     Improved depth maps lie below the raw drive, as the field's code bases have them, or in the folders train/ and val/
     of their own archive, unpacked into the same folder.
     """
+    if is_archive(kind):
+        return [Path(kind)]
     if kind == "npy":
         return [depth_file(kitti / name)]
     date, drive, camera, frame = split_name(name)
@@ -54,14 +66,17 @@ def truth_files(kitti: Path, name: str, kind: str) -> list[Path]:
     ]
 
 
-def read_truth(root: Path, name: str, kind: str, cache: Path | None = None) -> KnownDepth:
+def read_truth(root: Path, name: str, kind: str, index: int = 0, cache: Path | None = None) -> KnownDepth:
     """The known depth of an image in metres, at the size that KITTI recorded it at (npy: that it is stored at).
 
     Args:
         root: the folder that `name` is relative to.
+        index: of the image in its list, for a file with the depth maps of the whole list.
         cache: where maps made from LiDAR scans are kept, if anywhere. One is made anew when its scan, its calibration,
             or this code has changed.
     """
+    if is_archive(kind):
+        return archived_truths(Path(kind))[index]
     files = truth_files(root, name, kind)
     if kind == "npy":
         return known_depth(read_depth(files[0]))
@@ -80,6 +95,12 @@ def read_truth(root: Path, name: str, kind: str, cache: Path | None = None) -> K
     arrays = cached(cache and cache / "depth_maps", f"{kind} {(root / name).absolute()}", key, make)
     height, width = arrays["shape"].tolist()
     return KnownDepth(arrays["rows"], arrays["columns"], arrays["depth"].astype(np.float64), (height, width))
+
+
+@lru_cache(maxsize=2)
+def archived_truths(file: Path) -> list[KnownDepth]:
+    """The known depths of each map of a file, in its order; InputError if it is damaged or something else."""
+    return [known_depth(depth) for depth in read_depth_archive(file)]
 
 
 @lru_cache

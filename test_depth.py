@@ -17,7 +17,7 @@ from depth_scoring import BASELINES, SCALED, ImageSet, Predictions, Scores, Sets
 from errors import InputError
 from evaluation.depth_metrics import CROPS, METRICS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.depth_protocols import LISTED, PROTOCOLS, DepthTest, matrix, name_of, vary
-from ground_truth import TRUTHS, read_truth, truth_files
+from ground_truth import TRUTHS, archived_truths, is_archive, read_truth, truth_files
 from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from overlap import check_overlap, trained_scenes
 from picture_sheet import choose_rows, draw_row, write_sheet
@@ -81,10 +81,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     scoring.add_argument(
         "--ground-truth",
-        choices=TRUTHS,
+        type=ground_truth,
         nargs="+",
         metavar="KIND",
-        help="; ".join(f"{name}: {meaning}" for name, meaning in TRUTHS.items()),
+        help="; ".join(f"{name}: {meaning}" for name, meaning in TRUTHS.items())
+        + "; or FILE.npz (.npy) with the depth maps of the whole list in its order, as monodepth2 exports them",
     )
     scoring.add_argument("--crop", choices=CROPS, nargs="+", metavar="CROP", help=f"{', '.join(CROPS)}: what counts")
     scoring.add_argument("--cap", type=cap, nargs="+", metavar="METRES", help="farthest depth that counts")
@@ -147,6 +148,12 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def ground_truth(text: str) -> str:
+    if text not in TRUTHS and not is_archive(text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected one of {', '.join(TRUTHS)}, or a file .npz or .npy")
+    return text
+
+
 def cap(text: str) -> float:
     metres = positive_float(text)
     if metres <= MIN_DEPTH:
@@ -204,7 +211,7 @@ def main() -> None:
         write_images(args.csv, tests, sets, scores)
     if args.pictures:
         name, test = next(iter(tests.items()))
-        draw_pictures(name, test, sets[test.images, test.ground_truth].found, predictions, scores, args)
+        draw_pictures(name, test, sets[test.images, test.ground_truth], predictions, scores, args)
 
 
 # Which images, which protocols
@@ -265,6 +272,9 @@ def find_images(images: str, truth: str, args: argparse.Namespace) -> ImageSet:
             found.append(name)
         else:
             missing.append(str(absent))
+    if is_archive(truth) and not missing and len(archived_truths(Path(truth))) != len(listed):
+        count = len(archived_truths(Path(truth)))
+        raise InputError(f"{truth}: {count} depth maps, expected one for each of the {len(listed)} images of {file}")
     return ImageSet(str(file.name), listed, found, missing)
 
 
@@ -476,15 +486,15 @@ def print_result(result: dict) -> None:
 
 
 def draw_pictures(
-    name: str, test: DepthTest, found: list[str], predictions: Predictions, scores: Scores, args: argparse.Namespace
+    name: str, test: DepthTest, images: ImageSet, predictions: Predictions, scores: Scores, args: argparse.Namespace
 ) -> None:
     """The sheet of the best, median and worst images of a test."""
-    of_images = scores[name]["network"]
+    of_images, found, places = scores[name]["network"], images.found, images.places()
     chosen = choose_rows([image["abs_rel"] for image in of_images], PICTURES_OF_EACH)
     labels, rows = [], []
     for kind, index in tqdm(chosen, desc="drawing", unit="image", leave=False, delay=2):
         image = found[index]
-        truth = read_truth(args.kitti, image, test.ground_truth, args.cache)
+        truth = read_truth(args.kitti, image, test.ground_truth, places[image], args.cache)
         pixels = read_image(args.kitti / image)
         rows.append(draw_row(pixels, predictions.depth[image], of_images[index]["scale"], truth, test))
         parts = image.split("/")

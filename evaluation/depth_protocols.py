@@ -62,5 +62,12 @@ def name_of(test: DepthTest) -> str:
             return name
     protocol = test.protocol
     images = test.images.rpartition("/")[2]  # a list's file, without its folders
-    parts = [images, test.ground_truth, protocol.crop, f"{protocol.cap:g}", protocol.scaling, protocol.resized]
+    parts = [
+        images,
+        test.ground_truth.rpartition("/")[2],
+        protocol.crop,
+        f"{protocol.cap:g}",
+        protocol.scaling,
+        protocol.resized,
+    ]
     return "/".join(parts) + ("/beyond" if protocol.beyond_cap else "")

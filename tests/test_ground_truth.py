@@ -34,7 +34,7 @@ def test_lidar_by_hand(root, tmp_path, kept):
     for _ in range(2):
         # z = x - 1 = 9 and 4; u = 20 + 20 X / z: 20 and 20 - 10 = 10, v = 10; each minus 1.
         for kind, depth in (("camera_z", [4, 9]), ("velodyne_x", [5, 10])):
-            known = read_truth(root, NAME, kind, cache)
+            known = read_truth(root, NAME, kind, cache=cache)
             assert known.shape == (20, 40)
             assert known.rows.tolist() == [9, 9]
             assert known.columns.tolist() == [9, 19]
@@ -53,7 +53,7 @@ def test_kept_maps_follow_scan_calibration_and_code(root, tmp_path, monkeypatch)
     monkeypatch.setattr(kitti, "lidar_depth_map", counted)
 
     def depth():
-        return read_truth(root, NAME, "camera_z", cache).depth.tolist(), len(made)
+        return read_truth(root, NAME, "camera_z", cache=cache).depth.tolist(), len(made)
 
     assert [depth(), depth()] == [([4, 9], 1)] * 2
     write_scan(root, [[10, 0, 0, 0], [6, 2, 0, 0]])

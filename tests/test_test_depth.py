@@ -319,7 +319,7 @@ def test_training_images_are_not_tested_unless_allowed(kitti, checkpoint, run, t
     allow = "--allow-training-overlap"
     status, output, errors = run(file, *flags, "--save", saved, allow)
     assert status == 0, errors
-    assert "training data: CONTAIN WHAT IS TESTED, SO THIS IS NO TEST RESULT" in output
+    assert "WHAT IS TESTED, SO THIS IS NO TEST RESULT" in output
     assert len(json.loads(result.read_text())["training_overlap"]["overlap"]) == 1
     assert run("--predictions", saved, *flags)[0] == 1
     assert run("--predictions", saved, *flags, allow)[0] == 0
@@ -465,6 +465,29 @@ def test_flip_average_and_choice_of_checkpoint(kitti, checkpoint, run, tmp_path)
     for arguments in (("--predictions", saved, "--which", "last"), ("--predictions", saved, "--flip-average")):
         assert run(*arguments, *flags)[0] == 2
     assert run(checkpoint, "--which", "last", *flags)[0] == 2
+
+
+def test_depth_maps_of_the_whole_list_in_one_file(kitti, run, tmp_path):
+    """As monodepth2 exports them: in the order of the list, which is not that of the predictions."""
+    order = [3, 0, 4, 1, 2]
+    (kitti / "list.txt").write_text("".join(f"{name_of(frame)}\n" for frame in order))
+    truth = np.empty(FRAMES, object)
+    truth[:] = [np.full((10 + frame, 20), 5.0 + frame, np.float32) for frame in order]
+    file = Path(tmp_path) / "gt_depths.npz"
+    np.savez_compressed(file, data=truth)
+    depth = np.ones((FRAMES, 10, 20)) * np.arange(5.0, 5 + FRAMES)[:, None, None]
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": depth})
+    result, output = score(run, kitti, saved, "--ground-truth", file, "--scaling", "none", "--crop", "none")
+    for part in result["protocols"].values():
+        assert part["metrics"]["abs_rel"] == pytest.approx(0, abs=1e-7)
+    assert "ground truth: depth maps of gt_depths.npz" in output
+    np.savez(file, data=truth[:4])
+    status, _, errors = run(
+        "--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", "--ground-truth", file.relpath()
+    )
+    assert status == 1
+    assert "4 depth maps, expected one for each of the 5 images" in errors
+    assert run("--predictions", saved, "--kitti", kitti, "--ground-truth", "lidar")[0] == 2
 
 
 def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
