@@ -17,7 +17,7 @@ from depth_scoring import BASELINES, SCALED, ImageSet, Predictions, Scores, Sets
 from errors import InputError
 from evaluation.depth_metrics import CROPS, METRICS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.depth_protocols import LISTED, PROTOCOLS, DepthTest, matrix, name_of, vary
-from ground_truth import TRUTHS, archived_truths, is_archive, read_truth, truth_files
+from ground_truth import TRUTHS, archived_truths, describe_truth, is_archive, read_truth, truth_files
 from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from overlap import check_overlap, trained_scenes
 from picture_sheet import choose_rows, draw_row, write_sheet
@@ -39,6 +39,7 @@ SPLITS = Path(__file__).absolute().parent / "data/splits"
 LISTS = {"eigen": SPLITS / "eigen_test_files.txt", "benchmark": SPLITS / "eigen_benchmark_test_files.txt"}
 SIDES = {"l": "image_02", "r": "image_03"}
 TITLES = {"mean_map": "mean depth map of the training set", "best_constant": "best constant"}
+MOST_IN_FULL = 8  # results; more are printed in one line each
 PICTURES_OF_EACH = 3  # best, median and worst images on a sheet
 
 DESCRIPTION = """\
@@ -193,9 +194,9 @@ def main() -> None:
         slow = sum(not scale.measured for scale in per_image.values())
         results[name]["scale"]["measured"] = len(per_image) - slow
         if slow:
-            results[name]["line"] += (
-                f"; {slow} images taken at less than {SLOWEST:g} m/s are scaled by the median of the others"
-            )
+            note = f"{slow} images taken at less than {SLOWEST:g} m/s are scaled by the median of the others"
+            results[name]["line"] += f"; {note}"
+            results[name]["scale"]["note"] = note
     result = {
         "protocols": results,
         "left_out": left_out,
@@ -468,21 +469,53 @@ def find_mean_map(about: dict, args: argparse.Namespace) -> tuple[np.ndarray | N
 
 
 def print_result(result: dict) -> None:
-    rows: list[dict[str, str]] = []
-    for name, protocol in result["protocols"].items():
-        print(f"\n{protocol['line']}" if not rows else protocol["line"])
-        scale = protocol["scale"]
-        methods = {name: protocol["metrics"]}
-        methods |= {f"  {TITLES[key]}": protocol["baselines"][key] for key in BASELINES if protocol["baselines"][key]}
-        for title, metrics in methods.items():
-            factor = f"{scale['median']:.4g} ({scale['spread']:.3f})" if title == name else ""
-            row = {metric: f"{metrics[metric]:.4f}" for metric in METRICS}
-            rows.append({"protocol": title} | row | {"scale (spread)": factor})
+    protocols = result["protocols"]
+    many = len(protocols) > MOST_IN_FULL
+    print()
+    for line in dict.fromkeys(
+        set_line(protocol) if many and name not in PROTOCOLS else protocol["line"]
+        for name, protocol in protocols.items()
+    ):
+        print(line)
+    rows = [row for name in protocols for row in result_rows(name, protocols[name], many)]
     print(f"{result['training_overlap']['line']}\n\n{table(rows)}\n")
+    if many:
+        print("other protocols than the named ones: images / ground truth / crop / cap / scaling / resized")
+        print("mean map, constant: Abs Rel of the mean depth map of the training set and of the best constant")
+        for note in dict.fromkeys(protocol["scale"].get("note") for protocol in protocols.values()):
+            if note:
+                print(f"scaling speed: {note}")
     for line in result["left_out"]:
         print(f"left out: {line}")
     print(f"mean depth map of the training set: {result['mean_map']}")
     print(", ".join(f"{part.replace('_', ' ')} {1000 * value:.1f} ms" for part, value in result["seconds"].items()))
+
+
+def set_line(protocol: dict) -> str:
+    """What many results have in common, in one line: images and ground truth."""
+    images = protocol["images"]
+    count = f"{images['found']} of {images['listed']} images found, {len(images['missing'])} missing"
+    if images["missing"]:
+        count = f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: {count.upper()}"
+    return f"{images['list']}, {describe_truth(protocol['ground_truth'])}: {count}"
+
+
+def result_rows(name: str, protocol: dict, short: bool) -> list[dict[str, str]]:
+    """The lines of the table for one result: the network's and the baselines'; in short, one line with all."""
+    factor = f"{protocol['scale']['median']:.4g} ({protocol['scale']['spread']:.3f})"
+    figures = {metric: f"{protocol['metrics'][metric]:.4f}" for metric in METRICS}
+    row = {"protocol": name} | figures | {"scale (spread)": factor}
+    baselines = {key: protocol["baselines"][key] for key in BASELINES}
+    if short:
+        cells = {key: f"{metrics['abs_rel']:.4f}" if metrics else "-" for key, metrics in baselines.items()}
+        return [row | {"mean map": cells["mean_map"], "constant": cells["best_constant"]}]
+    return [row] + [
+        {"protocol": f"  {TITLES[key]}"}
+        | {metric: f"{metrics[metric]:.4f}" for metric in METRICS}
+        | {"scale (spread)": ""}
+        for key, metrics in baselines.items()
+        if metrics
+    ]
 
 
 def draw_pictures(

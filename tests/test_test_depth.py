@@ -145,11 +145,28 @@ def test_ground_truth_as_prediction_is_perfect_and_its_unit_does_not_matter(kitt
         saved = save(Path(tmp_path) / "depth.npz", change={"depth": factor * dense})
         result = Path(tmp_path) / "result.json"
         arguments = ("--kitti", kitti, "--list", kitti / "list.txt", "--ground-truth", "camera_z", "--json", result)
-        status, _, errors = run("--predictions", saved, *arguments)
+        status, _, errors = run("--predictions", saved, *arguments, "--scaling", "median", "global")
         assert status == 0, errors
-        for row in json.loads(result.read_text())["protocols"].values():
+        rows = json.loads(result.read_text())["protocols"].values()
+        assert len(rows) == 4
+        for row in rows:
             assert list(row["metrics"].values()) == pytest.approx([0, 0, 0, 0, 1, 1, 1], abs=1e-6)
             assert row["scale"]["mean"] == pytest.approx(1 / factor)
+
+
+def test_times_7_changes_nothing_that_is_scaled(kitti, run, tmp_path):
+    depth = np.random.default_rng(1).uniform(1, 50, (FRAMES, 32, 64))
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--protocol", "all", "--scaling", "median", "global")
+    results = []
+    for factor in (1, 7):
+        saved = save(Path(tmp_path) / "depth.npz", change={"depth": factor * depth})
+        result = Path(tmp_path) / "result.json"
+        assert run("--predictions", saved, *flags, "--json", result)[0] == 0
+        results.append(json.loads(result.read_text())["protocols"])
+    assert len(results[0]) == 48
+    for name, one in results[0].items():
+        assert results[1][name]["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+        assert results[1][name]["scale"]["mean"] == pytest.approx(one["scale"]["mean"] / 7, rel=1e-6)
 
 
 def test_benchmark_form_and_any_order(kitti, run, tmp_path):
@@ -242,6 +259,12 @@ def test_all_protocols_from_one_set_of_predictions(kitti, run, tmp_path):
     assert len(parts) == 72
     assert {"paper", "paper-50", "monodepth2", "camera"} <= parts.keys()
     assert "improved" not in parts
+    table = output.split("\n\n")[1].splitlines()
+    assert len(table) == 1 + len(parts)  # a line for each result, with both baselines in it
+    assert table[0].split()[-2:] == ["map", "constant"]
+    constant = parts["paper"]["baselines"]["best_constant"]["abs_rel"]
+    assert next(line for line in table if line.startswith("paper ")).split()[-2:] == ["-", f"{constant:.4f}"]
+    assert "list.txt, the LiDAR's x, as published: 5 of 5 images found, 0 missing" in output
     assert any("improved: 5 of 5 images lack a file" in line for line in everything["left_out"])
     assert "left out: " in output
     for name in alone["protocols"]:
