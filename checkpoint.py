@@ -16,6 +16,7 @@ from torch import Tensor
 from errors import InputError
 from geometry.pose import ROTATIONS
 from models import DispNet, PoseExpNet
+from models.layers import MAX_WIDTH
 from models.pose_exp_net import POSE_SCALE
 
 FORMAT = "sfmlearner"
@@ -213,8 +214,8 @@ def _check_use(config: dict[str, Any], file: Path) -> None:
 
 
 def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
-    """A DispNet with these weights; `file` is named in errors."""
-    network = DispNet()
+    """A DispNet with these weights, which say its width; `file` is named in errors."""
+    network = DispNet(width=_width(weights, "upconv1.0.bias"))
     _load_weights(network, weights, file)
     return network
 
@@ -222,16 +223,25 @@ def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
 def build_pose_exp_net(
     weights: dict[str, Tensor], file: Path, scales: tuple[float, float] = (POSE_SCALE, POSE_SCALE)
 ) -> PoseExpNet:
-    """A PoseExpNet with these weights, which say its number of sources and whether it has masks.
+    """A PoseExpNet with these weights, which say its width, its number of sources and whether it has masks.
 
     `scales` are those of translation and rotation, which weights don't tell.
     """
     pose_weight = weights.get("pose_pred.weight")
     if not isinstance(pose_weight, Tensor) or pose_weight.ndim != 4 or pose_weight.shape[0] not in range(6, 600, 6):
         raise InputError(f"{file}: no checkpoint of PoseExpNet: pose_pred.weight is missing or of another shape")
-    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, *scales)
+    width = _width(weights, "conv1.0.bias")
+    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, *scales, width)
     _load_weights(network, weights, file)
     return network
+
+
+def _width(weights: dict[str, Tensor], key: str) -> float:
+    """The width factor of a network, by a bias that has 16 numbers in the paper's; 1 where the weights are no such."""
+    bias = weights.get(key) if isinstance(weights, dict) else None
+    # The limit keeps a small file from claiming a large network.
+    known = isinstance(bias, Tensor) and bias.ndim == 1 and 1 <= len(bias) <= 16 * MAX_WIDTH
+    return len(bias) / 16 if known else 1.0  # type: ignore[arg-type]
 
 
 def _pose_scales(config: dict[str, Any], file: Path) -> tuple[float, float]:

@@ -322,13 +322,17 @@ def make_networks(
     """
     torch.manual_seed(args.seed)
     scales = (args.translation_scale, args.rotation_scale)
-    disp_net, pose_exp_net = DispNet(args.first_disparity), PoseExpNet(sources, explainability, *scales)
+    disp_net = DispNet(args.first_disparity, args.network_width)
+    pose_exp_net = PoseExpNet(sources, explainability, *scales, args.network_width)
     ancestors = []
     for file in args.start_from if args.resume is None else []:  # a resumed run has weights of its own
         given = load_networks(file)
         ancestors.append(trained_scenes(given.config))
         if given.config and given.rotation != args.rotation:
             raise InputError(f"{file}: its poses are read as {given.rotation}; give --rotation {given.rotation}")
+        for network in (given.disp_net, given.pose_exp_net):
+            if network is not None and network.width != args.network_width:
+                raise InputError(f"{file}: its networks have another width; give --network-width {network.width:g}")
         if given.disp_net is not None:
             disp_net = given.disp_net
         if given.pose_exp_net is not None:

@@ -8,6 +8,8 @@ from torch.nn import functional
 # weights, and one matrix product moves them least: measured in docs/benchmarks.md.
 _FEW_PIXELS = 256
 
+MAX_WIDTH = 2  # of the networks: four times the paper's weights
+
 
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` that on a CPU is one matrix product where there are few pixels: the same values, sooner."""
@@ -20,6 +22,13 @@ class Conv2d(nn.Conv2d):
         patches = patches.transpose(0, 1).flatten(1)  # [C k k, B h w]
         output = torch.addmm(self.bias[:, None], self.weight.flatten(1), patches)  # type: ignore[index]
         return output.view(-1, image.shape[0], height, width).transpose(0, 1)
+
+
+def channels(width: float, *numbers: int) -> list[int]:
+    """The paper's numbers of channels times a width factor: a multiple of 1/16, so that they stay whole; 2 at most."""
+    if not (0 < width <= MAX_WIDTH and 16 * width == int(16 * width)):
+        raise ValueError(f"network width is {width}, expected a multiple of 1/16 up to {MAX_WIDTH}")
+    return [int(width * number) for number in numbers]
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.layers import Conv2d, conv, crop_like, initialise, upconv
+from models.layers import Conv2d, channels, conv, crop_like, initialise, upconv
 
 POSE_SCALE = 0.01  # keeps the first warps near the identity, where the photometric error has a gradient to follow
 
@@ -20,6 +20,7 @@ class PoseExpNet(nn.Module):
             radians. While depth is flat, a turn and a sideways motion move the image alike, and training follows the
             one that moves it more per output: at the depth of 0.2 where DispNet begins and with equal scales it is
             the translation, five times as much. A larger scale for rotations finds the turns.
+        width: share of the paper's channels that each layer has.
     """
 
     def __init__(
@@ -28,34 +29,37 @@ class PoseExpNet(nn.Module):
         explainability: bool = True,
         translation_scale: float = POSE_SCALE,
         rotation_scale: float = POSE_SCALE,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         if sources < 1:
             raise ValueError(f"sources is {sources}, expected 1 or more")
         self.sources = sources
         self.explainability = explainability
+        self.width = width
         self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
         # No part of the weights, whose names and shapes are shared with the port.
         scales = torch.tensor([translation_scale] * 3 + [rotation_scale] * 3)
         self.register_buffer("pose_scales", scales, persistent=False)
-        self.conv1 = nn.Sequential(*conv(3 * (1 + sources), 16, 7, stride=2))
-        self.conv2 = nn.Sequential(*conv(16, 32, 5, stride=2))
-        self.conv3 = nn.Sequential(*conv(32, 64, 3, stride=2))
-        self.conv4 = nn.Sequential(*conv(64, 128, 3, stride=2))
-        self.conv5 = nn.Sequential(*conv(128, 256, 3, stride=2))
-        self.conv6 = nn.Sequential(*conv(256, 256, 3, stride=2))
-        self.conv7 = nn.Sequential(*conv(256, 256, 3, stride=2))
-        self.pose_pred = nn.Conv2d(256, 6 * sources, 1)
+        c16, c32, c64, c128, c256 = channels(width, 16, 32, 64, 128, 256)
+        self.conv1 = nn.Sequential(*conv(3 * (1 + sources), c16, 7, stride=2))
+        self.conv2 = nn.Sequential(*conv(c16, c32, 5, stride=2))
+        self.conv3 = nn.Sequential(*conv(c32, c64, 3, stride=2))
+        self.conv4 = nn.Sequential(*conv(c64, c128, 3, stride=2))
+        self.conv5 = nn.Sequential(*conv(c128, c256, 3, stride=2))
+        self.conv6 = nn.Sequential(*conv(c256, c256, 3, stride=2))
+        self.conv7 = nn.Sequential(*conv(c256, c256, 3, stride=2))
+        self.pose_pred = nn.Conv2d(c256, 6 * sources, 1)
         if explainability:
-            self.upconv5 = upconv(256, 256, 4)
-            self.upconv4 = upconv(256, 128, 4)
-            self.upconv3 = upconv(128, 64, 4)
-            self.upconv2 = upconv(64, 32, 4)
-            self.upconv1 = upconv(32, 16, 4)
-            self.predict_mask4 = Conv2d(128, sources, 3, padding=1)
-            self.predict_mask3 = Conv2d(64, sources, 3, padding=1)
-            self.predict_mask2 = Conv2d(32, sources, 3, padding=1)
-            self.predict_mask1 = Conv2d(16, sources, 3, padding=1)
+            self.upconv5 = upconv(c256, c256, 4)
+            self.upconv4 = upconv(c256, c128, 4)
+            self.upconv3 = upconv(c128, c64, 4)
+            self.upconv2 = upconv(c64, c32, 4)
+            self.upconv1 = upconv(c32, c16, 4)
+            self.predict_mask4 = Conv2d(c128, sources, 3, padding=1)
+            self.predict_mask3 = Conv2d(c64, sources, 3, padding=1)
+            self.predict_mask2 = Conv2d(c32, sources, 3, padding=1)
+            self.predict_mask1 = Conv2d(c16, sources, 3, padding=1)
         initialise(self)
 
     def forward(self, target: Tensor, sources: Tensor) -> tuple[Tensor, list[Tensor] | None]:

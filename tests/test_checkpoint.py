@@ -83,6 +83,15 @@ def test_the_scales_of_poses_are_the_trainings(run, tmp_path):
             load_networks(file)
 
 
+def test_the_width_of_networks_is_that_of_their_weights(run, tmp_path):
+    file, networks = Path(tmp_path) / "last.pt", (DispNet(width=1 / 16), PoseExpNet(4, width=0.25))
+    save_checkpoint(file, *networks, run[2], 7, CONFIG, {})
+    loaded = load_networks(file)
+    assert (loaded.disp_net.width, loaded.pose_exp_net.width) == (1 / 16, 0.25)
+    assert equal(loaded.disp_net, networks[0].state_dict())
+    assert equal(loaded.pose_exp_net, networks[1].state_dict())
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_ports_disp_net_loads(run, write, legacy):
     file = write({"epoch": 9, "state_dict": run[0].state_dict()}, _use_new_zipfile_serialization=not legacy)

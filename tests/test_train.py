@@ -598,7 +598,7 @@ def test_a_recipe_is_printed_without_data(run):
 
 def arguments(**values) -> argparse.Namespace:
     default = {"seed": 0, "start_from": [], "rotation": "euler", "resume": None}
-    default |= {"first_disparity": 5.01, "translation_scale": 0.01, "rotation_scale": 0.01}
+    default |= {"network_width": 1.0, "first_disparity": 5.01, "translation_scale": 0.01, "rotation_scale": 0.01}
     return argparse.Namespace(**(default | values))
 
 
@@ -616,6 +616,8 @@ def test_start_from_takes_each_network_from_where_it_is(tmp_path):
         train.make_networks(arguments(start_from=files[1:]), 4, True)
     with pytest.raises(InputError, match=r"pose.pt: its poses have other scales; give .* --rotation-scale 0.01"):
         train.make_networks(arguments(start_from=files[1:], rotation_scale=0.2), 2, True)
+    with pytest.raises(InputError, match=r"disp.pt: its networks have another width; give --network-width 1"):
+        train.make_networks(arguments(start_from=files, network_width=0.5), 2, True)
     _, pose_exp_net, _ = train.make_networks(arguments(translation_scale=0.1, rotation_scale=0.2), 2, True)
     assert (pose_exp_net.translation_scale, pose_exp_net.rotation_scale) == (0.1, 0.2)
 
@@ -789,7 +791,7 @@ def test_other_ways_to_compute_a_step_give_nearly_the_same(run, data, tmp_path, 
 class ConstantDispNet(torch.nn.Module):
     """One learnt depth for all pixels: the way in which training collapses."""
 
-    def __init__(self, first_disparity):
+    def __init__(self, first_disparity, width):
         super().__init__()
         self.logit = torch.nn.Parameter(torch.zeros(()))
 

@@ -20,8 +20,9 @@ from options import run_script
 class SmallDispNet(nn.Module):
     """DispNet's interface without its 33 million weights: what the loop does with it is the same."""
 
-    def __init__(self, first_disparity=5.01):
+    def __init__(self, first_disparity=5.01, width=1.0):
         super().__init__()
+        self.width = width
         self.predict = nn.Conv2d(3, 1, 3, padding=1)
 
     def forward(self, image):
@@ -29,10 +30,10 @@ class SmallDispNet(nn.Module):
 
 
 class SmallPoseExpNet(nn.Module):
-    def __init__(self, sources, explainability, translation_scale=0.01, rotation_scale=0.01):
+    def __init__(self, sources, explainability, translation_scale=0.01, rotation_scale=0.01, width=1.0):
         super().__init__()
         self.sources, self.explainability = sources, explainability
-        self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
+        self.width, self.translation_scale, self.rotation_scale = width, translation_scale, rotation_scale
         self.predict = nn.Conv2d(3 + 3 * sources, 7 * sources, 3, padding=1)
 
     def forward(self, target, sources):
