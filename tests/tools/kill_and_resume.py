@@ -59,12 +59,12 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[dict[str, int]
     while sum(phases.values()) < kills:
         process = start(folder, "killed", steps, "1e-9")  # a checkpoint at every step
         logged, wait_for_step = count_lines(run), moments.random() < 0.75
-        deadline = time.monotonic() + moments.uniform(0, 3)
+        deadline = time.monotonic() + moments.uniform(0, 1)
         while (ended := status(process)) is None:
             if count_lines(run) != logged if wait_for_step else time.monotonic() > deadline:
                 break
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 2) if wait_for_step else 0)
+        time.sleep(moments.uniform(0, 0.5) if wait_for_step else 0)  # over some steps, each with a checkpoint
         ended = status(process) if ended is None else ended
         if ended is None:
             os.kill(process, signal.SIGKILL)
@@ -96,6 +96,7 @@ def start(folder: Path, name: str, steps: int, save_every: str = "10") -> int:
         run.rmtree_p()  # killed before its first checkpoint
         command += [folder / "data", "--runs", folder / "runs", "--name", name, "--no-check", "--batch-size", "2"]
         command += ["--workers", "1", "--log-every", "1", "--validate-every", "5", "--device", "cpu"]
+        command += ["--network-width", "0.0625"]
     process = os.fork()
     if process == 0:
         os.setsid()
