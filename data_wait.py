@@ -1,4 +1,4 @@
-"""How much of its time a training waits for data, and what to do about it."""
+"""How fast a training is, how much of its time it waits for data, and what to do about it."""
 
 import os
 import time
@@ -16,8 +16,8 @@ class DataWait:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._started = False
-        self.waited = 0.0  # seconds, in all
         self._since, self._waited = time.perf_counter(), 0.0  # of the epochs that are not yet reported
+        self._lap, self._lap_waited, self._lap_batches = self._since, 0.0, 0  # since the last lap
         self._first_epoch: int | None = None
 
     def next_batch(self, loader: Iterator[Batch]) -> Batch:
@@ -25,16 +25,26 @@ class DataWait:
         batch = next(loader)
         if self._started:
             seconds = time.perf_counter() - start
-            self.waited += seconds
             self._waited += seconds
+            self._lap_waited += seconds
         else:  # the start of the worker processes is no waiting that anything could shorten
             self._started = True
             self._since = time.perf_counter()
+        self._lap_batches += 1
         return batch
 
     def pause(self, seconds: float) -> None:
         """What went by with something else: validation, a checkpoint."""
         self._since += seconds
+        self._lap += seconds
+
+    def lap(self) -> tuple[float, float]:
+        """Batches a second, and the share of the time that went by waiting, since the last lap or the start."""
+        now = time.perf_counter()
+        seconds = now - self._lap
+        result = self._lap_batches / seconds, self._lap_waited / seconds
+        self._lap, self._lap_waited, self._lap_batches = now, 0.0, 0
+        return result
 
     def end_of_epoch(self, epoch: int) -> tuple[float, str] | None:
         """The share of the time of the epochs since the last report, and a line on it; None while they are short."""

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import math
 import signal
 import sys
@@ -16,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import distributed
-from checkpoint import keep_copy, load_networks, load_run, save_checkpoint
+from checkpoint import load_networks
 from collapse import CollapseWatch
 from data_wait import DataWait
 from datasets.augmentation import augment
@@ -25,14 +24,15 @@ from datasets.images import to_network_input
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
 from errors import InputError
 from geometry.pose import pose_to_matrix
-from logger import Logger, make_run_folder, write_whole
 from loss_functions import Objective, objective, split_snippet
 from models import DispNet, PoseExpNet
 from options import recipe_from_flags, run_script
 from overlap import merge_scenes, trained_scenes
+from recipes import Recipe
 from report import report_data_check
 from step_check import Outcome, StepCheck
 from training_options import parse_arguments, plain, share_batch
+from training_run import Run, begin_run, resume_run, save_run
 from validate import open_validation, photometric_errors, report_damaged, validate
 from visualize import snippet_pictures
 
@@ -57,54 +57,19 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     pieces = processes * args.accumulate
     snippets_per_step = pieces * args.batch_size
     steps_per_epoch = max(1, len(dataset) // snippets_per_step)
-    disp_net, pose_exp_net, ancestors = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
-    warnings = check_before_training(args, recipe.sequence_length) if checkpoint is None and rank == 0 else []
-    for network in (disp_net, pose_exp_net):
-        network.to(device).train()
-        if args.channels_last:
-            network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(
-        [*disp_net.parameters(), *pose_exp_net.parameters()], args.learning_rate, (args.beta1, args.beta2), fused=True
-    )
-    torch.backends.cudnn.benchmark = True  # all batches have one size
-
-    config = plain(vars(args)) | dataclasses.asdict(recipe)
-    config |= {"height": dataset.height, "width": dataset.width, "snippets": len(dataset), "processes": processes}
-    config["scenes"] = merge_scenes([scene.name for scene in dataset.scenes], ancestors)
-    config["total_steps"] = args.steps or (args.epochs * steps_per_epoch if args.epochs else 150_000)
+    total_steps = args.steps or (args.epochs * steps_per_epoch if args.epochs else 150_000)
     if checkpoint is not None and not (args.steps or args.epochs):
-        config["total_steps"] = checkpoint["config"]["total_steps"]
-    total_steps, start = config["total_steps"], checkpoint["step"] if checkpoint else 0
+        total_steps = checkpoint["config"]["total_steps"]
+    start = checkpoint["step"] if checkpoint else 0
     batches = ShuffledBatches(
         len(dataset), args.batch_size, args.seed, start, max(start, total_steps), pieces, rank, processes
     )
-    # Where the run stands. All randomness is drawn from (seed, step) and (seed, epoch): the step is its state, too.
-    step, skipped, validation_due, watch = 0, 0, False, CollapseWatch()
-    best: dict[str, Any] = {}
-    if checkpoint is None:
-        folder = args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
-        if rank == 0:
-            make_run_folder(folder, config)
-        logger = Logger(folder if rank == 0 else None)
-        logger.text("configuration", "".join(f"    {name}: {value}\n" for name, value in config.items()))
-        if warnings:
-            logger.text("data check", "\n\n".join(warnings))
-    else:
-        folder, step, skipped, best = args.resume, checkpoint["step"], checkpoint["skipped"], checkpoint["best"]
-        validation_due = checkpoint["validation_due"]
-        check_same_data(dataset, args.data, checkpoint["config"])
-        config["scenes"] = checkpoint["config"].get("scenes")
-        load_run(checkpoint, folder / "last.pt", disp_net, pose_exp_net, optimizer)
-        logger = Logger(folder if rank == 0 else None, resumed_from=step)
-        for record in logger.records:
-            watch.look(record["step"], record)
-        if rank == 0:
-            write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    say = tqdm.write if rank == 0 else (lambda line: None)
+    run = open_run(args, recipe, dataset, total_steps, checkpoint, device)
     say(
-        f"{folder}: {len(dataset)} snippets of {recipe.sequence_length} frames, {dataset.width} x {dataset.height}, "
-        f"from {len(dataset.scenes)} scenes; {total_steps} steps, {total_steps / steps_per_epoch:.1f} epochs"
-        f"{f', from step {step} on' if checkpoint else ''}; "
+        f"{run.folder}: {len(dataset)} snippets of {recipe.sequence_length} frames, "
+        f"{dataset.width} x {dataset.height}, from {len(dataset.scenes)} scenes; "
+        f"{total_steps} steps, {total_steps / steps_per_epoch:.1f} epochs"
+        f"{f', from step {start} on' if checkpoint else ''}; "
         f"validation: {f'{len(validation)} snippets' if validation else 'none, val.txt names no scene'}; "
         f"{f'{processes} processes, ' if processes > 1 else ''}{device}"
     )
@@ -112,63 +77,51 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     loss_function = objective
     if args.compile:
         loss_function = torch.compile(objective)
-        disp_net.compile()
-        pose_exp_net.compile()
-    networks = [distributed.share_gradients(network) for network in (disp_net, pose_exp_net)]
-    check = StepCheck(optimizer, args.skip_non_finite, late=device.type == "cuda")
+        run.disp_net.compile()
+        run.pose_exp_net.compile()
+    networks = [distributed.share_gradients(network) for network in (run.disp_net, run.pose_exp_net)]
+    check = StepCheck(run.optimizer, args.skip_non_finite, late=device.type == "cuda")
     loader = load_batches(dataset, batches, args.workers, pin_memory=device.type == "cuda")
     wait = DataWait(args.workers)
+    watch = CollapseWatch()
+    for record in run.logger.records:
+        watch.look(record["step"], record)
     damaged: set[str] = set()
     validate_every = args.validate_every or max(500, steps_per_epoch)
     asked_to_stop = stop_on_signal()
     stopping, saving, next_save = False, True, 0.0
-    last_log, last_logged_step, last_waited = time.perf_counter(), step, 0.0
-    bar = tqdm(
-        total=total_steps * snippets_per_step,
-        initial=step * snippets_per_step,
-        unit="img",
-        desc="training",
-        smoothing=0.05,
-        disable=rank > 0,
-    )
+    done, snippets = start * snippets_per_step, total_steps * snippets_per_step
+    bar = tqdm(initial=done, total=snippets, unit="img", desc="training", smoothing=0.05, disable=rank > 0)
     with bar as progress:
         while True:
-            # Between two steps: validation, checkpoint. What is logged is on the disk before a checkpoint past it.
+            # Between two steps: validation, checkpoint. It is no part of the training's speed.
             pause_start = time.perf_counter()
-            if validation and validation_due and not stopping:
+            if validation and run.validation_due and not stopping:
                 scores = validate(
-                    disp_net, pose_exp_net, validation, args.batch_size, args.workers, args.rotation, damaged
+                    run.disp_net, run.pose_exp_net, validation, args.batch_size, args.workers, args.rotation, damaged
                 )
-                for name in CRITERIA:
-                    if scores.get(name, math.inf) < best.get(name, {}).get("value", math.inf):
-                        best[name] = {"value": scores[name], "step": step}
-                logger.scalars("validation", step, scores)
-                say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-                validation_due, saving = False, True
-            ended = stopping or step >= total_steps
+                record_validation(run, scores)
+                saving = True
+            ended = stopping or run.step >= total_steps
             if saving or ended:
-                if rank == 0:
-                    logger.sync()
-                    save_run(folder, disp_net, pose_exp_net, optimizer, step, config, best, skipped, validation_due)
+                save_run(run)
                 next_save = time.monotonic() + 60 * args.save_every
             if ended:
                 break
-            paused = time.perf_counter() - pause_start  # no part of the training's speed
-            last_log += paused
-            wait.pause(paused)
+            wait.pause(time.perf_counter() - pause_start)
 
             # One step.
-            logging = (step + 1) % args.log_every == 0 or step == 0
+            logging = (run.step + 1) % args.log_every == 0 or run.step == 0
             loss: Tensor = torch.zeros((), device=device)
             terms: dict[str, Tensor] = {}
             diagnosed, indices, damaged_lines = [], [], []
-            optimizer.zero_grad()
+            run.optimizer.zero_grad()
             for accumulated in range(args.accumulate):
                 batch = wait.next_batch(loader)
                 frames = to_network_input(batch.frames.to(device, non_blocking=True))
                 intrinsics = batch.intrinsics.to(device, non_blocking=True)
                 if args.augmentation != "none":
-                    generator, piece = seeded(args.seed, 1, step), accumulated * processes + rank
+                    generator, piece = seeded(args.seed, 1, run.step), accumulated * processes + rank
                     frames, intrinsics = augment(
                         frames, intrinsics, generator, args.augmentation == "flip", piece, pieces
                     )
@@ -188,129 +141,77 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
                 damaged_lines += batch.damaged
                 if logging:
                     diagnosed.append(diagnostics(result, disparities, poses, logits, sources))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args.learning_rate, args.schedule, step, total_steps)
+            for group in run.optimizer.param_groups:
+                group["lr"] = learning_rate(args.learning_rate, args.schedule, run.step, total_steps)
             save_is_due = time.monotonic() > next_save
-            check.before_step(step + 1, loss, terms, indices, stop=bool(asked_to_stop), save=save_is_due)
-            optimizer.step()  # changes nothing where the loss or the gradient is not finite
-            step += 1
+            check.before_step(run.step + 1, loss, terms, indices, stop=bool(asked_to_stop), save=save_is_due)
+            run.optimizer.step()  # changes nothing where the loss or the gradient is not finite
+            run.step += 1
             report_damaged(damaged_lines, damaged)
 
             # What the host learns of the step (on a GPU mostly of the one before, so that it need not wait).
-            validation_due = validation is not None and (step % validate_every == 0 or step == total_steps)
-            outcomes = check.outcomes(all_of_them=logging or validation_due or step == total_steps)
+            run.validation_due = validation is not None and (run.step % validate_every == 0 or run.step == total_steps)
+            outcomes = check.outcomes(all_of_them=logging or run.validation_due or run.step == total_steps)
             stopping, saving = any(outcome.stop for outcome in outcomes), any(outcome.save for outcome in outcomes)
             if stopping or saving:
                 outcomes += check.outcomes(all_of_them=True)
             for outcome in outcomes:
                 if not outcome.finite:
-                    line = describe_spoilt(outcome, dataset)
-                    if not args.skip_non_finite:
-                        before = outcome.step - 1  # nothing has changed since
-                        if rank == 0:
-                            save_run(folder, disp_net, pose_exp_net, optimizer, before, config, best, skipped, False)
-                        if rank > 0:
-                            sys.exit(1)  # the first process says it for all
-                        raise InputError(
-                            f"{line}; the weights of step {before} are in {folder}/last.pt; look at these images, take "
-                            "a smaller --learning-rate, or go on without such batches: "
-                            f"--resume {folder} --skip-non-finite"
-                        )
-                    skipped += 1
-                    say(f"skipped: {line}")
+                    skip_or_end(run, outcome, dataset)
             if logging and outcomes[-1].finite:
-                values = to_host(diagnosed, result.weights)
-                seconds = time.perf_counter() - last_log
-                values["gradient/norm"] = outcomes[-1].gradient_norm
-                values["speed/images_per_second"] = snippets_per_step * (step - last_logged_step) / seconds
-                values["speed/waiting_for_data"] = (wait.waited - last_waited) / seconds
-                values["speed/damaged_files"] = len(set().union(*distributed.gather(damaged)))
-                values["speed/skipped_steps"] = skipped
-                logger.scalars("train", step, values)
+                values = to_host(diagnosed, result.weights) | {"gradient/norm": outcomes[-1].gradient_norm}
+                report_step(run, values | speeds(run, wait, damaged), watch)
                 progress.set_postfix_str(
-                    f"loss {values['objective/loss']:.3f}, step {step}/{total_steps}", refresh=False
+                    f"loss {values['objective/loss']:.3f}, step {run.step}/{total_steps}", refresh=False
                 )
-                last_log, last_logged_step, last_waited = time.perf_counter(), step, wait.waited
-                for name, text in watch.look(step, values).items():
-                    logger.warning(step, name, text)
-                    say(f"\n{'!' * 20} WARNING, step {step}: {text} {'!' * 20}\n")
-            if rank == 0 and (step % args.pictures_every == 0 or step == 1):
+            if rank == 0 and (run.step % args.pictures_every == 0 or run.step == 1):
                 with torch.no_grad():
-                    logger.pictures(step, snippet_pictures(frames, disparities, logits, result))
-            if step % steps_per_epoch == 0 and (report := wait.end_of_epoch(step // steps_per_epoch)):
-                logger.scalars("epoch", step, {"waiting_for_data": report[0]})
+                    run.logger.pictures(run.step, snippet_pictures(frames, disparities, logits, result))
+            if run.step % steps_per_epoch == 0 and (report := wait.end_of_epoch(run.step // steps_per_epoch)):
+                run.logger.scalars("epoch", run.step, {"waiting_for_data": report[0]})
                 say(report[1])
             progress.update(snippets_per_step)
+    run.logger.close()
+    report_end(run)
 
-    logger.close()
-    for name, score in best.items():
-        say(f"best {name} {score['value']:.4f} at step {score['step']}: {folder}/best_{name}.pt")
-    if skipped:
-        say(f"{skipped} steps were skipped: their loss or gradient was not finite")
-    if step >= total_steps:
-        say(f"done: step {step}; {folder}/last.pt")
+
+def open_run(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    dataset: SnippetDataset,
+    total_steps: int,
+    checkpoint: dict[str, Any] | None,
+    device: torch.device,
+) -> Run:
+    """Networks and optimiser on the device, and the run's folder: new ones, or as they are in the checkpoint."""
+    disp_net, pose_exp_net, ancestors = make_networks(args, recipe.sequence_length - 1, recipe.explainability)
+    warnings = check_before_training(args, recipe.sequence_length) if checkpoint is None else []
+    for network in (disp_net, pose_exp_net):
+        network.to(device).train()
+        if args.channels_last:
+            network.to(memory_format=torch.channels_last)
+    parameters = [*disp_net.parameters(), *pose_exp_net.parameters()]
+    optimizer = torch.optim.Adam(parameters, args.learning_rate, (args.beta1, args.beta2), fused=True)
+    torch.backends.cudnn.benchmark = True  # all batches have one size
+
+    config = plain(vars(args)) | dataclasses.asdict(recipe)
+    config |= {"height": dataset.height, "width": dataset.width, "snippets": len(dataset)}
+    config["processes"] = distributed.count()
+    if checkpoint is None:
+        config["scenes"] = merge_scenes([scene.name for scene in dataset.scenes], ancestors)
     else:
-        say(f"stopped at step {step}; go on with: python train.py --resume {folder}")
-
-
-def save_run(
-    folder: Path,
-    disp_net: DispNet,
-    pose_exp_net: PoseExpNet,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    config: dict[str, Any],
-    best: dict[str, Any],
-    skipped: int,
-    validation_due: bool,
-) -> None:
-    """Write `last.pt`, and keep it as `best_CRITERION.pt` where it is the best; `best.json` says what each is."""
-    last = folder / "last.pt"
-    save_checkpoint(last, disp_net, pose_exp_net, optimizer, step, config, best, skipped, validation_due)
-    improved = [name for name, score in best.items() if score["step"] == step]
-    for name in improved:
-        keep_copy(last, folder / f"best_{name}.pt")
-    if improved:
-        labels = {f"best_{name}.pt": {"criterion": name} | score for name, score in best.items()}
-        write_whole(folder / "best.json", json.dumps(labels, indent=2) + "\n")
-
-
-def check_same_data(dataset: SnippetDataset, folder: Path, config: dict[str, Any]) -> None:
-    """A run goes on with the data that it began with."""
-    now = {"snippets": len(dataset), "height": dataset.height, "width": dataset.width}
-    for name, value in now.items():
-        if config.get(name, value) != value:
-            raise InputError(f"{folder}: {name} {value}, but the run began with {config[name]}; expected the same data")
-    if new := {scene.name for scene in dataset.scenes} - set(
-        trained_scenes(config) or {s.name for s in dataset.scenes}
-    ):
-        raise InputError(f"{folder}: the run began without the scene {min(new)}; expected the same data")
-
-
-def describe_spoilt(outcome: Outcome, dataset: SnippetDataset) -> str:
-    """A step that is not finite in one line: its terms, and the files of the processes that it comes from."""
-    own = all(math.isfinite(value) for value in outcome.terms.values())
-    reports = distributed.gather((own, outcome.terms, outcome.indices))
-    guilty = [report for report in reports if not report[0]] or reports
-    terms = ", ".join(f"{name} {value:.4g}" for name, value in guilty[0][1].items())
-    files = []
-    for _, _, indices in guilty:
-        for index in indices:
-            scene, first = dataset.snippet(index)
-            files.append(f"{scene.frames[first]} to {scene.frames[first + dataset.length - 1].name}")
-    return (
-        f"step {outcome.step}: the loss is {outcome.loss:.4g} ({terms}; gradient {outcome.gradient_norm:.4g}) "
-        f"on {', '.join(files)}"
-    )
-
-
-def check_before_training(args: argparse.Namespace, length: int) -> list[str]:
-    """Print what a look at a sample of the data finds; its warnings. InputError if nothing can be learnt from them."""
-    if args.no_check:
-        return []
-    check = check_data(args.data, length, most_pairs=200, all_headers=False)  # the headers, the data set has seen
-    report_data_check(check)
-    return check.warnings
+        config["scenes"] = checkpoint["config"].get("scenes")
+    config["total_steps"] = total_steps
+    folder = args.resume or args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    run = Run(folder, config, disp_net, pose_exp_net, optimizer)
+    if checkpoint is None:
+        begin_run(run)
+        if warnings:
+            run.logger.text("data check", "\n\n".join(warnings))
+    else:
+        check_same_data(dataset, args.data, checkpoint["config"])
+        resume_run(run, checkpoint)
+    return run
 
 
 def make_networks(
@@ -352,6 +253,69 @@ def make_networks(
     return disp_net, pose_exp_net, ancestors
 
 
+def check_before_training(args: argparse.Namespace, length: int) -> list[str]:
+    """Print what a look at a sample of the data finds; its warnings. InputError if nothing can be learnt from them."""
+    if args.no_check or distributed.rank() > 0:
+        return []
+    check = check_data(args.data, length, most_pairs=200, all_headers=False)  # the headers, the data set has seen
+    report_data_check(check)
+    return check.warnings
+
+
+def check_same_data(dataset: SnippetDataset, folder: Path, config: dict[str, Any]) -> None:
+    """A run goes on with the data that it began with."""
+    now = {"snippets": len(dataset), "height": dataset.height, "width": dataset.width}
+    for name, value in now.items():
+        if config.get(name, value) != value:
+            raise InputError(f"{folder}: {name} {value}, but the run began with {config[name]}; expected the same data")
+    if new := {scene.name for scene in dataset.scenes} - set(
+        trained_scenes(config) or {s.name for s in dataset.scenes}
+    ):
+        raise InputError(f"{folder}: the run began without the scene {min(new)}; expected the same data")
+
+
+def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> float:
+    """Of a step, the first being 0; a function of the step alone."""
+    if schedule == "constant":
+        return peak
+    rise = total_steps / 50
+    return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
+
+
+def skip_or_end(run: Run, outcome: Outcome, dataset: SnippetDataset) -> None:
+    """Count a step that was not finite as skipped, with --skip-non-finite; else end the run as it was before it."""
+    line = describe_spoilt(outcome, dataset)
+    if run.config["skip_non_finite"]:
+        run.skipped += 1
+        say(f"skipped: {line}")
+        return
+    before = outcome.step - 1  # nothing has changed since
+    save_run(dataclasses.replace(run, step=before, validation_due=False))
+    if distributed.rank() > 0:
+        sys.exit(1)  # the first process says it for all
+    raise InputError(
+        f"{line}; the weights of step {before} are in {run.folder}/last.pt; look at these images, take a smaller "
+        f"--learning-rate, or go on without such batches: --resume {run.folder} --skip-non-finite"
+    )
+
+
+def describe_spoilt(outcome: Outcome, dataset: SnippetDataset) -> str:
+    """A step that is not finite in one line: its terms, and the files of the processes that it comes from."""
+    own = all(math.isfinite(value) for value in outcome.terms.values())
+    reports = distributed.gather((own, outcome.terms, outcome.indices))
+    guilty = [report for report in reports if not report[0]] or reports
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in guilty[0][1].items())
+    files = []
+    for _, _, indices in guilty:
+        for index in indices:
+            scene, first = dataset.snippet(index)
+            files.append(f"{scene.frames[first]} to {scene.frames[first + dataset.length - 1].name}")
+    return (
+        f"step {outcome.step}: the loss is {outcome.loss:.4g} ({terms}; gradient {outcome.gradient_norm:.4g}) "
+        f"on {', '.join(files)}"
+    )
+
+
 @torch.no_grad()
 def diagnostics(
     result: Objective, disparities: list[Tensor], poses: Tensor, logits: list[Tensor] | None, sources: Tensor
@@ -388,12 +352,50 @@ def to_host(parts: list[dict[str, Tensor]], weights: dict[str, float]) -> dict[s
     return values
 
 
-def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> float:
-    """Of a step, the first being 0; a function of the step alone."""
-    if schedule == "constant":
-        return peak
-    rise = total_steps / 50
-    return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
+def speeds(run: Run, wait: DataWait, damaged: set[str]) -> dict[str, float]:
+    """How fast the training went since the last call, and what it has left out in all."""
+    batches_per_second, waiting = wait.lap()
+    return {
+        "speed/images_per_second": batches_per_second * run.config["batch_size"] * run.config["processes"],
+        "speed/waiting_for_data": waiting,
+        "speed/damaged_files": len(set().union(*distributed.gather(damaged))),
+        "speed/skipped_steps": run.skipped,
+    }
+
+
+def report_step(run: Run, values: dict[str, float], watch: CollapseWatch) -> None:
+    """Log the values of a step, with a loud warning where they show that the training collapses."""
+    run.logger.scalars("train", run.step, values)
+    for name, text in watch.look(run.step, values).items():
+        run.logger.warning(run.step, name, text)
+        say(f"\n{'!' * 20} WARNING, step {run.step}: {text} {'!' * 20}\n")
+
+
+def record_validation(run: Run, scores: dict[str, float]) -> None:
+    """Log and print what a validation has found, and remember where the run was best."""
+    for name in CRITERIA:
+        if scores.get(name, math.inf) < run.best.get(name, {}).get("value", math.inf):
+            run.best[name] = {"value": scores[name], "step": run.step}
+    run.validation_due = False
+    run.logger.scalars("validation", run.step, scores)
+    say(f"step {run.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+
+
+def report_end(run: Run) -> None:
+    for name, score in run.best.items():
+        say(f"best {name} {score['value']:.4f} at step {score['step']}: {run.folder}/best_{name}.pt")
+    if run.skipped:
+        say(f"{run.skipped} steps were skipped: their loss or gradient was not finite")
+    if run.step >= run.config["total_steps"]:
+        say(f"done: step {run.step}; {run.folder}/last.pt")
+    else:
+        say(f"stopped at step {run.step}; go on with: python train.py --resume {run.folder}")
+
+
+def say(line: str) -> None:
+    """Print a line above the bar; of several processes the first speaks for all."""
+    if distributed.rank() == 0:
+        tqdm.write(line)
 
 
 def stop_on_signal() -> list[float]:

@@ -45,6 +45,20 @@ def test_short_epochs_are_told_together(clock):
     assert lines[1].startswith("epochs 2 to 11: 10 %")
 
 
+def test_a_lap_is_the_speed_since_the_last(clock):
+    waiting = DataWait(0)
+    for batches, seconds in ((4, 1), (3, 0.5)):
+        for _ in range(batches):
+            waiting.next_batch(loader(clock, seconds))
+            clock[0] += 1
+        clock[0] += 1000
+        waiting.pause(1000)
+        speed, share = waiting.lap()
+        assert speed == pytest.approx(1 / (1 + seconds))
+        first = seconds if batches == 4 else 0  # the start of the workers is no waiting
+        assert share == pytest.approx((batches * seconds - first) / (batches * (1 + seconds)))
+
+
 def test_with_a_worker_on_each_core_the_advice_is_another():
     assert "--workers" not in advice(8, 8)
     assert "faster disk" in advice(8, 8)

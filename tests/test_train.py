@@ -16,6 +16,7 @@ from path import Path
 from torch.nn import functional
 
 import train
+import training_run
 from checkpoint import load_checkpoint, load_networks
 from datasets.images import read_image, write_jpeg
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
@@ -162,9 +163,11 @@ def test_the_seed_alone_decides(run, data, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["to_network_input", "report_damaged", "keep_copy"])
-def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, number, moment):
-    plain, calls = getattr(train, moment), []
+@pytest.mark.parametrize(
+    ("module", "moment"), [(train, "to_network_input"), (train, "report_damaged"), (training_run, "keep_copy")]
+)
+def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, number, module, moment):
+    plain, calls = getattr(module, moment), []
 
     def signalled(*arguments):
         calls.append(None)
@@ -172,7 +175,7 @@ def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, 
             signal.raise_signal(number)
         return plain(*arguments)
 
-    monkeypatch.setattr(train, moment, signalled)
+    monkeypatch.setattr(module, moment, signalled)
     status, out, err = run(data, "--validate-every", 2, steps=1000)
     assert status == 0
     assert "Traceback" not in err
@@ -550,8 +553,8 @@ def test_a_schedule_is_one_of_all_its_steps(run, data, tmp_path):
 
 def test_checkpoints_are_written_in_between(run, data, tmp_path, monkeypatch):
     steps = []
-    plain = train.save_checkpoint
-    monkeypatch.setattr(train, "save_checkpoint", lambda *given: (steps.append(given[4]), plain(*given)))
+    plain = training_run.save_checkpoint
+    monkeypatch.setattr(training_run, "save_checkpoint", lambda *given: (steps.append(given[4]), plain(*given)))
     assert run(data, "--save-every", 1e-9, "--validate-every", 100, steps=4)[0] == 0
     assert steps == [0, 1, 2, 3, 4]
     steps.clear()
