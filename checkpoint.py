@@ -181,7 +181,7 @@ def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
         _check_use(config, file)
         networks = Networks(
             build_disp_net(content["disp_net"], file),
-            build_pose_exp_net(content["pose_exp_net"], file, _pose_scales(config, file)),
+            build_pose_exp_net(content["pose_exp_net"], file, _pose_units(config, file)),
             config.get("height"),
             config.get("width"),
             config.get("rotation", "euler"),
@@ -221,17 +221,17 @@ def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
 
 
 def build_pose_exp_net(
-    weights: dict[str, Tensor], file: Path, scales: tuple[float, float] = (POSE_SCALE, POSE_SCALE)
+    weights: dict[str, Tensor], file: Path, units: tuple[float, float, float | None] = (POSE_SCALE, POSE_SCALE, None)
 ) -> PoseExpNet:
     """A PoseExpNet with these weights, which say its width, its number of sources and whether it has masks.
 
-    `scales` are those of translation and rotation, which weights don't tell.
+    `units` are translation_scale, rotation_scale and fixation_depth, which weights don't tell.
     """
     pose_weight = weights.get("pose_pred.weight")
     if not isinstance(pose_weight, Tensor) or pose_weight.ndim != 4 or pose_weight.shape[0] not in range(6, 600, 6):
         raise InputError(f"{file}: no checkpoint of PoseExpNet: pose_pred.weight is missing or of another shape")
     width = _width(weights, "conv1.0.bias")
-    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, *scales, width)
+    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, *units, width)
     _load_weights(network, weights, file)
     return network
 
@@ -244,14 +244,17 @@ def _width(weights: dict[str, Tensor], key: str) -> float:
     return len(bias) / 16 if known else 1.0  # type: ignore[arg-type]
 
 
-def _pose_scales(config: dict[str, Any], file: Path) -> tuple[float, float]:
-    scales = []
-    for name in ("translation_scale", "rotation_scale"):
-        scale = config.get(name, POSE_SCALE)
-        if not isinstance(scale, float | int) or not 0 < scale < float("inf"):
-            raise InputError(f"{file}: damaged checkpoint: its {name} is {scale!r}, expected a number above 0")
-        scales.append(float(scale))
-    return scales[0], scales[1]
+def _pose_units(config: dict[str, Any], file: Path) -> tuple[float, float, float | None]:
+    translation, rotation = (config.get(name, POSE_SCALE) for name in ("translation_scale", "rotation_scale"))
+    fixation = config.get("fixation_depth")
+    for name, value in (
+        ("translation_scale", translation),
+        ("rotation_scale", rotation),
+        ("fixation_depth", 1.0 if fixation is None else fixation),
+    ):
+        if not isinstance(value, float | int) or not 0 < value < float("inf"):
+            raise InputError(f"{file}: damaged checkpoint: its {name} is {value!r}, expected a number above 0")
+    return translation, rotation, fixation
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -222,9 +222,9 @@ def make_networks(
     Third, the scenes that each of these checkpoints was trained on; None where it does not say.
     """
     torch.manual_seed(args.seed)
-    scales = (args.translation_scale, args.rotation_scale)
+    units = (args.translation_scale, args.rotation_scale, args.fixation_depth)
     disp_net = DispNet(args.first_disparity, args.network_width)
-    pose_exp_net = PoseExpNet(sources, explainability, *scales, args.network_width)
+    pose_exp_net = PoseExpNet(sources, explainability, *units, args.network_width)
     ancestors = []
     for file in args.start_from if args.resume is None else []:  # a resumed run has weights of its own
         given = load_networks(file)
@@ -243,11 +243,13 @@ def make_networks(
                     f"{file}: its PoseExpNet has {got[0]} sources, {'with' if got[1] else 'no'} explainability; "
                     f"expected {sources} sources, {'with' if explainability else 'no'} explainability, as in the recipe"
                 )
-            got_scales = (given.pose_exp_net.translation_scale, given.pose_exp_net.rotation_scale)
-            if got_scales != scales:
+            network = given.pose_exp_net
+            got_units = (network.translation_scale, network.rotation_scale, network.fixation_depth)
+            if got_units != units:
+                fixation = f" --fixation-depth {got_units[2]:g}" if got_units[2] else ", and no --fixation-depth"
                 raise InputError(
-                    f"{file}: its poses have other scales; give --translation-scale {got_scales[0]:g} "
-                    f"--rotation-scale {got_scales[1]:g}"
+                    f"{file}: its poses have other units; give --translation-scale {got_units[0]:g} "
+                    f"--rotation-scale {got_units[1]:g}{fixation}"
                 )
             pose_exp_net = given.pose_exp_net
     return disp_net, pose_exp_net, ancestors

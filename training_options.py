@@ -131,6 +131,13 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"what an output of 1 of PoseExpNet means in {unit} (default: 0.01; with a low --first-disparity, 0.1 "
             "for translations and 0.2 for rotations learn much sooner)",
         )
+    group.add_argument(
+        "--fixation-depth",
+        type=positive_float,
+        metavar="Z",
+        help="PoseExpNet's sideways translations come with the turn that keeps points at this depth in place, so that "
+        "turns and parallax are learnt apart (default: no such turn; 1 / first disparity learns motion much sooner)",
+    )
 
     group = parser.add_argument_group("optimisation")
     length = group.add_mutually_exclusive_group()

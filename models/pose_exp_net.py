@@ -20,6 +20,11 @@ class PoseExpNet(nn.Module):
             radians. While depth is flat, a turn and a sideways motion move the image alike, and training follows the
             one that moves it more per output: at the depth of 0.2 where DispNet begins and with equal scales it is
             the translation, five times as much. A larger scale for rotations finds the turns.
+        fixation_depth: a sideways translation comes with the turn that keeps points at this depth, in the depth's
+            unit, in place, as an eye does that fixates them. The outputs then are a motion of the image as a whole
+            (rotation) and parallax alone (translation), and do not have to be told apart along the way. Rotations
+            are radians in this; as the vector of a quaternion, which is half as large, fixate at half the depth.
+            None, as in the paper: no such turn.
         width: share of the paper's channels that each layer has.
     """
 
@@ -29,6 +34,7 @@ class PoseExpNet(nn.Module):
         explainability: bool = True,
         translation_scale: float = POSE_SCALE,
         rotation_scale: float = POSE_SCALE,
+        fixation_depth: float | None = None,
         width: float = 1.0,
     ) -> None:
         super().__init__()
@@ -38,6 +44,7 @@ class PoseExpNet(nn.Module):
         self.explainability = explainability
         self.width = width
         self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
+        self.fixation_depth = fixation_depth
         # No part of the weights, whose names and shapes are shared with the port.
         scales = torch.tensor([translation_scale] * 3 + [rotation_scale] * 3)
         self.register_buffer("pose_scales", scales, persistent=False)
@@ -61,6 +68,9 @@ class PoseExpNet(nn.Module):
             self.predict_mask2 = Conv2d(c32, sources, 3, padding=1)
             self.predict_mask1 = Conv2d(c16, sources, 3, padding=1)
         initialise(self)
+        with torch.no_grad():  # half of the first features begin with the change between the frames, which is motion
+            weight = self.conv1[0].weight[: max(1, c16 // 2)]  # type: ignore[index]
+            weight[:, :3] = -weight[:, 3:].unflatten(1, (sources, 3)).sum(1)
 
     def forward(self, target: Tensor, sources: Tensor) -> tuple[Tensor, list[Tensor] | None]:
         """Pose of each source, and how well a rigid scene explains each target pixel in it.
@@ -88,6 +98,8 @@ class PoseExpNet(nn.Module):
         with torch.autocast(conv7.device.type, enabled=False):  # motion needs more than the 8 bits of bfloat16
             poses = self.pose_pred(conv7.to(self.pose_scales.dtype)).mean((2, 3))
         poses = self.pose_scales * poses.view(-1, self.sources, 6)
+        if self.fixation_depth is not None:
+            poses = _fixate(poses, self.fixation_depth)
         if not self.explainability:
             return poses, None
 
@@ -103,3 +115,10 @@ class PoseExpNet(nn.Module):
             self.predict_mask4(upconv4),
         ]
         return poses, [scale.to(poses.dtype) for scale in logits]
+
+
+def _fixate(poses: Tensor, depth: float) -> Tensor:
+    """Add to poses [B, N, 6] the turns that keep points at this depth in place while the camera moves sideways."""
+    # Near the axis a point moves by tx / z + ry to the right and by ty / z - rx down, in units of the focal length.
+    tx, ty, tz, rx, ry, rz = poses.unbind(-1)
+    return torch.stack([tx, ty, tz, rx + ty / depth, ry - tx / depth, rz], -1)

@@ -72,14 +72,14 @@ def test_networks_are_rebuilt_from_it_alone(run, saved):
 
 
 def test_the_scales_of_poses_are_the_trainings(run, tmp_path):
-    file, scales = Path(tmp_path) / "last.pt", {"translation_scale": 0.1, "rotation_scale": 0.2}
-    for config, expected in ((CONFIG, (0.01, 0.01)), (CONFIG | scales, (0.1, 0.2))):
+    file, units = Path(tmp_path) / "last.pt", {"translation_scale": 0.1, "rotation_scale": 0.2, "fixation_depth": 0.8}
+    for config, expected in ((CONFIG, (0.01, 0.01, None)), (CONFIG | units, (0.1, 0.2, 0.8))):
         save_checkpoint(file, *run, 7, config, {})
         network = load_networks(file).pose_exp_net
-        assert (network.translation_scale, network.rotation_scale) == expected
-    for damage in ("x", -1, float("nan")):
-        save_checkpoint(file, *run, 7, CONFIG | {"rotation_scale": damage}, {})
-        with pytest.raises(InputError, match=r"last.pt: damaged checkpoint: its rotation_scale is .*, expected"):
+        assert (network.translation_scale, network.rotation_scale, network.fixation_depth) == expected
+    for name, damage in (("rotation_scale", "x"), ("rotation_scale", -1), ("fixation_depth", float("nan"))):
+        save_checkpoint(file, *run, 7, CONFIG | {name: damage}, {})
+        with pytest.raises(InputError, match=rf"last.pt: damaged checkpoint: its {name} is .*, expected"):
             load_networks(file)
 
 

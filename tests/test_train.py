@@ -600,7 +600,13 @@ def test_a_recipe_is_printed_without_data(run):
 
 def arguments(**values) -> argparse.Namespace:
     default = {"seed": 0, "start_from": [], "rotation": "euler", "resume": None}
-    default |= {"network_width": 1.0, "first_disparity": 5.01, "translation_scale": 0.01, "rotation_scale": 0.01}
+    default |= {
+        "network_width": 1.0,
+        "first_disparity": 5.01,
+        "translation_scale": 0.01,
+        "rotation_scale": 0.01,
+        "fixation_depth": None,
+    }
     return argparse.Namespace(**(default | values))
 
 
@@ -616,7 +622,9 @@ def test_start_from_takes_each_network_from_where_it_is(tmp_path):
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
     with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has 2 sources, with explainability; expected 4"):
         train.make_networks(arguments(start_from=files[1:]), 4, True)
-    with pytest.raises(InputError, match=r"pose.pt: its poses have other scales; give .* --rotation-scale 0.01"):
+    with pytest.raises(
+        InputError, match=r"pose.pt: its poses have other units; give .* --rotation-scale 0.01, and no --fix"
+    ):
         train.make_networks(arguments(start_from=files[1:], rotation_scale=0.2), 2, True)
     with pytest.raises(InputError, match=r"disp.pt: its networks have another width; give --network-width 1"):
         train.make_networks(arguments(start_from=files, network_width=0.5), 2, True)

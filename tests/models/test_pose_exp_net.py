@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from geometry.pose import pose_to_matrix
 from models import PoseExpNet
 
 
@@ -47,6 +48,32 @@ def test_scales_of_translation_and_rotation(fill):
     torch.testing.assert_close(scaled[..., :3], 10 * plain[..., :3])
     torch.testing.assert_close(scaled[..., 3:], 20 * plain[..., 3:])
     assert scaled_network.state_dict().keys() == PoseExpNet(2).state_dict().keys()
+
+
+@torch.no_grad()
+def test_a_sideways_step_keeps_points_at_the_fixation_depth_in_place(fill):
+    """By the exact geometry, for the small motions of a network: what is left is of second order."""
+    target, sources = torch.rand(1, 3, 64, 64), torch.rand(1, 2, 3, 64, 64)
+    plain, fixating = PoseExpNet(2, False), PoseExpNet(2, False, fixation_depth=4.0)
+    poses = (fill(network)(target, sources)[0] for network in (plain, fixating))
+    plain_poses, fixating_poses = (pose.double() for pose in poses)
+    assert torch.equal(plain_poses[..., [0, 1, 2, 5]], fixating_poses[..., [0, 1, 2, 5]])
+    steps = plain_poses * torch.tensor([1, 1, 0, 0, 0, 0])  # only sideways, and with the turn that came with it
+    turns = fixating_poses - plain_poses
+    size = steps.abs().max()
+    assert size > 0
+    for depth, still in ((4.0, True), (2.0, False)):
+        moved = pose_to_matrix(steps + turns, "euler") @ torch.tensor([0, 0, depth, 1], dtype=torch.float64)
+        shift = (moved[..., :2] / moved[..., 2:3]).abs().max()
+        assert (shift < 10 * size**2) if still else (shift > size / 8)
+
+
+def test_half_of_the_first_features_see_only_change():
+    """Three equal frames: whatever is in them, features that see their change alone see nothing."""
+    network, frame = PoseExpNet(4), torch.rand(1, 3, 40, 40)
+    features = network.conv1[0](frame.repeat(1, 5, 1, 1))
+    assert features[:, :8].abs().max() < 1e-5
+    assert features[:, 8:].abs().max() > 0.01
 
 
 def test_the_first_poses_are_small():
