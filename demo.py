@@ -31,21 +31,11 @@ STAGES = ("world", "prepare", "speed", "train", "test_depth", "test_pose", "pict
 BATCH_SIZE = 4
 # What was found best for a short training, and why: docs/experiments.md.
 TRAINING = (
-    *("--smoothed", "depth", "--smoothness-weight", 0.02, "--learning-rate", 8e-4, "--schedule", "cosine"),
-    *(
-        "--batch-size",
-        BATCH_SIZE,
-        "--augmentation",
-        "flip",
-        "--first-disparity",
-        1.2,
-        "--translation-scale",
-        0.1,
-        "--rotation-scale",
-        0.2,
-    ),
+    *("--smoothed", "depth", "--smoothness-weight", 0.02, "--batch-size", BATCH_SIZE, "--augmentation", "flip"),
+    *("--learning-rate", 8e-4, "--schedule", "cosine", "--network-width", 0.25, "--pose-net-width", 0.5),
+    *("--first-disparity", 1.2, "--translation-scale", 0.1, "--rotation-scale", 0.2, "--fixation-depth", 0.83),
 )
-TRAINING_SECONDS, LEAST_STEPS, MOST_STEPS = 420, 500, 3000  # of a training whose length nobody chose
+TRAINING_SECONDS, LEAST_STEPS, MOST_STEPS = 420, 500, 5000  # of a training whose length nobody chose
 PICTURED = 5  # test images in the picture of depths
 DESCRIPTION = """\
 Render a small world of streets, prepare it, train on it, test on drives that training never saw, and print how far
@@ -88,11 +78,8 @@ def main() -> None:
     depth_picture = pictures / "depth.png"
     pictures.makedirs_p()
     record = args.folder / "stages.json"
-    size, seed, on_device = (
-        ("--width", args.width, "--height", args.height),
-        ("--seed", args.seed),
-        ("--device", device),
-    )
+    size = ("--width", args.width, "--height", args.height)
+    seed, on_device = ("--seed", args.seed), ("--device", device)
 
     stage(
         *(record, "world", f"{args.drives} drives of {args.frames} frames, with true depth and motion"),

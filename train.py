@@ -223,17 +223,22 @@ def make_networks(
     """
     torch.manual_seed(args.seed)
     units = (args.translation_scale, args.rotation_scale, args.fixation_depth)
+    pose_net_width = args.pose_net_width or args.network_width
     disp_net = DispNet(args.first_disparity, args.network_width)
-    pose_exp_net = PoseExpNet(sources, explainability, *units, args.network_width)
+    pose_exp_net = PoseExpNet(sources, explainability, *units, pose_net_width)
     ancestors = []
     for file in args.start_from if args.resume is None else []:  # a resumed run has weights of its own
         given = load_networks(file)
         ancestors.append(trained_scenes(given.config))
         if given.config and given.rotation != args.rotation:
             raise InputError(f"{file}: its poses are read as {given.rotation}; give --rotation {given.rotation}")
-        for network in (given.disp_net, given.pose_exp_net):
-            if network is not None and network.width != args.network_width:
-                raise InputError(f"{file}: its networks have another width; give --network-width {network.width:g}")
+        for network, width, flag in (
+            (given.disp_net, args.network_width, "--network-width"),
+            (given.pose_exp_net, pose_net_width, "--pose-net-width"),
+        ):
+            if network is not None and network.width != width:
+                name = type(network).__name__
+                raise InputError(f"{file}: its {name} has another width; give {flag} {network.width:g}")
         if given.disp_net is not None:
             disp_net = given.disp_net
         if given.pose_exp_net is not None:

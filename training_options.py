@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--rotation", choices=ROTATIONS, default="euler", help="how a pose's last three numbers are read"
     )
+    group = parser.add_argument_group("networks")
     group.add_argument(
         "--network-width",
         type=network_width,
@@ -104,6 +105,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="share of the paper's channels that each layer has, a multiple of 1/16 up to 2; at 0.25 a step takes "
         "about a quarter of the time (default: 1)",
+    )
+    group.add_argument(
+        "--pose-net-width",
+        type=network_width,
+        metavar="X",
+        help="the same for PoseExpNet alone, which costs less than DispNet (default: as --network-width)",
     )
     group = parser.add_argument_group("where training starts")
     group.add_argument(

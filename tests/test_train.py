@@ -602,6 +602,7 @@ def arguments(**values) -> argparse.Namespace:
     default = {"seed": 0, "start_from": [], "rotation": "euler", "resume": None}
     default |= {
         "network_width": 1.0,
+        "pose_net_width": None,
         "first_disparity": 5.01,
         "translation_scale": 0.01,
         "rotation_scale": 0.01,
@@ -626,8 +627,12 @@ def test_start_from_takes_each_network_from_where_it_is(tmp_path):
         InputError, match=r"pose.pt: its poses have other units; give .* --rotation-scale 0.01, and no --fix"
     ):
         train.make_networks(arguments(start_from=files[1:], rotation_scale=0.2), 2, True)
-    with pytest.raises(InputError, match=r"disp.pt: its networks have another width; give --network-width 1"):
+    with pytest.raises(InputError, match=r"disp.pt: its DispNet has another width; give --network-width 1"):
         train.make_networks(arguments(start_from=files, network_width=0.5), 2, True)
+    with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has another width; give --pose-net-width 1"):
+        train.make_networks(arguments(start_from=files, pose_net_width=0.5), 2, True)
+    disp_net, pose_exp_net, _ = train.make_networks(arguments(network_width=0.25, pose_net_width=0.5), 2, True)
+    assert (disp_net.width, pose_exp_net.width) == (0.25, 0.5)
     _, pose_exp_net, _ = train.make_networks(arguments(translation_scale=0.1, rotation_scale=0.2), 2, True)
     assert (pose_exp_net.translation_scale, pose_exp_net.rotation_scale) == (0.1, 0.2)
 
