@@ -25,7 +25,9 @@ from geometry.pose import pose_to_matrix
 from loss_functions import objective, split_snippet
 from models import DispNet, PoseExpNet
 from options import add_device_flag, add_recipe_flags, choose_device, positive_int, recipe_from_flags, run_script
+from recipes import Recipe
 from step_check import StepCheck
+from training_options import network_width
 
 DESCRIPTION = """\
 Time the training step as train.py does it, on noise images that are made for it.
@@ -47,6 +49,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=positive_int, default=4, help="(default: 4)")
     parser.add_argument("--height", type=positive_int, default=128, help="(default: 128)")
     parser.add_argument("--width", type=positive_int, default=416, help="(default: 416)")
+    parser.add_argument("--network-width", type=network_width, default=1.0, help="as train.py's (default: 1)")
+    parser.add_argument("--pose-net-width", type=network_width, help="as train.py's (default: as --network-width)")
     parser.add_argument("--rounds", type=positive_int, default=5, help="of measuring rates, then steps (default: 5)")
     parser.add_argument("--steps", type=positive_int, default=6, help="in a round (default: 6)")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes that read images (default: 1)")
@@ -56,8 +60,9 @@ def main() -> None:
     parser.add_argument("--not-fused", action="store_true", help="Adam as it comes instead of the fused one")
     args = parser.parse_args()
     recipe, device = recipe_from_flags(args), choose_device(args.device)
-    disp_net = DispNet().to(device)
-    pose_exp_net = PoseExpNet(recipe.sequence_length - 1, recipe.explainability).to(device)
+    torch.set_flush_denormal(True)
+    args.pose_net_width = args.pose_net_width or args.network_width
+    disp_net, pose_exp_net = (network.to(device) for network in make_networks(args, recipe))
     optimizer = torch.optim.Adam([*disp_net.parameters(), *pose_exp_net.parameters()], 2e-4, fused=not args.not_fused)
     loss_function = objective
     if args.channels_last:
@@ -69,6 +74,7 @@ def main() -> None:
         pose_exp_net.compile()
     check = None if args.not_fused else StepCheck(optimizer, skip=False, late=device.type == "cuda")
     autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=args.precision == "bf16")
+    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     torch.backends.cudnn.benchmark = True
 
     def wait() -> None:
@@ -117,7 +123,7 @@ def main() -> None:
             step(number, lambda part: None)
             number += 1
         for _ in tqdm(range(args.rounds), desc=f"measuring on {device}"):
-            for name, rate in measure_rates(device, wait).items():
+            for name, rate in measure_rates(device, dtype, wait).items():
                 rates[name].append(rate)
             wait()
             start, cpu_start = time.perf_counter(), time.process_time()
@@ -141,13 +147,14 @@ def main() -> None:
                 step(number, lap)
                 number += 1
 
-    operations = 3 * forward_operations(args.batch_size, recipe, args.height, args.width)
+    operations = 3 * forward_operations(args, recipe)
     best_rate = max(max(values) for values in rates.values())
     roofline = operations / best_rate
     median, best = statistics.median(seconds), min(seconds)
     print(
         f"{device_name(device)}, torch {torch.__version__}; {args.width} x {args.height}, batch {args.batch_size}, "
         f"{recipe.sequence_length} frames, masks {'on' if recipe.explainability else 'off'}, {args.precision}"
+        f", width {args.network_width:g} and {args.pose_net_width:g}"
         f"{', compiled' if args.compile else ''}{', channels last' if args.channels_last else ''}"
         f"{', Adam not fused' if args.not_fused else ''}"
     )
@@ -164,12 +171,13 @@ def main() -> None:
         print(f"  {part:16s}{100 * value / sum(shares.values()):6.1f} %")
 
 
-def measure_rates(device: torch.device, wait: Callable[[], None]) -> dict[str, float]:
+def measure_rates(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> dict[str, float]:
     """Floating-point operations per second of a large matrix product and of a large 3 x 3 convolution."""
     size = 2048 if device.type == "cpu" else 8192
     batch = 4 if device.type == "cpu" else 64
-    a, b = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
-    image, kernel = torch.rand(batch, 256, 32, 104, device=device), torch.rand(256, 256, 3, 3, device=device)
+    rand = functools.partial(torch.rand, dtype=dtype, device=device)
+    a, b = rand(size, size), rand(size, size)
+    image, kernel = rand(batch, 256, 32, 104), rand(256, 256, 3, 3)
     tasks = {
         "matrix product": (lambda: a @ b, 2 * size**3),
         "3 x 3 convolution": (
@@ -190,11 +198,16 @@ def measure_rates(device: torch.device, wait: Callable[[], None]) -> dict[str, f
     return rates
 
 
-def forward_operations(batch_size: int, recipe, height: int, width: int) -> int:
+def make_networks(args: argparse.Namespace, recipe: Recipe) -> tuple[DispNet, PoseExpNet]:
+    pose_exp_net = PoseExpNet(recipe.sequence_length - 1, recipe.explainability, width=args.pose_net_width)
+    return DispNet(width=args.network_width), pose_exp_net
+
+
+def forward_operations(args: argparse.Namespace, recipe: Recipe) -> int:
     with torch.device("meta"):
-        disp_net, pose_exp_net = DispNet(), PoseExpNet(recipe.sequence_length - 1, recipe.explainability)
-        target = torch.empty(batch_size, 3, height, width)
-        sources = torch.empty(batch_size, recipe.sequence_length - 1, 3, height, width)
+        disp_net, pose_exp_net = make_networks(args, recipe)
+        target = torch.empty(args.batch_size, 3, args.height, args.width)
+        sources = torch.empty(args.batch_size, recipe.sequence_length - 1, 3, args.height, args.width)
         with FlopCounterMode(display=False) as counter:
             disp_net(target)
             pose_exp_net(target, sources)
