@@ -203,14 +203,14 @@ def make_networks(args: argparse.Namespace, recipe: Recipe) -> tuple[DispNet, Po
     return DispNet(width=args.network_width), pose_exp_net
 
 
+@torch.no_grad()
 def forward_operations(args: argparse.Namespace, recipe: Recipe) -> int:
-    with torch.device("meta"):
-        disp_net, pose_exp_net = make_networks(args, recipe)
-        target = torch.empty(args.batch_size, 3, args.height, args.width)
-        sources = torch.empty(args.batch_size, recipe.sequence_length - 1, 3, args.height, args.width)
-        with FlopCounterMode(display=False) as counter:
-            disp_net(target)
-            pose_exp_net(target, sources)
+    disp_net, pose_exp_net = make_networks(args, recipe)
+    target = torch.zeros(args.batch_size, 3, args.height, args.width)
+    sources = torch.zeros(args.batch_size, recipe.sequence_length - 1, 3, args.height, args.width)
+    with FlopCounterMode(display=False) as counter:
+        disp_net(target)
+        pose_exp_net(target, sources)
     return counter.get_total_flops()
 
 

@@ -1,5 +1,7 @@
 """Snippets of a prepared data set, as uint8 from the loader's workers."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -242,3 +244,12 @@ def _ignore_signals(worker: int) -> None:
     # run, and them with it: they end by themselves when it does, even when it is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _kill_workers() -> None:
+    # After an error that nobody caught the loader is still there, held by the traceback, and so are its workers. Python
+    # would send them SIGTERM, which they ignore, and wait for ever. (PyTorch reports each child that is killed.)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in multiprocessing.active_children():
+        process.kill()

@@ -724,6 +724,27 @@ def test_denormal_numbers_are_rounded_to_zero_in_all_threads():
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
+def test_an_unforeseen_error_ends_the_process(data, tmp_path):
+    """Out of memory, say: its traceback holds the loader, whose workers ignore SIGTERM."""
+    script = (
+        "import train\n"
+        "def objective(*arguments): raise RuntimeError('unforeseen')\n"
+        "train.objective = objective\n"
+        "train.main()"
+    )
+    flags = ["--runs", tmp_path / "runs", "--network-width", SMALL, "--workers", 2, "--no-check", "--device", "cpu"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, data, *map(str, flags)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.endswith("RuntimeError: unforeseen\n")
+
+
 def torchrun(processes: int, *arguments) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
     command += [ROOT / "train.py", *arguments]
