@@ -103,8 +103,8 @@ def make_parser() -> argparse.ArgumentParser:
         type=network_width,
         default=1.0,
         metavar="X",
-        help="share of the paper's channels that each layer has, a multiple of 1/16 up to 2; at 0.25 a step takes "
-        "about a quarter of the time (default: 1)",
+        help="share of the paper's channels that each layer has, a multiple of 1/16 up to 2: fewer are faster, and "
+        "depth has less detail (default: 1)",
     )
     group.add_argument(
         "--pose-net-width",
