@@ -32,7 +32,7 @@ BATCH_SIZE = 4
 # What was found best for a short training, and why: docs/experiments.md.
 TRAINING = (
     *("--smoothed", "depth", "--smoothness-weight", 0.02, "--batch-size", BATCH_SIZE, "--augmentation", "flip"),
-    *("--learning-rate", 1.4e-3, "--schedule", "cosine", "--network-width", 0.5),
+    *("--learning-rate", 8e-4, "--schedule", "cosine", "--network-width", 0.5),
     *("--first-disparity", 1.2, "--translation-scale", 0.1, "--rotation-scale", 0.2, "--fixation-depth", 0.83),
 )
 TRAINING_SECONDS, LEAST_STEPS, MOST_STEPS = 420, 500, 5000  # of a training whose length nobody chose
