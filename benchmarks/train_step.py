@@ -153,8 +153,8 @@ def main() -> None:
     median, best = statistics.median(seconds), min(seconds)
     print(
         f"{device_name(device)}, torch {torch.__version__}; {args.width} x {args.height}, batch {args.batch_size}, "
-        f"{recipe.sequence_length} frames, masks {'on' if recipe.explainability else 'off'}, {args.precision}"
-        f", width {args.network_width:g} and {args.pose_net_width:g}"
+        f"{recipe.sequence_length} frames, masks {'on' if recipe.explainability else 'off'}, {args.precision}, "
+        f"width {args.network_width:g} and {args.pose_net_width:g}"
         f"{', compiled' if args.compile else ''}{', channels last' if args.channels_last else ''}"
         f"{', Adam not fused' if args.not_fused else ''}"
     )
