@@ -1,6 +1,7 @@
 """Snippets of a prepared data set, as uint8 from the loader's workers."""
 
 import atexit
+import gc
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -231,15 +232,19 @@ def load_batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_begin_worker,
     )
     try:
         yield from loader
     except InputError as error:  # a worker's comes with its traceback in the message; its own line is the last
+        # PyTorch raises it from a frame that its traceback holds: a cycle, and in it the workers and their pipes. The
+        # garbage collector would close these in any order, some twice, when their numbers may be another loader's.
+        error.__traceback__ = None
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
-def _ignore_signals(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    gc.freeze()  # what was the parent's garbage is not this process's to finalise: see above
     # A terminal sends Ctrl-C to the workers, too, and a scheduler SIGTERM. It is the training process that ends the
     # run, and them with it: they end by themselves when it does, even when it is killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -252,4 +257,5 @@ def _kill_workers() -> None:
     # would send them SIGTERM, which they ignore, and wait for ever. (PyTorch reports each child that is killed.)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
-        process.kill()
+        if process.daemon:  # Python's word for those that are to end with their parent
+            process.kill()

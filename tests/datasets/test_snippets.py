@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,18 @@ def test_an_error_in_a_worker_is_one_line(root, workers):
         next(load_batches(dataset, [[0, 1]], workers, False))
     assert str(caught.value).startswith(f"{root}: not one snippet")
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_does_not_keep_the_workers(root):
+    """They would be left to the garbage collector, which closes their pipes in any order, and some twice."""
+    dataset = SnippetDataset(root, "train.txt", 3)
+    for name in SCENES:
+        for file in (root / name).files("*.jpg"):
+            damage(file)
+    with pytest.raises(InputError) as caught:
+        next(load_batches(dataset, [[0, 1]], 2, False))
+    assert "not one snippet" in str(caught.value)
+    assert multiprocessing.active_children() == []
 
 
 def test_the_order_is_the_seeds_whatever_the_number_of_workers(root):
@@ -236,7 +250,8 @@ def test_the_size_is_checked_when_an_image_is_read_too(root):
 def test_workers_leave_signals_to_the_training_process(monkeypatch):
     ignored = []
     monkeypatch.setattr(snippets.signal, "signal", lambda number, action: ignored.append((number, action)))
-    snippets._ignore_signals(0)
+    monkeypatch.setattr(snippets.gc, "freeze", lambda: None)
+    snippets._begin_worker(0)
     ignore = snippets.signal.SIG_IGN
     assert ignored == [(snippets.signal.SIGINT, ignore), (snippets.signal.SIGTERM, ignore)]
 
