@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 from path import Path
 
 import demo
@@ -78,6 +79,26 @@ def test_as_many_steps_as_there_is_time_for(tmp_path, speeds, steps):
     assert demo.affordable_steps(file, 801) == steps
 
 
+@pytest.mark.parametrize(
+    ("device", "speedup", "flags"),
+    [
+        ("cpu", 2.5, ["--precision", "bf16", "--channels-last"]),
+        ("cpu", 0.7, ["--precision", "float32"]),
+        ("cuda", 2.5, ["--precision", "float32"]),
+    ],
+)
+def test_the_precision_is_measured_once(tmp_path, monkeypatch, device, speedup, flags):
+    file = Path(tmp_path) / "precision.txt"
+    monkeypatch.setattr(demo, "bf16_speedup", lambda: speedup)
+    assert demo.precision_flags(file, torch.device(device)) == flags
+    monkeypatch.setattr(demo, "bf16_speedup", lambda: 1 / speedup)  # an interrupted demo goes on as it began
+    assert demo.precision_flags(file, torch.device(device)) == flags
+
+
+def test_the_speed_of_bf16_is_measured():
+    assert 0.001 < demo.bf16_speedup() < 100
+
+
 def test_a_damaged_record_is_begun_anew(record, ran):
     record.write_text('{"world": {"comm')
     demo.stage(record, "world", "", ["world"])
@@ -147,5 +168,6 @@ def test_all_of_it_stopped_and_started_again(tmp_path):
     assert results["pose"].keys() >= {"ate", "ate_straight_line"}
     assert results["seconds"].keys() == {*demo.STAGES, "total"} - {"speed"}
     assert results["steps"] == 2
+    assert results["training"].startswith("train.py ") and results["training"].endswith("--steps 2")
     assert read_image(folder / "pictures/depth.png").std() > 10
     assert read_image(folder / "pictures/trajectories/09.png").std() > 10
