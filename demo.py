@@ -68,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.drives < 3:
         parser.error(f"--drives {args.drives}: expected 3 or more: for training, for validation and for testing")
+    if args.frames < BATCH_SIZE + 2:
+        parser.error(f"--frames {args.frames}: expected {BATCH_SIZE + 2} or more, which make a batch of snippets of 3")
     return args
 
 

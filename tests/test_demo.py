@@ -141,7 +141,7 @@ def test_the_results_stand_beside_what_they_must_beat(tmp_path, capsys):
 
 
 def demo_command(folder: Path, *flags: object) -> list[str]:
-    size = ("--drives", 3, "--frames", 8, "--width", 96, "--height", 64)
+    size = ("--drives", 3, "--frames", 12, "--width", 96, "--height", 64)
     words = ("demo.py", "--folder", folder, *size, "--device", "cpu", *flags)
     return [sys.executable, *(str(word) for word in words)]
 
@@ -162,7 +162,7 @@ def test_all_of_it_stopped_and_started_again(tmp_path):
 
     done = subprocess.run(demo_command(folder, "--steps", 2), cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "[1/7] world: 3 drives of 8 frames, with true depth and motion: done before" in done.stdout
+    assert "[1/7] world: 3 drives of 12 frames, with true depth and motion: done before" in done.stdout
     results = json.loads((folder / "results.json").read_text())
     assert results["depth"].keys() >= {"abs_rel", "a1", "abs_rel_mean_map", "abs_rel_constant"}
     assert results["pose"].keys() >= {"ate", "ate_straight_line"}
