@@ -37,6 +37,7 @@ TRAINING = (
 )
 # The length of a training that nobody chose: what is left of ten minutes, less what the tests take and some reserve.
 WHOLE_SECONDS, TESTS_SECONDS, LEAST_STEPS, MOST_STEPS = 570, 20, 500, 3000
+PLAIN, FAST = "--precision float32", "--precision bf16 --channels-last"
 PICTURED = 5  # test images in the picture of depths
 DESCRIPTION = """\
 Render a small world of streets, prepare it, train on it, test on drives that training never saw, and print how far
@@ -220,12 +221,13 @@ def run(command: list[Any]) -> None:
 
 def precision_flags(file: Path, device: torch.device) -> list[str]:
     """bfloat16 where it makes a CPU's convolutions far faster (AMX); measured once, and kept in `file`."""
-    if not file.is_file():
-        fast = device.type == "cpu" and bf16_speedup() > 1.5
-        if fast:
+    kept = file.read_text(errors="replace").strip() if file.is_file() else ""
+    if kept not in (PLAIN, FAST):
+        kept = FAST if device.type == "cpu" and bf16_speedup() > 1.5 else PLAIN
+        if kept == FAST:
             print("this processor is far faster in bfloat16: the training's convolutions will use it", flush=True)
-        write_text(file, "--precision bf16 --channels-last\n" if fast else "--precision float32\n")
-    return shlex.split(file.read_text())
+        write_text(file, f"{kept}\n")
+    return shlex.split(kept)
 
 
 def bf16_speedup() -> float:

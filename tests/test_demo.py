@@ -95,6 +95,14 @@ def test_the_precision_is_measured_once(tmp_path, monkeypatch, device, speedup, 
     assert demo.precision_flags(file, torch.device(device)) == flags
 
 
+def test_a_damaged_note_of_the_precision_is_measured_anew(tmp_path, monkeypatch):
+    file = Path(tmp_path) / "precision.txt"
+    monkeypatch.setattr(demo, "bf16_speedup", lambda: 2.5)
+    for damage in (b"--precision bf", b"\xff\x00", b""):
+        file.write_bytes(damage)
+        assert demo.precision_flags(file, torch.device("cpu")) == ["--precision", "bf16", "--channels-last"]
+
+
 def test_the_speed_of_bf16_is_measured():
     assert 0.001 < demo.bf16_speedup() < 100
 
