@@ -1,11 +1,13 @@
 """Kill a training again and again, resume it each time, and see that it ends as one that was never stopped."""
 
 import argparse
+import faulthandler
 import os
 import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from typing import Any
@@ -103,6 +105,9 @@ def start(folder: Path, name: str, steps: int, save_every: str = "10") -> int:
         output = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        # tqdm's own lock is one semaphore for all copies of a process: killed with it, this one would halt them all.
+        tqdm.set_lock(threading.RLock())
+        faulthandler.dump_traceback_later(120 + steps, exit=True)  # one that hangs says where, and ends
         sys.argv = [str(argument) for argument in command]
         code = 1
         try:
