@@ -91,7 +91,6 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         watch.look(record["step"], record)
     damaged: set[str] = set()
     validate_every = args.validate_every or max(500, steps_per_epoch)
-    asked_to_stop = stop_on_signal()
     stopping, saving, next_save = False, True, 0.0
     done, snippets = start * snippets_per_step, total_steps * snippets_per_step
     bar = tqdm(initial=done, total=snippets, unit="img", desc="training", smoothing=0.05, disable=rank > 0)
@@ -147,7 +146,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
             for group in run.optimizer.param_groups:
                 group["lr"] = learning_rate(args.learning_rate, args.schedule, run.step, total_steps)
             save_is_due = time.monotonic() > next_save
-            check.before_step(run.step + 1, loss, terms, indices, stop=bool(asked_to_stop), save=save_is_due)
+            check.before_step(run.step + 1, loss, terms, indices, stop=bool(run.asked_to_stop), save=save_is_due)
             run.optimizer.step()  # changes nothing where the loss or the gradient is not finite
             run.step += 1
             report_damaged(damaged_lines, damaged)
@@ -206,7 +205,8 @@ def open_run(
         config["scenes"] = checkpoint["config"].get("scenes")
     config["total_steps"] = total_steps
     folder = args.resume or args.runs / (args.name or f"{args.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
-    run = Run(folder, config, disp_net, pose_exp_net, optimizer)
+    # From here on there is something to lose.
+    run = Run(folder, config, disp_net, pose_exp_net, optimizer, asked_to_stop=stop_on_signal())
     if checkpoint is None:
         begin_run(run)
         if warnings:

@@ -26,6 +26,7 @@ class Run:
     best: dict[str, Any] = field(default_factory=dict)  # the validation's best value, and its step, by criterion
     skipped: int = 0  # steps that were left out because they were not finite
     validation_due: bool = False  # the validation after this step has not been made
+    asked_to_stop: list[float] = field(default_factory=list)  # when: the times of Ctrl-C and SIGTERM
     logger: Logger = field(default_factory=lambda: Logger(None))  # the first process's writes, the others' do not
 
 
