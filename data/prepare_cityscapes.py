@@ -87,16 +87,18 @@ def main() -> None:
             "one frame in thirty); --static images needs none"
         )
     jobs = make_jobs(args, sequences)  # a missing or damaged camera file ends it here, before anything is written
-    claim_folder(args.prepared, chosen_options(args))
-    if without:
-        print(f"note: {without} images belong to no sequence (no camera file within 19 frames behind, 10 before them)")
-    todo = [job for job in jobs if not job.is_complete()]
-    if todo:
-        prepare_scenes(todo, args.jobs)
-    records = {job.scene: job.read_record() or {} for job in jobs}
-    groups = "cities" if len({sequence.city for sequence in sequences}) > 1 else "sequences"
-    write_lists(args.prepared, jobs, records, args.val_fraction, args.seed, groups)
-    report(args.prepared, jobs, records, len(todo))
+    with claim_folder(args.prepared, chosen_options(args)):
+        if without:
+            print(
+                f"note: {without} images belong to no sequence (no camera file within 19 frames behind, 10 before them)"
+            )
+        todo = [job for job in jobs if not job.is_complete()]
+        if todo:
+            prepare_scenes(todo, args.jobs)
+        records = {job.scene: job.read_record() or {} for job in jobs}
+        groups = "cities" if len({sequence.city for sequence in sequences}) > 1 else "sequences"
+        write_lists(args.prepared, jobs, records, args.val_fraction, args.seed, groups)
+        report(args.prepared, jobs, records, len(todo))
 
 
 def chosen_options(args: argparse.Namespace) -> dict:

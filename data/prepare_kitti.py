@@ -113,15 +113,15 @@ def main() -> None:
     notices: list[str] = []
     recordings = choose_recordings(args, layout, static, notices)
     jobs = make_jobs(args, recordings, static)  # a damaged calibration ends it here, before anything is written
-    claim_folder(args.prepared, chosen_options(args, layout, static))
-    for notice in notices:
-        print(f"note: {notice}", flush=True)
-    todo = [job for job in jobs if not job.is_complete()]
-    if todo:
-        prepare_scenes(todo, args.jobs)
-    records = {job.scene: job.read_record() or {} for job in jobs}
-    write_lists(args.prepared, jobs, records, args.val_fraction, args.seed, "drives")
-    report(args.prepared, jobs, records, len(todo))
+    with claim_folder(args.prepared, chosen_options(args, layout, static)):
+        for notice in notices:
+            print(f"note: {notice}", flush=True)
+        todo = [job for job in jobs if not job.is_complete()]
+        if todo:
+            prepare_scenes(todo, args.jobs)
+        records = {job.scene: job.read_record() or {} for job in jobs}
+        write_lists(args.prepared, jobs, records, args.val_fraction, args.seed, "drives")
+        report(args.prepared, jobs, records, len(todo))
 
 
 # What there is to do

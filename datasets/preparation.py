@@ -6,18 +6,15 @@ A `SceneJob` makes one scene of the prepared layout (`datasets/layout.py`) from 
 
 import errno
 import json
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import sha256
-from multiprocessing.connection import wait
 from queue import SimpleQueue
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,7 +25,9 @@ from datasets.images import read_image, write_jpeg
 from datasets.layout import write_intrinsics, write_scene_names, write_text
 from datasets.static_frames import find_static_frames
 from datasets.text import read_lines
+from datasets.worker import end_with_parent
 from errors import InputError
+from folder_lock import hold
 
 OPTIONS_FILE = "prepare.json"  # what a prepared folder was made with; the mark of a folder of ours
 REPORT_FILE = "prepare_report.txt"
@@ -162,19 +161,23 @@ def check_aspect(image: np.ndarray, file: Path, height: int, width: int) -> None
         raise InputError(f"{file}: {image.shape[1]} x {image.shape[0]} pixels, calibration is for {width} x {height}")
 
 
-def claim_folder(folder: Path, options: dict) -> None:
-    """Make the output folder ours, or see that it is; InputError if it is something else, or has other options."""
+def claim_folder(folder: Path, options: dict) -> IO[str]:
+    """Make the output folder ours, or see that it is; InputError if it is something else, or has other options.
+
+    No other process can have it until the returned file is closed.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, expected a folder to write")
     file = folder / OPTIONS_FILE
     if not file.exists():
-        if folder.is_dir() and any(not entry.endswith(".part") for entry in os.listdir(folder)):
+        if folder.is_dir() and any(not entry.endswith((".part", ".lock")) for entry in os.listdir(folder)):
             raise InputError(
                 f"{folder}: holds something else (there is no {OPTIONS_FILE}), expected a new or empty folder"
             )
         folder.makedirs_p()
+        lock = hold(folder)
         write_text(file, json.dumps(options, indent=1) + "\n")
-        return
+        return lock
     try:
         before = json.loads("\n".join(read_lines(file)))
     except ValueError as error:
@@ -186,6 +189,7 @@ def claim_folder(folder: Path, options: dict) -> None:
     ]
     if differ:
         raise InputError(f"{folder}: prepared with other options ({'; '.join(differ)}), choose another folder")
+    return hold(folder)
 
 
 def prepare_scenes(jobs: Sequence[SceneJob], processes: int) -> None:
@@ -245,15 +249,7 @@ def _start_worker(jobs: Sequence[SceneJob]) -> None:
     _jobs[:] = jobs
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed can't tell its workers, which would wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    end_with_parent()
 
 
 def _work(step: str, scene: int, *arguments: Any) -> Any:

@@ -129,7 +129,8 @@ def make_scene(
     Args:
         rng: everything that differs between drives comes from it.
         moving_cars: other cars drive in both lanes.
-        halts: the car may stop for one to two seconds (drives of 40 frames and more).
+        halts: the car stops for one to two seconds: in drives of 40 to 200 frames mostly once or never, in longer
+            ones every ten to twenty seconds.
         exposure_changes: the camera's gain jumps between frames.
         jitter: standard deviation of pitch and roll, degrees.
     """
@@ -143,7 +144,8 @@ def make_scene(
     sun = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     warmth = light_rng.uniform(-0.03, 0.03)
     polygons, quadrics = _furnish(things_rng, road, s[-1] + AHEAD)
-    time = np.arange(frames) * FRAME_TIME
+    # The light stands still with the car, so that static frames show the same.
+    time = (np.cumsum(np.diff(s, prepend=-1.0) > 0) - 1) * FRAME_TIME
     light = light_rng.uniform(0.8, 1.15) * (1 + 0.12 * _wander(light_rng, time, 0.02, 0.12))
     gain = np.exp(0.08 * light_rng.standard_normal(frames))  # drawn in any case: what follows must not depend on it
     return Scene(
@@ -197,7 +199,10 @@ def _drive_along(rng: np.random.Generator, road: Road, frames: int, halts: bool)
     bend = np.abs(road.curvature)
     calm = np.sqrt(SIDEWAYS / np.maximum(bend, 1e-3)) * FRAME_TIME  # the fastest step in each place, m a frame
     wish = rng.uniform(0.6, 1.45)
-    halt_at = int(rng.uniform(0.25, 0.75) * frames) if halts and frames >= 40 and rng.random() < 0.6 else frames
+    halt_at = frames
+    if halts and frames >= 40:
+        soon = rng.random() < 0.6
+        halt_at = int(rng.uniform(0.25, 0.75) * min(frames, 200)) if soon else 200
     stand_for = int(rng.integers(10, 20))
     speed, s, stood = min(wish, 1.0), 0.0, 0
     travelled = []
@@ -208,9 +213,11 @@ def _drive_along(rng: np.random.Generator, road: Road, frames: int, halts: bool)
         here = int((BEHIND + s) / STEP)
         ahead = calm[here : here + int(12 / STEP)].min()
         target = float(np.clip(min(wish, ahead), 0.3, 1.5))
-        if frame >= halt_at and stood < stand_for:
+        if frame >= halt_at:
             target = 0.0
             stood += speed == 0.0
+            if stood == stand_for:
+                halt_at, stood, stand_for = frame + int(rng.uniform(100, 200)), 0, int(rng.integers(10, 20))
         # 3.5 m/s^2 of brakes, 2 m/s^2 of engine
         speed = float(np.clip(target, speed - 3.5 * FRAME_TIME**2, speed + 2.0 * FRAME_TIME**2))
         s += speed
@@ -542,10 +549,10 @@ def _moving_cars(rng: np.random.Generator, road: Road, s: np.ndarray) -> list[Mo
     time = np.arange(frames) * FRAME_TIME
     limit = len(road.points) * STEP - 10
     gap = rng.uniform(14, 24) + 3 * _wander(rng, time, 0.03, 0.1)
-    paths = [(s + gap, -LANE, 0.0)]
-    start = s[0] + rng.uniform(20, 50)
+    paths = [(np.maximum.accumulate(s + gap), -LANE, 0.0)]  # it never drives backwards
+    start, pace = s[0] + rng.uniform(20, 50), rng.uniform(0.6, 1.3)  # of one pace, so that none runs into another
     while start < s[-1] + 1.5 * frames:
-        paths.append((start - rng.uniform(0.6, 1.3) * np.arange(frames), LANE, np.pi))
+        paths.append((start - pace * np.arange(frames), LANE, np.pi))
         start += rng.uniform(25, 70)
     for along, left, turned in paths:
         position, heading = road.at(np.clip(along, 5, limit), left)

@@ -35,7 +35,9 @@ from datasets.layout import write_text
 from datasets.synthetic.render import Renderer
 from datasets.synthetic.scene import BASELINE, FRAME_TIME, Scene, make_scene
 from datasets.synthetic.textures import make_textures
+from datasets.worker import end_with_parent
 from errors import InputError
+from folder_lock import hold
 
 SMALLEST, LARGEST = 32, 4096  # pixels along a side
 FIRST_YEAR = 2026  # of seed 0
@@ -56,8 +58,8 @@ class WorldOptions:
     height: int = 128
     seed: int = 0
     stereo: bool = True  # image_03 beside image_02
-    moving_cars: float = 0.0  # share of the drives in which other cars move
-    halts: bool = True  # the car stops now and then: static frames
+    moving_cars: float = 0.0  # share of the drives in which other cars move, spread evenly
+    halts: bool = True  # the car stops now and then, in drives of 40 frames and more: static frames
     exposure_changes: bool = False  # the camera's gain jumps from frame to frame
     vary_focal: bool = False  # another focal length, and so another DATE folder, for each drive
     dense_depth: bool = False  # true depth of every pixel beside the images
@@ -77,6 +79,11 @@ class WorldOptions:
                 raise InputError(f"{name}: got {size}, the renderer can do {SMALLEST} to {LARGEST} pixels")
         if not 0 <= self.moving_cars <= 1:
             raise InputError(f"moving cars: got a share of {self.moving_cars:g} of the drives, expected 0 to 1")
+        if 0 < self.moving_cars * self.drives < 1 - 1e-9:
+            raise InputError(
+                f"moving cars: got a share of {self.moving_cars:g} of {self.drives} drives, less than one drive; "
+                f"expected 0, or {1 / self.drives:.3g} and more"
+            )
         if self.scan_every < 1:
             raise InputError(f"scan every: got {self.scan_every} frames, expected 1 or more")
         if not 0 <= self.jitter <= 2:
@@ -165,15 +172,30 @@ def write_world(
     """
     options.check()
     folder = Path(folder)
-    drives = list_drives(options)
     _check_folder(folder, options)
-    missing = [drive for drive in drives if not (folder / "raw" / drive.name).exists()]
-    _check_room(folder, options, len(missing))
+    drives = list_drives(options)
+    _check_room(folder, options, sum(not _is_there(folder, options, drive) for drive in drives))
     folder.makedirs_p()
+    try:
+        with hold(folder):
+            _write_missing(folder, options, drives, jobs, device, progress)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        kept = "the drives that are whole are kept, and with more room the same command goes on"
+        raise OSError(error.errno, f"{os.strerror(error.errno)}; {kept}", str(folder)) from None
+    return drives
+
+
+def _write_missing(
+    folder: Path, options: WorldOptions, drives: list[Drive], jobs: int, device: str, progress: bool
+) -> None:
+    """Everything that the world's folder lacks."""
+    missing = [drive for drive in drives if not _is_there(folder, options, drive)]
     _write_text(folder / "world.json", json.dumps(asdict(options), indent=2) + "\n")
     (folder / ".unfinished").rmtree_p()
     for drive in drives:
-        _write_calibration((folder / "raw" / drive.date).makedirs_p(), drive.intrinsics, options)
+        _write_calibration((folder / "raw" / drive.date).makedirs_p(), drive, options)
     bar = tqdm(
         total=len(drives) * options.frames,
         initial=(len(drives) - len(missing)) * options.frames,
@@ -192,14 +214,8 @@ def write_world(
             if drive.sequence is not None:
                 _write_sequence(folder, options, drive, drive.sequence)
         _write_splits(folder / "splits", options, drives)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        kept = "the drives that are whole are kept, and with more room the same command goes on"
-        raise OSError(error.errno, f"{os.strerror(error.errno)}; {kept}", str(folder)) from None
     finally:
         (folder / ".unfinished").rmtree_p()
-    return drives
 
 
 # ----------------------------------------------------------------------------------------------- before it begins
@@ -209,7 +225,7 @@ def _check_folder(folder: Path, options: WorldOptions) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder for the world")
     # What a world that was stopped at its very first file leaves is none of anybody else's.
-    if not folder.exists() or not set(os.listdir(folder)) - {"world.json.part", ".unfinished"}:
+    if not folder.exists() or not set(os.listdir(folder)) - {"world.json.part", ".unfinished", ".lock"}:
         return
     file = folder / "world.json"
     if not file.exists():
@@ -227,19 +243,33 @@ def _check_folder(folder: Path, options: WorldOptions) -> None:
         raise InputError(f"{folder}: a world of other options is there: {found}; take those, or another folder")
 
 
+def _is_there(folder: Path, options: WorldOptions, drive: Drive) -> bool:
+    """Whether a drive was rendered before; InputError if somebody has changed it since."""
+    images = folder / "raw" / drive.name / "image_02" / "data"
+    if not (folder / "raw" / drive.name).exists():
+        return False
+    count = len(images.files("*.png")) if images.is_dir() else 0
+    if count != options.frames:
+        raise InputError(
+            f"{images}: {count} images, expected the {options.frames} that were rendered; remove {drive.scene}_sync, "
+            "and the same command renders it anew"
+        )
+    return True
+
+
 def _check_room(folder: Path, options: WorldOptions, drives: int) -> None:
     """InputError if the disk has clearly too little room; the estimate is the size of usual pictures."""
     pixels = options.width * options.height
     frame = pixels * 2.2 * (2 if options.stereo else 1) + pixels * 1.5 * options.dense_depth * (1 + options.stereo)
-    need = drives * options.frames * (frame + len(BEAMS) * len(TURN) * 12 / options.scan_every)
+    need = drives * options.frames * (frame + len(BEAMS) * len(TURN) * 16 / options.scan_every)
     there = folder.absolute()
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free
     if need > free:
         raise InputError(
-            f"{folder}: no room for {drives} drives of {options.frames} frames: about {need / 1e9:.1f} GB are needed, "
-            f"{free / 1e9:.1f} GB are free; take fewer drives or frames, or another disk"
+            f"{folder}: no room for {drives} drives of {options.frames} frames: about {need / 1e6:,.0f} MB are needed, "
+            f"{free / 1e6:,.0f} MB are free; take fewer drives or frames, or another disk"
         )
 
 
@@ -291,6 +321,7 @@ def _without_interrupt():
 def _start_worker(counter) -> None:
     global _frames_done
     _frames_done = counter
+    end_with_parent()
 
 
 def _count_frame() -> None:
@@ -309,7 +340,7 @@ def _render_drive(folder: Path, options: WorldOptions, drive: Drive, device: str
             _render_frame(unfinished, options, drive, renderer, frame)
             count()
     _write_oxts(unfinished / "oxts", renderer.scene.world_from_camera)
-    start = datetime.datetime(2026, 1, 1, 8) + datetime.timedelta(minutes=5 * drive.number)
+    start = datetime.datetime.strptime(f"{drive.date} 08", "%Y_%m_%d %H") + datetime.timedelta(minutes=5 * drive.number)
     for sensor in ("image_02", "image_03", "velodyne_points", "oxts"):
         if (unfinished / sensor).exists():
             for name in ("timestamps", "timestamps_start", "timestamps_end"):
@@ -390,9 +421,10 @@ def _projection(intrinsics: np.ndarray, offset: float) -> np.ndarray:
     return intrinsics @ np.array([[1, 0, 0, -offset], [0, 1, 0, 0], [0, 0, 1, 0]])
 
 
-def _write_calibration(folder: Path, intrinsics: np.ndarray, options: WorldOptions) -> None:
-    size = [options.width, options.height]
-    lines = [("calib_time", "01-Jan-2026 00:00:00"), ("corner_dist", _row([0.0995]))]
+def _write_calibration(folder: Path, drive: Drive, options: WorldOptions) -> None:
+    size, intrinsics = [options.width, options.height], drive.intrinsics
+    date = datetime.datetime.strptime(drive.date, "%Y_%m_%d")
+    lines = [("calib_time", f"{date:%d-%b-%Y %H:%M:%S}"), ("corner_dist", _row([0.0995]))]
     # Grey and colour cameras of a side are one: 00 = 02 on the left, 01 = 03 on the right.
     for camera, offset in (("00", 0.0), ("01", BASELINE), ("02", 0.0), ("03", BASELINE)):
         lines += [
@@ -454,13 +486,13 @@ def _write_oxts(folder: Path, world_from_camera: np.ndarray) -> None:
 def _write_sequence(folder: Path, options: WorldOptions, drive: Drive, number: str) -> None:
     """One drive in the odometry layout; the pictures are the raw drive's own files under a second name."""
     root = folder / "odometry"
-    sequence = root / "sequences" / number
+    sequence, poses_file = root / "sequences" / number, (root / "poses").makedirs_p() / f"{number}.txt"
+    if not poses_file.exists():
+        world_from_camera = make_drive_scene(options, drive).world_from_camera
+        poses = (np.linalg.inv(world_from_camera[0]) @ world_from_camera)[:, :3]
+        _write_text(poses_file, "".join(_row(pose) + "\n" for pose in poses))
     if sequence.exists():
         return
-    scene = make_drive_scene(options, drive)
-    first_from_world = np.linalg.inv(scene.world_from_camera[0])
-    poses = (first_from_world @ scene.world_from_camera)[:, :3]
-    _write_text((root / "poses").makedirs_p() / f"{number}.txt", "".join(_row(pose) + "\n" for pose in poses))
     unfinished = folder / ".unfinished" / number
     for camera, name in (("image_02", "image_2"), ("image_03", "image_3")):
         if (folder / "raw" / drive.name / camera).exists():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from path import Path
@@ -57,3 +58,27 @@ def test_typed_in_a_shell_one_line_and_status_1(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "holds something else" in done.stderr
     assert os.listdir(tmp_path) == ["holiday.jpg"]
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_alone(tmp_path):
+    flags = ["--drives", "3", "--frames", "60", "--width", "64", "--height", "32", "--mono", "--jobs", "2"]
+    command = [sys.executable, "data/make_world.py", tmp_path / "killed", *flags]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("killed/.unfinished/*/image_02/data/*.png"))) < 8:
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert "another process is at work there" in second.stderr
+    first.kill()
+    first.wait()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    whole = [sys.executable, "data/make_world.py", tmp_path / "whole", *flags[:-1], "1"]
+    assert subprocess.run(whole, cwd=ROOT, capture_output=True).returncode == 0
+    files = [
+        {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+        for root in (tmp_path / "killed", tmp_path / "whole")
+    ]
+    assert files[0] == files[1]

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -271,10 +272,33 @@ def test_halts_are_static_frames_and_can_be_left_out():
         for seed in range(6):
             scene = make_scene(np.random.default_rng(seed), 80, halts=halts)
             steps.append(np.linalg.norm(np.diff(scene.world_from_camera[:, :3, 3], axis=0), axis=1))
+            static = np.flatnonzero(steps[-1] < 1e-6)
+            assert (scene.light[static] == scene.light[static + 1]).all()
+            assert len(np.unique(scene.light)) == 80 - len(static)
         standing.append((np.concatenate(steps) < 1e-6).sum())
     assert standing[0] >= 20
     assert standing[1] == 0
     assert np.concatenate(steps).min() > 0.25
+
+
+def test_a_long_drive_halts_again_and_again():
+    for seed in range(3):
+        scene = make_scene(np.random.default_rng(seed), 600)
+        standing = np.linalg.norm(np.diff(scene.world_from_camera[:, :3, 3], axis=0), axis=1) < 1e-6
+        assert 2 <= (np.diff(standing.astype(int)) == 1).sum() <= 6
+        assert 0.02 < standing.mean() < 0.25
+
+
+def test_no_car_drives_backwards_or_through_another():
+    for seed in range(8):
+        scene = make_scene(np.random.default_rng(seed), 60, moving_cars=True)
+        ahead, *oncoming = scene.movers
+        forward = np.stack([np.cos(ahead.heading), np.sin(ahead.heading)], -1)[:-1]
+        assert (np.einsum("nk,nk->n", np.diff(ahead.position, axis=0)[:, :2], forward) > -1e-6).all()
+        for other, one in itertools.pairwise(oncoming):
+            apart = np.linalg.norm(one.position - other.position, axis=-1)
+            start = np.linalg.norm(one.position - scene.road.points[0], axis=-1)
+            assert apart[start > 20].min(initial=99) > 10  # the road's start is far behind the camera
 
 
 def test_moving_cars_move_and_nothing_else_does():
@@ -340,7 +364,7 @@ def test_layout_and_splits(world):
     assert not (world / ".unfinished").exists()
 
 
-def test_a_larger_world_goes_on_with_more_drives():
+def test_a_large_world_has_all_splits_and_22_sequences():
     drives = list_drives(WorldOptions(drives=100))
     assert sum(drive.split == "test" for drive in drives) == 20
     assert sum(drive.split == "val" for drive in drives) == 10
@@ -373,11 +397,20 @@ def test_begun_before_it_goes_on_with_what_is_missing(tiny, tmp_path):
     kept, lost = (folder / "raw" / drive.name for drive in list_drives(TINY))
     lost.rmtree()
     (folder / "odometry" / "sequences" / "09").rmtree()
+    (folder / "odometry" / "poses" / "00.txt").remove()
     (folder / ".unfinished" / "2031_01_01_drive_0002" / "image_02").makedirs()
     before = {file: file.stat().st_mtime_ns for file in kept.walkfiles()}
     write_world(folder, TINY)
     assert digests(folder) == digests(tiny)
     assert before == {file: file.stat().st_mtime_ns for file in kept.walkfiles()}
+
+
+def test_a_drive_that_lost_images_is_named(tiny, tmp_path):
+    folder = Path(tmp_path / "world")
+    shutil.copytree(tiny, folder)
+    (folder / "raw" / list_drives(TINY)[1].name / "image_02" / "data" / "0000000001.png").remove()
+    with pytest.raises(InputError, match=r"drive_0002_sync/image_02/data: 2 images, expected the 3 .* renders it anew"):
+        write_world(folder, TINY)
 
 
 def test_a_failure_leaves_no_drive_that_looks_whole(tmp_path, monkeypatch):
@@ -457,7 +490,7 @@ def test_a_disk_that_is_full_from_the_first_file_on_leaves_a_folder_to_begin_in(
         full.setattr(Path, "write_text", lambda file, text, **_: file.touch() and _full())
         with pytest.raises(OSError, match="No space left"):
             write_world(folder, TINY)
-    assert list(folder.walkfiles()) == []
+    assert list(folder.walkfiles()) == [folder / ".lock"]
     (folder / "world.json.part").touch()  # killed there
     write_world(folder, dataclasses.replace(TINY, drives=1))
     assert (folder / "raw" / list_drives(TINY)[0].name).is_dir()
