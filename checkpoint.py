@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,7 @@ def save_checkpoint(
     best: dict[str, Any],
     skipped: int = 0,
     validation_due: bool = False,
+    damaged: Iterable[str] = (),
 ) -> None:
     """Write the whole run to `file`: whole or not at all, and on the disk when this returns.
 
@@ -60,6 +62,7 @@ def save_checkpoint(
         best: best validation score by criterion.
         skipped: steps that were left out because their loss was not finite.
         validation_due: the validation after this step has not been made.
+        damaged: a line for each file that could not be read.
     """
     content = {
         "format": FORMAT,
@@ -70,6 +73,7 @@ def save_checkpoint(
         "best": best,
         "skipped": skipped,
         "validation_due": validation_due,
+        "damaged": sorted(damaged),
         "disp_net": disp_net.state_dict(),
         "pose_exp_net": pose_exp_net.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -85,7 +89,17 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
         with suppress(OSError):
             part.unlink_p()
-        raise InputError(f"{file}: could not be written ({error}); the checkpoint before it is untouched") from None
+        raise InputError(
+            f"{file}: could not be written ({_reason(error)}); the checkpoint before it is untouched"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file could not be written: the system's word (no space left), which torch hides behind one of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        cause = cause.__cause__ or cause.__context__
+    return str(error) if cause is None else str(cause.strerror)
 
 
 def keep_copy(file: Path, copy: Path) -> None:
@@ -155,12 +169,14 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     missing = {"step", "config", "best", "disp_net", "pose_exp_net", "optimizer"} - content.keys()
     if missing:
         raise InputError(f"{file}: the checkpoint lacks {', '.join(sorted(missing))}")
-    content = {"skipped": 0, "validation_due": False} | content  # which checkpoints did not have at first
-    kinds = {"config": dict, "best": dict, "step": int, "skipped": int, "validation_due": bool}
+    newer: dict[str, Any] = {"skipped": 0, "validation_due": False, "damaged": []}  # which it did not have at first
+    content = newer | content
+    kinds = {"config": dict, "best": dict, "step": int, "skipped": int, "validation_due": bool, "damaged": list}
     for name, kind in kinds.items():
         if not isinstance(content[name], kind):
             found = type(content[name]).__name__
             raise InputError(f"{file}: damaged checkpoint: its {name} is of type {found}, expected {kind.__name__}")
+    _check_use(content["config"], file)
     return content
 
 
@@ -178,7 +194,6 @@ def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
     if content.get("format") == FORMAT:
         content = load_checkpoint(file)
         config = content["config"]
-        _check_use(config, file)
         networks = Networks(
             build_disp_net(content["disp_net"], file),
             build_pose_exp_net(content["pose_exp_net"], file, _pose_units(config, file)),

@@ -88,9 +88,13 @@ class CollapseWatch:
             self._recent.popleft()
         warnings = {}
         for check in CHECKS:
-            if step < check.from_step or len(self._recent) < LOOKS or any(name not in values for name in check.needs):
+            # Records from a file may lack what a newer version logs, or be damaged.
+            recent = [
+                past for _, past in self._recent if all(isinstance(past.get(name), float) for name in check.needs)
+            ]
+            if step < check.from_step or len(recent) < LOOKS or any(name not in values for name in check.needs):
                 continue
-            means = {name: sum(past[name] for _, past in self._recent) / len(self._recent) for name in check.needs}
+            means = {name: sum(past[name] for past in recent) / len(recent) for name in check.needs}
             if not check.is_bad(means):
                 self._warned.discard(check.name)
             elif check.name not in self._warned:

@@ -2,13 +2,22 @@
 
 import json
 import os
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 from path import Path
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from datasets.layout import write_text
+from datasets.text import read_json
 from errors import InputError
+from folder_lock import hold
+
+# What a run leaves before its first checkpoint.
+_BEGINNINGS = ("config.json", "config.json.part", "metrics.jsonl", "last.pt.part", ".lock")
 
 
 class Logger:
@@ -22,13 +31,16 @@ class Logger:
             resumed_from: the step after which the run goes on. What is logged of later steps is removed, or for
                 TensorBoard declared void.
         """
-        self.records: list[dict[str, Any]] = []  # the training's, of a resumed run
-        self._metrics = self._tensorboard = None
+        self.records: list[dict[str, Any]] = []  # of a resumed run
+        self._metrics: IO[str] | None = None
+        self._tensorboard: SummaryWriter | None = None
         if folder is None:
             return
+        self.folder = folder
+        threading.excepthook = _quiet_about_files
         file = folder / "metrics.jsonl"
         if resumed_from is not None:
-            self.records = [record for record in cut_metrics(file, resumed_from) if record["split"] == "train"]
+            self.records = cut_metrics(file, resumed_from)
         self._metrics = file.open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(folder, purge_step=None if resumed_from is None else resumed_from + 1)
         if resumed_from is not None:
@@ -48,40 +60,59 @@ class Logger:
 
         TensorBoard makes a group of what shares a name up to the slash; validation and epoch are groups of their own.
         """
-        self._line({"split": split, "step": step} | values)
-        if self._tensorboard:
+        if not self._tensorboard:
+            return
+        with self._writing():
             for name, value in values.items():
                 self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
             self._tensorboard.flush()  # what was logged is there, however the run ends
+            self._line({"split": split, "step": step} | values)  # at last: what has its line is in both
 
     def warning(self, step: int, name: str, text: str) -> None:
         """Log that something is wrong from this step on."""
-        self._line({"split": "warning", "step": step, "name": name, "message": text})
-        if self._tensorboard:
+        if not self._tensorboard:
+            return
+        with self._writing():
             self._tensorboard.add_scalar(f"warning/{name}", 1, step)
             self._tensorboard.add_text(f"warning/{name}", text, step)
             self._tensorboard.flush()
+            self._line({"split": "warning", "step": step, "name": name, "message": text})
 
     def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
         """Log pictures, uint8 [3, H, W]."""
-        if self._tensorboard:
+        if not self._tensorboard:
+            return
+        with self._writing():
             for name, picture in pictures.items():
                 self._tensorboard.add_image(f"pictures/{name}", picture, step)
             self._tensorboard.flush()
 
     def text(self, name: str, text: str) -> None:
         if self._tensorboard:
-            self._tensorboard.add_text(name, text)
+            with self._writing():
+                self._tensorboard.add_text(name, text)
 
     def sync(self) -> None:
         """Wait until what was logged is on the disk: a checkpoint that is past it must not be there before it."""
         if self._metrics:
-            os.fsync(self._metrics.fileno())
+            with self._writing():
+                os.fsync(self._metrics.fileno())
 
     def close(self) -> None:
         if self._metrics and self._tensorboard:
-            self._metrics.close()
-            self._tensorboard.close()
+            with self._writing():
+                self._metrics.close()
+                self._tensorboard.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: the logs could not be written ({error.strerror or error}); what the last checkpoint "
+                f"has is safe, go on with: python train.py --resume {self.folder}"
+            ) from None
 
     def _line(self, record: dict[str, Any]) -> None:
         if self._metrics:
@@ -89,19 +120,40 @@ class Logger:
             self._metrics.flush()
 
 
-def make_run_folder(folder: Path, config: dict[str, Any]) -> None:
-    """A new folder for a run, with its `config.json`; InputError if there is something already."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+def _quiet_about_files(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread, whose error is raised again where the training next logs: once is enough."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
+def make_run_folder(folder: Path, config: dict[str, Any]) -> IO[str]:
+    """A new folder for a run, with its `config.json`; no other process can have it until the returned file is closed.
+
+    What a run left that ended before its first checkpoint is removed.
+
+    Raises:
+        InputError: there is something else already, or another process is at work there.
+    """
+    if folder.exists() and not (folder.is_dir() and _has_only_a_beginning(folder)):
         raise InputError(f"{folder}: is there already, expected a new folder for the run; choose another --name")
     folder.makedirs_p()
-    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    lock = hold(folder)
+    for file in folder.files():
+        if file.name != ".lock":
+            file.remove()
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    return lock
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file, or leave the one that is there as it is."""
-    part = Path(f"{file}.part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(file)
+def _has_only_a_beginning(folder: Path) -> bool:
+    """Whether there is nothing, or what is left of a run that ended before its first checkpoint."""
+    names = {str(file.name) for file in folder.iterdir()}
+    if any(name not in _BEGINNINGS and not name.startswith("events.out.tfevents.") for name in names):
+        return False
+    try:
+        return "config.json" not in names or "total_steps" in read_json(folder / "config.json")
+    except InputError:
+        return False
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -128,5 +180,5 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
 def cut_metrics(file: Path, step: int) -> list[dict[str, Any]]:
     """Remove from a `metrics.jsonl` what is later than a step, and half a line at its end; returns what stays."""
     records = [record for record in read_metrics(file) if record["step"] <= step] if file.is_file() else []
-    write_whole(file, "".join(json.dumps(record) + "\n" for record in records))
+    write_text(file, "".join(json.dumps(record) + "\n" for record in records))
     return records

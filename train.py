@@ -3,11 +3,12 @@
 import argparse
 import dataclasses
 import math
+import os
 import signal
 import sys
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from path import Path
@@ -32,11 +33,9 @@ from recipes import Recipe
 from report import report_data_check
 from step_check import Outcome, StepCheck
 from training_options import parse_arguments, plain, share_batch
-from training_run import Run, begin_run, resume_run, save_run
+from training_run import Run, begin_run, note_best, resume_run, save_run
 from validate import open_validation, photometric_errors, report_damaged, validate
 from visualize import snippet_pictures
-
-CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better, where the data allow it
 
 
 def main() -> None:
@@ -64,9 +63,11 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     if checkpoint is not None and not (args.steps or args.epochs):
         total_steps = checkpoint["config"]["total_steps"]
     start = checkpoint["step"] if checkpoint else 0
-    batches = ShuffledBatches(
-        len(dataset), args.batch_size, args.seed, start, max(start, total_steps), pieces, rank, processes
-    )
+    if total_steps < start:
+        raise InputError(
+            f"{args.resume}: {start} steps are done; expected a length of as many or more, not {total_steps}"
+        )
+    batches = ShuffledBatches(len(dataset), args.batch_size, args.seed, start, total_steps, pieces, rank, processes)
     run = open_run(args, recipe, dataset, total_steps, checkpoint, device)
     say(
         f"{run.folder}: {len(dataset)} snippets of {recipe.sequence_length} frames, "
@@ -88,8 +89,8 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     wait = DataWait(args.workers)
     watch = CollapseWatch()
     for record in run.logger.records:
-        watch.look(record["step"], record)
-    damaged: set[str] = set()
+        if record["split"] == "train":
+            watch.look(record["step"], record)
     validate_every = args.validate_every or max(500, steps_per_epoch)
     stopping, saving, next_save = False, True, 0.0
     done, snippets = start * snippets_per_step, total_steps * snippets_per_step
@@ -100,7 +101,13 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
             pause_start = time.perf_counter()
             if validation and run.validation_due and not stopping:
                 scores = validate(
-                    run.disp_net, run.pose_exp_net, validation, args.batch_size, args.workers, args.rotation, damaged
+                    run.disp_net,
+                    run.pose_exp_net,
+                    validation,
+                    args.batch_size,
+                    args.workers,
+                    args.rotation,
+                    run.damaged,
                 )
                 record_validation(run, scores)
                 saving = True
@@ -119,7 +126,10 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
             diagnosed, indices, damaged_lines = [], [], []
             run.optimizer.zero_grad()
             for accumulated in range(args.accumulate):
-                batch = wait.next_batch(loader)
+                try:
+                    batch = wait.next_batch(loader)
+                except InputError as error:
+                    end_between_steps(run, check, dataset, error)
                 frames = to_network_input(batch.frames.to(device, non_blocking=True))
                 intrinsics = batch.intrinsics.to(device, non_blocking=True)
                 if args.augmentation != "none":
@@ -149,7 +159,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
             check.before_step(run.step + 1, loss, terms, indices, stop=bool(run.asked_to_stop), save=save_is_due)
             run.optimizer.step()  # changes nothing where the loss or the gradient is not finite
             run.step += 1
-            report_damaged(damaged_lines, damaged)
+            report_damaged(damaged_lines, run.damaged)
 
             # What the host learns of the step (on a GPU mostly of the one before, so that it need not wait).
             run.validation_due = validation is not None and (run.step % validate_every == 0 or run.step == total_steps)
@@ -162,7 +172,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
                     skip_or_end(run, outcome, dataset)
             if logging and outcomes[-1].finite:
                 values = to_host(diagnosed, result.weights) | {"gradient/norm": outcomes[-1].gradient_norm}
-                report_step(run, values | speeds(run, wait, damaged), watch)
+                report_step(run, values | speeds(run, wait), watch)
                 progress.set_postfix_str(
                     f"loss {values['objective/loss']:.3f}, step {run.step}/{total_steps}", refresh=False
                 )
@@ -309,6 +319,17 @@ def skip_or_end(run: Run, outcome: Outcome, dataset: SnippetDataset) -> None:
     )
 
 
+def end_between_steps(run: Run, check: StepCheck, dataset: SnippetDataset, error: InputError) -> NoReturn:
+    """End a run whose data cannot be read any more: what it has learnt is saved."""
+    if distributed.count() > 1:  # the other processes are in the middle of a step
+        raise error
+    for outcome in check.outcomes(all_of_them=True):
+        if not outcome.finite:
+            skip_or_end(run, outcome, dataset)
+    save_run(run)
+    raise InputError(f"{error}; step {run.step} is saved, go on with: {go_on(run)}") from None
+
+
 def describe_spoilt(outcome: Outcome, dataset: SnippetDataset) -> str:
     """A step that is not finite in one line: its terms, and the files of the processes that it comes from."""
     own = all(math.isfinite(value) for value in outcome.terms.values())
@@ -362,13 +383,13 @@ def to_host(parts: list[dict[str, Tensor]], weights: dict[str, float]) -> dict[s
     return values
 
 
-def speeds(run: Run, wait: DataWait, damaged: set[str]) -> dict[str, float]:
+def speeds(run: Run, wait: DataWait) -> dict[str, float]:
     """How fast the training went since the last call, and what it has left out in all."""
     batches_per_second, waiting = wait.lap()
     return {
         "speed/images_per_second": batches_per_second * run.config["batch_size"] * run.config["processes"],
         "speed/waiting_for_data": waiting,
-        "speed/damaged_files": len(set().union(*distributed.gather(damaged))),
+        "speed/damaged_files": len(set().union(*distributed.gather(run.damaged))),
         "speed/skipped_steps": run.skipped,
     }
 
@@ -383,11 +404,8 @@ def report_step(run: Run, values: dict[str, float], watch: CollapseWatch) -> Non
 
 def record_validation(run: Run, scores: dict[str, float]) -> None:
     """Log and print what a validation has found, and remember where the run was best."""
-    for name in CRITERIA:
-        if scores.get(name, math.inf) < run.best.get(name, {}).get("value", math.inf):
-            run.best[name] = {"value": scores[name], "step": run.step}
-    run.validation_due = False
     run.logger.scalars("validation", run.step, scores)
+    note_best(run, scores)
     say(f"step {run.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 
 
@@ -396,10 +414,16 @@ def report_end(run: Run) -> None:
         say(f"best {name} {score['value']:.4f} at step {score['step']}: {run.folder}/best_{name}.pt")
     if run.skipped:
         say(f"{run.skipped} steps were skipped: their loss or gradient was not finite")
-    if run.step >= run.config["total_steps"]:
+    if run.step >= run.config["total_steps"] and not run.validation_due:
         say(f"done: step {run.step}; {run.folder}/last.pt")
     else:
-        say(f"stopped at step {run.step}; go on with: python train.py --resume {run.folder}")
+        say(f"stopped at step {run.step}; go on with: {go_on(run)}")
+
+
+def go_on(run: Run) -> str:
+    """The command that goes on with a run."""
+    count = distributed.count()
+    return f"{f'torchrun --nproc-per-node {count}' if count > 1 else 'python'} train.py --resume {run.folder}"
 
 
 def say(line: str) -> None:
@@ -419,6 +443,9 @@ def stop_on_signal() -> list[float]:
         now = time.monotonic()
         if number == signal.SIGINT and asked and now - asked[0] > 1:
             raise KeyboardInterrupt
+        if not asked and distributed.rank() == 0:
+            # Not by print: the signal may have come in the middle of one.
+            os.write(2, b"\nstopping: this step is finished and a checkpoint written; a second Ctrl-C loses them\n")
         asked.append(now)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -23,6 +23,7 @@ from options import (
     positive_int,
     recipe_from_flags,
 )
+from training_run import CRITERIA
 
 DESCRIPTION = """\
 Train DispNet (depth) and PoseExpNet (camera motion, explainability) from a prepared data set.
@@ -168,10 +169,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="all: random scale, crop and flip, as in the paper; flip: only that, the camera stays (default: all)",
     )
     group.add_argument("--no-check", action="store_true", help="begin without a look at the data (see check_data.py)")
-    group.add_argument("--seed", type=non_negative_int, default=0, help="of weights, order, augmentation (default: 0)")
+    group.add_argument("--seed", type=seed, default=0, help="of weights, order, augmentation (default: 0)")
     group.add_argument(
         "--skip-non-finite",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="skip and count a batch whose loss or gradient is not finite (default: the run stops)",
     )
 
@@ -193,9 +195,14 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: float32)",
     )
     group.add_argument(
-        "--compile", action="store_true", help="compile networks and loss: the first step takes minutes, the rest less"
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="compile networks and loss: the first step takes minutes, the rest less",
     )
-    group.add_argument("--channels-last", action="store_true", help="the networks' memory format")
+    group.add_argument(
+        "--channels-last", action=argparse.BooleanOptionalAction, default=False, help="the networks' memory format"
+    )
     group.add_argument(
         "--workers",
         type=non_negative_int,
@@ -213,6 +220,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--save-every", type=positive_float, default=10, metavar="MINUTES", help="checkpoint, in minutes (default: 10)"
     )
     return parser
+
+
+def seed(text: str) -> int:
+    number = non_negative_int(text)
+    if number >= 2**63:
+        raise argparse.ArgumentTypeError(f"got {text}, expected less than 2^63")
+    return number
 
 
 def network_width(text: str) -> float:
@@ -240,11 +254,17 @@ def resume_arguments(parser: argparse.ArgumentParser, run: Path) -> tuple[argpar
     for name in ("total_steps", "batch_size", *config.keys() & {"accumulate", "processes", "snippets"}):
         if type(config.get(name)) is not int or config[name] < 1:
             raise InputError(f"{file}: damaged checkpoint: its config has {name} = {config.get(name)!r}")
-    if min(checkpoint["step"], checkpoint["skipped"]) < 0:
+    if min(checkpoint["step"], checkpoint["skipped"]) < 0 or checkpoint["step"] >= 2**62:
         raise InputError(f"{file}: damaged checkpoint: step {checkpoint['step']}, skipped {checkpoint['skipped']}")
+    scenes = config.get("scenes")
+    if scenes is not None and not (isinstance(scenes, list) and all(isinstance(scene, str) for scene in scenes)):
+        raise InputError(f"{file}: damaged checkpoint: its config has scenes = {scenes!r:.60}, expected names")
     for name, score in checkpoint["best"].items():
-        if not isinstance(score, dict) or type(score.get("value")) is not float or type(score.get("step")) is not int:
-            raise InputError(f"{file}: damaged checkpoint: its best {name} is {score!r}, expected a value and a step")
+        kinds = {key: type(value) for key, value in score.items()} if isinstance(score, dict) else None
+        if name not in CRITERIA or kinds != {"value": float, "step": int}:
+            raise InputError(
+                f"{file}: damaged checkpoint: its best {name!r:.40} is {score!r:.80}, expected a value and a step"
+            )
     stored = _stored_flags(parser, config, file)
     # A run's length is its total_steps, unless one is given now.
     parser.set_defaults(**stored | {"steps": None, "epochs": None})

@@ -24,6 +24,7 @@ _STATIC_SHARE = 0.7  # of a scene's pairs
 _ROTATION_SHARE = 0.7  # of a scene's moving pairs
 _WHOLE_SET = 0.9  # of the training frames: then it is refused
 _EVIDENCE = 20  # pairs that a refusal takes
+_NO_MOTION = 0.25  # pixels: the median motion of a scene below it is that of noise
 _FEWEST_JUDGED = 3  # pairs of a scene that a judgement of it takes
 _FEWEST_PAIRS = 4  # of a scene that is compared at all
 _FEWEST_SCENES = 100  # that are compared, or all
@@ -241,6 +242,8 @@ def _judge_motion(check: SceneCheck) -> None:
     blank = [pair for pair in check.pairs if not pair.static and pair.followed is None]
     if check.pairs and check.static_share >= _STATIC_SHARE:
         check.warned["static video"] = f"{_percent(check.static_share)} of its frames show no motion since the last"
+    elif moving and check.pixels < _NO_MOTION:  # noise alone keeps its frames from being the same
+        check.warned["static video"] = f"the median motion from frame to frame is {check.pixels:.2f} pixels"
     elif len(judged) >= _FEWEST_JUDGED and check.rotation_share >= _ROTATION_SHARE:
         found = f"a rotation alone explains {_percent(check.rotation_share)} of the compared pairs of frames"
         check.warned["rotation only"] = found
@@ -281,6 +284,10 @@ def judge_intrinsics(intrinsics: np.ndarray, height: int, width: int) -> list[tu
         )
     elif not (0.4 < across < 1.6 and 0.4 < down < 1.6):
         found.append((False, f"{centre} is far from the middle of {image}"))
+    elif abs(across / down - 1) < 0.08 and not (1 / 1.2 < across < 1.2 or 1 / 1.2 < down < 1.2):
+        found.append(
+            (False, f"{centre} is rather that of an image of {own_width:.0f} x {own_height:.0f} than of {image}")
+        )
     ratio = max(fx, fy) / min(fx, fy)
     if ratio > 1.5:
         found.append((ratio > 2.5, f"focal lengths {fx:.1f} and {fy:.1f} are far apart, a factor of {ratio:.2f}"))
@@ -313,11 +320,11 @@ def _sum_up(root: Path, checks: list[SceneCheck], length: int) -> DataCheck:
     frames = sum(check.frames for check in training)
     compared = sum(check.frames for check in training if check.pairs)
     evidence = sum(len(check.pairs) for check in training)
-    for cause in ("static video", "motion too large", "rotation only"):
-        share = sum(check.frames for check in training if cause in check.warned) / max(1, compared)
+    for causes in (("motion too large",), ("static video", "rotation only")):  # of the latter each scene has one
+        share = sum(check.frames for check in training if check.warned.keys() & set(causes)) / max(1, compared)
         if share >= _WHOLE_SET and evidence >= _EVIDENCE:
             for check in training:
-                if cause in check.warned:
+                for cause in check.warned.keys() & set(causes):
                     check.refused[cause] = check.warned.pop(cause)
     refusals = [_line(cause, "refused", checks) for cause in ADVICE if any(cause in c.refused for c in checks)]
     warnings = [_line(cause, "warned", checks) for cause in ADVICE if any(cause in c.warned for c in checks)]

@@ -4,6 +4,7 @@ import atexit
 import gc
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -225,7 +226,11 @@ def seeded(*numbers: int) -> torch.Generator:
 def load_batches(
     dataset: SnippetDataset, batches: Iterable[list[int]], workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Batches of these indices, read by `workers` processes (0: by this one), in their order."""
+    """Batches of these indices, read by `workers` processes (0: by this one), in their order.
+
+    Raises:
+        InputError: no snippet is whole, images of another size, or a process was ended from outside.
+    """
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
@@ -235,12 +240,29 @@ def load_batches(
         worker_init_fn=_begin_worker,
     )
     try:
-        yield from loader
+        yield from _begin(loader)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        error.__traceback__ = None  # see below
+        raise InputError(
+            f"a process that reads images was ended from outside, perhaps for lack of memory; try fewer --workers than "
+            f"{workers}"
+        ) from None
     except InputError as error:  # a worker's comes with its traceback in the message; its own line is the last
         # PyTorch raises it from a frame that its traceback holds: a cycle, and in it the workers and their pipes. The
         # garbage collector would close these in any order, some twice, when their numbers may be another loader's.
         error.__traceback__ = None
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+
+
+def _begin(loader: DataLoader) -> Iterator[Batch]:
+    iterator = iter(loader)
+    if loader.num_workers and threading.current_thread() is threading.main_thread():
+        # PyTorch would raise the end of a worker wherever the training is at that moment, in the middle of a step, too.
+        # Without its handler the one who asks for the next batch learns of it, within seconds.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return iterator
 
 
 def _begin_worker(worker: int) -> None:

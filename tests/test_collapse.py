@@ -77,3 +77,13 @@ def test_every_warning_names_likely_causes():
     for check in CHECKS:
         assert "Likely: " in check.message
         assert check.message.format_map(dict.fromkeys(check.needs, 0.0))  # names only what it is given
+
+
+@pytest.mark.parametrize("damage", ["abc", None, "missing"])
+def test_damaged_records_of_a_resumed_run_are_left_out(damage):
+    records = recorded()
+    for record in records[::7]:
+        record["disparity/spread"] = damage
+        if damage == "missing":
+            del record["disparity/spread"]
+    assert warnings(records) == []

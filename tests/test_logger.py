@@ -59,3 +59,23 @@ def test_without_a_folder_nothing_is_logged(tmp_path, monkeypatch):
     logger.sync()
     logger.close()
     assert not list(Path(tmp_path).walk())
+
+
+def test_a_full_disk_is_one_error_that_names_the_run(tmp_path, capfd):
+    folder = Path(tmp_path)
+    logger = Logger(folder)
+    logger._metrics = Path("/dev/full").open("w")
+    for log in (lambda: logger.scalars("train", 1, {"loss": 0.5}), lambda: logger.warning(1, "name", "text")):
+        with pytest.raises(InputError, match=r"could not be written \(No space left on device\); .* --resume"):
+            log()
+
+
+def test_a_full_disk_for_tensorboard_is_the_same_error_and_no_traceback(tmp_path, capfd):
+    logger = Logger(Path(tmp_path))
+    logger._tensorboard.flush()
+    record = logger._tensorboard.file_writer.event_writer._async_writer._worker._record_writer
+    record._writer.close()
+    record._writer = Path("/dev/full").open("wb", buffering=0)
+    with pytest.raises(InputError, match="the logs could not be written"):
+        logger.scalars("train", 1, {"loss": 0.5})
+    assert "Traceback" not in capfd.readouterr().err

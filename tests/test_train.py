@@ -1,6 +1,7 @@
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -56,7 +57,7 @@ def data(tmp_path):
 @pytest.fixture
 def run(data, tmp_path, monkeypatch, capsys):
     """Run train.py as typed, with small networks unless said: (exit status, standard output, standard error)."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
 
     def run(*arguments, **options):
         flags = {"runs": tmp_path / "runs", "name": "run", "batch-size": 2, "workers": 0, "device": "cpu"}
@@ -74,6 +75,7 @@ def run(data, tmp_path, monkeypatch, capsys):
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    torch.set_flush_denormal(False)
 
 
 def metrics(folder: Path, split: str) -> list[dict]:
@@ -233,7 +235,11 @@ def test_a_truncated_image_is_skipped_counted_and_named_once(run, data, tmp_path
     assert status == 0
     assert out.count("a/0000003.jpg: truncated or damaged JPEG") == 1
     assert out.count("val/0000003.jpg: truncated or damaged JPEG") == 1
-    assert metrics(Path(tmp_path) / "runs" / "run", "train")[-1]["speed/damaged_files"] == 2
+    folder = Path(tmp_path) / "runs" / "run"
+    assert metrics(folder, "train")[-1]["speed/damaged_files"] == 2
+    _, out, _ = run("--resume", folder, "--steps", 9, resume=True)
+    assert "truncated or damaged" not in out
+    assert metrics(folder, "train")[-1]["speed/damaged_files"] == 2
 
 
 def expect_one_line(result, message, status=1):
@@ -314,6 +320,7 @@ def test_images_that_are_all_damaged_inside_end_the_run_in_one_line(run, data):
         (("data", "--steps", "0"), "argument --steps: got '0', expected a whole number above 0"),
         (("data", "--steps", "3", "--epochs", "1"), "not allowed with argument"),
         (("data", "--beta1", "1"), "expected numbers below 1"),
+        (("data", "--seed", "9" * 30), "expected less than 2^63"),
     ],
 )
 def test_wrong_use(run, flags, message):
@@ -334,6 +341,37 @@ def test_a_run_that_is_there_is_refused_and_untouched(run, data, tmp_path):
     expect_one_line(run(data, steps=1), "run: is there already, expected a new folder for the run")
     assert [file.name for file in folder.files()] == ["config.json"]
     assert (folder / "config.json").read_text() == "mine"
+    (folder / "config.json").write_text('{"total_steps": 1}')
+    (folder / "notes.txt").write_text("mine")
+    expect_one_line(run(data, steps=1), "run: is there already, expected a new folder for the run")
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run, data, tmp_path, monkeypatch):
+    folder = Path(tmp_path) / "runs" / "run"
+    with monkeypatch.context() as killed:
+        killed.setattr(train, "save_run", lambda run: sys.exit(9))
+        assert run(data, steps=2)[0] == 9
+    assert "config.json" in [file.name for file in folder.files()]
+    expect_one_line(run("--resume", folder, resume=True), "it ended before its first checkpoint; start it anew")
+    assert run(data, "--log-every", 1, steps=2)[0] == 0
+    assert [line["step"] for line in metrics(folder, "train")] == [1, 2]
+    assert len(folder.files("events.out.tfevents.*")) == 1
+
+
+def test_a_run_is_one_process_s(run, data, tmp_path):
+    assert run(data, steps=2)[0] == 0
+    folder = Path(tmp_path) / "runs" / "run"
+    hold = "import sys, folder_lock; lock = folder_lock.hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, folder]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        before = {file: file.read_bytes() for file in folder.files()}
+        result = run("--resume", folder, "--steps", 3, resume=True)
+        expect_one_line(result, "run: another process is at work there")
+        assert {file: file.read_bytes() for file in folder.files()} == before
+        other.stdin.close()
+    assert run("--resume", folder, "--steps", 3, resume=True)[0] == 0
 
 
 def spoil_steps(monkeypatch, *steps):
@@ -491,12 +529,83 @@ def test_a_run_that_was_stopped_goes_on_exactly(run, data, tmp_path, monkeypatch
         assert labels[f"best_{criterion}.pt"] == {"criterion": criterion} | best[criterion]
 
 
+def test_a_signal_in_the_last_step_leaves_its_validation_to_do(run, data, tmp_path, monkeypatch):
+    with monkeypatch.context() as asked:
+        plain = train.to_network_input
+        asked.setattr(train, "to_network_input", lambda x: (signal.raise_signal(signal.SIGTERM), plain(x))[1])
+        status, out, _ = run(data, "--validate-every", 5, steps=1)
+    folder = Path(tmp_path) / "runs" / "run"
+    assert out.splitlines()[-1] == f"stopped at step 1; go on with: python train.py --resume {folder}"
+    assert metrics(folder, "validation") == []
+    status, out, _ = run("--resume", folder, resume=True)
+    assert status == 0
+    assert out.splitlines()[-1].startswith("done: step 1;")
+    assert [line["step"] for line in metrics(folder, "validation")] == [1]
+    assert (folder / "best_abs_rel.pt").is_file()
+
+
+def test_a_validation_that_was_logged_is_not_made_again(run, data, tmp_path, monkeypatch):
+    """Killed between the validation's log and the next checkpoint."""
+    flags = [data, "--validate-every", 2, "--log-every", 1]
+    assert run(*flags, steps=4, name="whole")[0] == 0
+    saved = []
+
+    def die_at_step_2(state):
+        if state.step == 2 and not state.validation_due and not saved:
+            saved.append(load_checkpoint(state.folder / "last.pt"))
+            sys.exit(9)
+        plain(state)
+
+    plain = train.save_run
+    with monkeypatch.context() as dying:
+        # The checkpoint before the validation is the one that a stop at that step would have written.
+        stop = train.validate
+        dying.setattr(train, "save_run", die_at_step_2)
+        dying.setattr(train, "validate", lambda *given: (plain(caught[0]), stop(*given))[1])
+        caught: list = []
+        opened = train.open_run
+        dying.setattr(train, "open_run", lambda *given: caught.append(opened(*given)) or caught[0])
+        assert run(*flags, steps=4)[0] == 9
+    assert saved[0]["validation_due"]
+    folder, whole = (Path(tmp_path) / "runs" / name for name in ("run", "whole"))
+    assert [line["step"] for line in metrics(folder, "validation")] == [2]
+    assert run("--resume", folder, resume=True)[0] == 0
+    assert [line["step"] for line in metrics(folder, "validation")] == [2, 4]
+    assert scalars(folder) == scalars(whole)
+    assert_same_run(whole, folder)
+
+
+def test_a_worker_that_is_killed_ends_the_run_saved(run, data, tmp_path, monkeypatch):
+    plain, calls = train.report_damaged, []
+
+    def kill(*given):
+        calls.append(None)
+        if len(calls) == 3:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+        return plain(*given)
+
+    monkeypatch.setattr(train, "report_damaged", kill)
+    status, _, err = run(data, "--no-check", "--validate-every", 1000, workers=1, steps=1000)
+    folder = Path(tmp_path) / "runs" / "run"
+    step = load_checkpoint(folder / "last.pt")["step"]
+    assert status == 1
+    assert 3 <= step <= 6  # some batches were read before
+    line = err.splitlines()[-1]
+    assert line.startswith("train.py: error: a process that reads images was ended from outside")
+    assert line.endswith(f"step {step} is saved, go on with: python train.py --resume {folder}")
+    assert "Traceback" not in err
+
+
 def test_a_finished_run_says_so_and_goes_on_for_more_steps(run, data, tmp_path):
     assert run(data, "--log-every", 1, steps=3)[0] == 0
     folder = Path(tmp_path) / "runs" / "run"
     status, out, _ = run("--resume", folder, resume=True)
     assert status == 0
     assert out.splitlines()[-1].startswith("done: step 3;")
+    expect_one_line(
+        run("--resume", folder, "--steps", 2, resume=True), "3 steps are done; expected a length of as many"
+    )
     assert run("--resume", folder, "--steps", 5, resume=True)[0] == 0
     assert [line["step"] for line in metrics(folder, "train")] == [1, 2, 3, 4, 5]
     assert json.loads((folder / "config.json").read_text())["total_steps"] == 5
@@ -512,6 +621,7 @@ def test_a_finished_run_says_so_and_goes_on_for_more_steps(run, data, tmp_path):
         (["--name", "other"], "--name other: the run in"),
         (["--start-from", "a.pt"], "--start-from"),
         (["--batch-size", "4"], "the run has 2 snippets a step; to go on it must stay so"),
+        (["--precision", "bf16"], "--precision bf16: the run in"),
     ],
 )
 def test_what_would_be_another_training_is_refused(run, data, tmp_path, flags, message):
@@ -531,8 +641,18 @@ def test_what_would_be_another_training_is_refused(run, data, tmp_path, flags, m
         (lambda content: content["config"].update(snippets=9), "snippets 8, but the run began with 9"),
         (lambda content: content["config"].update(scenes=["a"]), "the run began without the scene b"),
         (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "the optimiser's exp_avg of parameter 0"),
-        (lambda content: content.update(best={"abs_rel": 0.3}), "its best abs_rel is 0.3, expected a value and a step"),
+        (
+            lambda content: content.update(best={"abs_rel": 0.3}),
+            "its best 'abs_rel' is 0.3, expected a value and a step",
+        ),
+        (lambda content: content.update(best={"x/../../../evil": {"value": 0.3, "step": 1}}), "its best 'x/../../.."),
+        (lambda content: content.update(best={"ate": {"value": 0.3, "step": 1, "x": torch.ones(1)}}), "its best 'ate'"),
         (lambda content: content.update(step=-1), "step -1"),
+        (lambda content: content.update(step=10**30), "step 1000"),
+        (lambda content: content.update(damaged="all"), "its damaged is of type str, expected list"),
+        (lambda content: content["config"].update(height=torch.zeros(2)), "height is tensor([0., 0.])"),
+        (lambda content: content["config"].update(scenes=torch.zeros(2)), "its config has scenes = tensor"),
+        (lambda content: content["config"].update(seed=10**40), "its config has seed = 1000"),
         (lambda content: content.update(optimizer=3), "no state of the optimiser"),
         (lambda content: content["disp_net"].clear(), "it lacks conv1.0.weight"),
     ],

@@ -85,6 +85,22 @@ def test_a_static_video_is_refused(healthy, tmp_path):
     assert "tripod: 100 % of its frames" in result.refusals[0]
 
 
+def test_a_tripod_with_much_noise_or_with_passers_by_is_refused(healthy, tmp_path):
+    """Whatever each of its scenes looks like: noise like a turn of nothing, a passer-by like motion."""
+    random = np.random.default_rng(0)
+    noisy = [(healthy[0][3] + random.normal(0, 5, (HEIGHT, WIDTH, 3))).clip(0, 255).astype(np.uint8) for _ in range(30)]
+    write_scene(tmp_path, "noisy", noisy, healthy[1])
+    result = check(tmp_path)
+    assert causes(result.refusals) == ["static video"]
+    pan = [np.roll(healthy[0][3], 2 * k, 1)[:, 60:-60] for k in range(15)]
+    pan_k = healthy[1] - np.array([[0, 0, 60], [0, 0, 0], [0, 0, 0]])
+    for name in ("a", "b"):
+        write_scene(tmp_path, name, [image[:, 60:-60] for image in noisy[:15]], pan_k)
+    write_scene(tmp_path, "c", pan, pan_k)
+    write_text(tmp_path / "train.txt", "a\nb\nc\n")
+    assert set(causes(check(tmp_path).refusals)) == {"static video", "rotation only"}
+
+
 def test_motion_that_is_too_large_is_refused(tmp_path):
     write_scene(tmp_path, "fast", *render(range(0, 6 * FRAMES, 6), frames=6 * FRAMES))
     result = check(tmp_path)
@@ -170,6 +186,8 @@ def test_judging_k():
     assert judged(241.7, 246.3, 203.8, 20.7) == [False]  # cut off above
     assert judged(721.5, 735, 203.8, 58.7) == [False]  # the focal length of the original images
     assert judged(721.5, 721.5, 609.6, 172.9) == [True, False]
+    assert judged(1.45 * 241.7, 1.45 * 246.3, 1.45 * 203.8, 1.45 * 58.7) == [False]  # of images somewhat larger
+    assert judged(0.75 * 241.7, 0.75 * 246.3, 0.75 * 203.8, 0.75 * 58.7) == [False]
     assert judged(241.7, 246.3, -3, 58.7) == [True]
 
 
