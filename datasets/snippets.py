@@ -241,8 +241,11 @@ def load_batches(
     )
     try:
         yield from _begin(loader)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+        # A worker that was killed: PyTorch says so, or what it had sent last can't be fetched from it any more. (An
+        # error that a worker sent begins with "Caught".)
+        killed = "DataLoader worker" in str(error) or not isinstance(error, RuntimeError)
+        if not workers or not killed or str(error).startswith("Caught"):
             raise
         error.__traceback__ = None  # see below
         raise InputError(
