@@ -328,10 +328,10 @@ def _load_weights(network: torch.nn.Module, weights: dict[str, Tensor], file: Pa
             raise InputError(f"{file}: {key} of {name} holds values that are not finite")
     surplus = weights.keys() - expected.keys()
     if surplus:
-        raise InputError(f"{file}: no checkpoint of {name}: it has {sorted(map(str, surplus))[0]}, too")
+        raise InputError(f"{file}: no checkpoint of {name}: it has {repr(min(map(str, surplus)))[1:-1]:.60}, too")
     network.load_state_dict(weights)
 
 
 def _keys(content: dict[str, Any]) -> str:
-    names = ", ".join(sorted(map(str, content))[:4])
+    names = ", ".join(repr(name)[1:-1][:40] for name in sorted(map(str, content))[:4])
     return f"the entries {names}{', ...' if len(content) > 4 else ''}" if names else "no entries"

@@ -1,6 +1,8 @@
 """One process at a time in a folder: two that write there spoil each other's files."""
 
+import errno
 import fcntl
+import os
 from typing import IO
 
 from path import Path
@@ -16,7 +18,12 @@ def hold(folder: Path) -> IO[str]:
     Raises:
         InputError: another process holds it.
     """
-    file = open(Path(folder) / ".lock", "w")  # noqa: SIM115
+    try:
+        file = open(Path(folder) / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return open(os.devnull, "w")  # what may not be written needs no lock
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

@@ -122,7 +122,7 @@ class Logger:
 
 def _quiet_about_files(args: threading.ExceptHookArgs) -> None:
     """TensorBoard writes in a thread, whose error is raised again where the training next logs: once is enough."""
-    if not isinstance(args.exc_value, OSError):
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
         threading.__excepthook__(args)
 
 
@@ -134,10 +134,10 @@ def make_run_folder(folder: Path, config: dict[str, Any]) -> IO[str]:
     Raises:
         InputError: there is something else already, or another process is at work there.
     """
-    if folder.exists() and not (folder.is_dir() and _has_only_a_beginning(folder)):
-        raise InputError(f"{folder}: is there already, expected a new folder for the run; choose another --name")
+    _check_is_new(folder)
     folder.makedirs_p()
     lock = hold(folder)
+    _check_is_new(folder)
     for file in folder.files():
         if file.name != ".lock":
             file.remove()
@@ -145,13 +145,23 @@ def make_run_folder(folder: Path, config: dict[str, Any]) -> IO[str]:
     return lock
 
 
+def _check_is_new(folder: Path) -> None:
+    """InputError if there is more than what is left of a run that ended before its first checkpoint."""
+    if not folder.exists() or (folder.is_dir() and _has_only_a_beginning(folder)):
+        return
+    raise InputError(f"{folder}: is there already, expected a new folder for the run; choose another --name")
+
+
 def _has_only_a_beginning(folder: Path) -> bool:
-    """Whether there is nothing, or what is left of a run that ended before its first checkpoint."""
-    names = {str(file.name) for file in folder.iterdir()}
-    if any(name not in _BEGINNINGS and not name.startswith("events.out.tfevents.") for name in names):
+    sizes = {str(file.name): file.size for file in folder.iterdir()}
+    if not sizes.keys() - {".lock", "config.json.part"}:
+        return True
+    # Nothing is logged before the first checkpoint.
+    known = all(name in _BEGINNINGS or name.startswith("events.out.tfevents.") for name in sizes)
+    if not known or "config.json" not in sizes or sizes.get("metrics.jsonl", 0) > 0:
         return False
     try:
-        return "config.json" not in names or "total_steps" in read_json(folder / "config.json")
+        return "total_steps" in read_json(folder / "config.json")
     except InputError:
         return False
 

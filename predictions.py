@@ -158,7 +158,7 @@ def load_predictions(file: Path, kind: str) -> tuple[dict[str, np.ndarray], dict
         found = about["kind"]
     except Exception as error:  # zip, zlib, numpy and json each fail in their own ways on damage
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{file}: not a whole file of predictions ({reason})") from None
+        raise InputError(f"{file}: not a whole file of predictions ({reason:.200})") from None
     if found != kind:
         raise InputError(f"{file}: holds predictions of kind {found!r}, expected {kind!r}")
     return arrays, about

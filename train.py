@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -100,15 +102,10 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
             # Between two steps: validation, checkpoint. It is no part of the training's speed.
             pause_start = time.perf_counter()
             if validation and run.validation_due and not stopping:
-                scores = validate(
-                    run.disp_net,
-                    run.pose_exp_net,
-                    validation,
-                    args.batch_size,
-                    args.workers,
-                    args.rotation,
-                    run.damaged,
-                )
+                try:
+                    scores = scores_now(run, validation, args)
+                except InputError as error:
+                    end_between_steps(run, check, dataset, error)
                 record_validation(run, scores)
                 saving = True
             ended = stopping or run.step >= total_steps
@@ -402,6 +399,11 @@ def report_step(run: Run, values: dict[str, float], watch: CollapseWatch) -> Non
         say(f"\n{'!' * 20} WARNING, step {run.step}: {text} {'!' * 20}\n")
 
 
+def scores_now(run: Run, validation: SnippetDataset, args: argparse.Namespace) -> dict[str, float]:
+    networks = run.disp_net, run.pose_exp_net
+    return validate(*networks, validation, args.batch_size, args.workers, args.rotation, run.damaged)
+
+
 def record_validation(run: Run, scores: dict[str, float]) -> None:
     """Log and print what a validation has found, and remember where the run was best."""
     run.logger.scalars("validation", run.step, scores)
@@ -435,7 +437,8 @@ def say(line: str) -> None:
 def stop_on_signal() -> list[float]:
     """A list that stays empty until Ctrl-C or SIGTERM asks the run to end; a second Ctrl-C ends it at once.
 
-    Only one that comes a second later: torchrun passes a Ctrl-C on to processes that the terminal gave it already.
+    Only one that comes a second later: torchrun passes a Ctrl-C on to processes that the terminal gave it already. So
+    does the end of who listens to the output: of `train.py | tee log` a Ctrl-C ends tee first.
     """
     asked: list[float] = []
 
@@ -443,14 +446,42 @@ def stop_on_signal() -> list[float]:
         now = time.monotonic()
         if number == signal.SIGINT and asked and now - asked[0] > 1:
             raise KeyboardInterrupt
-        if not asked and distributed.rank() == 0:
-            # Not by print: the signal may have come in the middle of one.
-            os.write(2, b"\nstopping: this step is finished and a checkpoint written; a second Ctrl-C loses them\n")
         asked.append(now)
+        if len(asked) == 1 and distributed.rank() == 0:
+            with suppress(OSError):  # not by print: the signal may have come in the middle of one
+                os.write(2, b"\nstopping: this step is finished and a checkpoint written; a second Ctrl-C loses them\n")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
+    sys.stdout, sys.stderr = (Output(stream, asked) for stream in (sys.stdout, sys.stderr))
     return asked
+
+
+class Output:
+    """A stream whose end asks the run to end, in order."""
+
+    def __init__(self, stream: Any, asked: list[float]) -> None:
+        self._stream, self._asked = stream, asked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._to_its_end():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._to_its_end():
+            self._stream.flush()
+
+    @contextmanager
+    def _to_its_end(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._asked.append(time.monotonic())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from path import Path
 from checkpoint import load_checkpoint
 from datasets.augmentation import AUGMENTATIONS
 from errors import InputError
+from folder_lock import hold
 from geometry.pose import ROTATIONS
 from models.disp_net import FIRST_DISPARITY, MAX_DISPARITY, MIN_DISPARITY
 from models.layers import channels
@@ -249,6 +250,8 @@ def resume_arguments(parser: argparse.ArgumentParser, run: Path) -> tuple[argpar
         raise InputError(f"--resume {run}: no such folder, expected that of a run")
     if not file.is_file():
         raise InputError(f"--resume {run}: has no last.pt: it ended before its first checkpoint; start it anew")
+    # Before it is read: another process may be about to write a later one. Of several processes the first holds it.
+    lock = hold(run) if os.environ.get("RANK", "0") == "0" else None
     checkpoint = load_checkpoint(file)
     config = checkpoint["config"]
     for name in ("total_steps", "batch_size", *config.keys() & {"accumulate", "processes", "snippets"}):
@@ -282,6 +285,7 @@ def resume_arguments(parser: argparse.ArgumentParser, run: Path) -> tuple[argpar
             f"--steps, --epochs: the {args.schedule} schedule of the run in {run} is one of all its steps; its length "
             "must stay (--start-from begins a new run with these weights)"
         )
+    args.lock = lock
     return args, checkpoint
 
 
@@ -344,5 +348,5 @@ def plain(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, Path)
         else value
         for name, value in values.items()
-        if name not in ("print_recipe", "resume")
+        if name not in ("print_recipe", "resume", "lock")
     }

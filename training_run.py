@@ -11,7 +11,6 @@ from path import Path
 import distributed
 from checkpoint import keep_copy, load_run, save_checkpoint
 from datasets.layout import write_text
-from folder_lock import hold
 from logger import Logger, make_run_folder
 from models import DispNet, PoseExpNet
 
@@ -34,7 +33,7 @@ class Run:
     asked_to_stop: list[float] = field(default_factory=list)  # when: the times of Ctrl-C and SIGTERM
     damaged: set[str] = field(default_factory=set)  # a line for each file that this process could not read
     logger: Logger = field(default_factory=lambda: Logger(None))  # the first process's writes, the others' do not
-    lock: IO[str] | None = None  # held by the first process
+    lock: IO[str] | None = None  # on the folder, of the first process
 
 
 def begin_run(run: Run) -> None:
@@ -47,8 +46,6 @@ def begin_run(run: Run) -> None:
 
 def resume_run(run: Run, checkpoint: dict[str, Any]) -> None:
     """Give networks, optimiser and logs of a run what its checkpoint has of them."""
-    if distributed.rank() == 0:
-        run.lock = hold(run.folder)
     load_run(checkpoint, run.folder / "last.pt", run.disp_net, run.pose_exp_net, run.optimizer)
     run.step, run.best = checkpoint["step"], checkpoint["best"]
     run.skipped, run.validation_due = checkpoint["skipped"], checkpoint["validation_due"]
@@ -73,13 +70,17 @@ def note_best(run: Run, scores: dict[str, Any]) -> None:
 
 
 def save_run(run: Run) -> None:
-    """Write `last.pt`, and keep it as `best_CRITERION.pt` where it is the best; `best.json` says what each is."""
+    """Write `last.pt`, and keep it as `best_CRITERION.pt` where it is the best; `best.json` says what each is.
+
+    All processes call it, and the first writes.
+    """
+    damaged: set[str] = set().union(*distributed.gather(run.damaged))
     if distributed.rank() > 0:
         return
     run.logger.sync()  # what is logged is on the disk before a checkpoint past it
     last, networks = run.folder / "last.pt", (run.disp_net, run.pose_exp_net)
     save_checkpoint(
-        last, *networks, run.optimizer, run.step, run.config, run.best, run.skipped, run.validation_due, run.damaged
+        last, *networks, run.optimizer, run.step, run.config, run.best, run.skipped, run.validation_due, damaged
     )
     improved = [name for name, score in run.best.items() if score["step"] == run.step]
     for name in improved:

@@ -170,7 +170,7 @@ def claim_folder(folder: Path, options: dict) -> IO[str]:
         raise InputError(f"{folder}: a file, expected a folder to write")
     file = folder / OPTIONS_FILE
     if not file.exists():
-        if folder.is_dir() and any(not entry.endswith((".part", ".lock")) for entry in os.listdir(folder)):
+        if folder.is_dir() and any(entry != ".lock" and not entry.endswith(".part") for entry in os.listdir(folder)):
             raise InputError(
                 f"{folder}: holds something else (there is no {OPTIONS_FILE}), expected a new or empty folder"
             )

@@ -244,7 +244,8 @@ def load_batches(
     except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
         # A worker that was killed: PyTorch says so, or what it had sent last can't be fetched from it any more. (An
         # error that a worker sent begins with "Caught".)
-        killed = "DataLoader worker" in str(error) or not isinstance(error, RuntimeError)
+        told = any(words in str(error) for words in ("DataLoader worker", "Pin memory thread exited"))
+        killed = told or not isinstance(error, RuntimeError)
         if not workers or not killed or str(error).startswith("Caught"):
             raise
         error.__traceback__ = None  # see below

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 
@@ -32,4 +33,16 @@ def test_a_forked_process_holds_nothing(tmp_path):
         "if os.fork() == 0:\n    os.close(0), os.close(1), os.close(2), time.sleep(5)\nos._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
+    hold(Path(tmp_path)).close()
+
+
+def test_what_may_not_be_written_needs_no_lock(tmp_path, monkeypatch):
+    plain = open
+
+    def refuse(file, *mode):
+        if file.endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain(file, *mode)
+
+    monkeypatch.setattr("builtins.open", refuse)
     hold(Path(tmp_path)).close()

@@ -18,12 +18,14 @@ from torch.nn import functional
 
 import train
 import training_run
+import validate
 from checkpoint import load_checkpoint, load_networks
 from datasets.images import read_image, write_jpeg
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
 from datasets.snippets import load_batches
 from datasets.synthetic import WorldOptions, list_drives, write_world
 from errors import InputError
+from logger import read_metrics
 from models import DispNet, PoseExpNet
 from options import run_script
 
@@ -79,8 +81,7 @@ def run(data, tmp_path, monkeypatch, capsys):
 
 
 def metrics(folder: Path, split: str) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["split"] == split]
+    return [line for line in read_metrics(folder / "metrics.jsonl") if line["split"] == split]
 
 
 def test_a_run_as_typed_stopped_by_ctrl_c_leaves_its_folder(data, tmp_path):
@@ -342,9 +343,15 @@ def test_a_run_that_is_there_is_refused_and_untouched(run, data, tmp_path):
     assert [file.name for file in folder.files()] == ["config.json"]
     assert (folder / "config.json").read_text() == "mine"
     (folder / "config.json").write_text('{"total_steps": 1}')
-    (folder / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "metrics.jsonl"):
+        (folder / name).write_text("mine")
+        expect_one_line(run(data, steps=1), "run: is there already, expected a new folder for the run")
+        assert (folder / name).read_text() == "mine"
+        (folder / name).remove()
+    (folder / "config.json").remove()
+    (folder / "events.out.tfevents.1").write_text("mine")
     expect_one_line(run(data, steps=1), "run: is there already, expected a new folder for the run")
-    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "events.out.tfevents.1").read_text() == "mine"
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run, data, tmp_path, monkeypatch):
@@ -595,6 +602,54 @@ def test_a_worker_that_is_killed_ends_the_run_saved(run, data, tmp_path, monkeyp
     assert line.startswith("train.py: error: a process that reads images was ended from outside")
     assert line.endswith(f"step {step} is saved, go on with: python train.py --resume {folder}")
     assert "Traceback" not in err
+
+
+def test_a_worker_that_is_killed_in_validation_ends_the_run_saved(run, data, tmp_path, monkeypatch):
+    plain = train.validate
+
+    def kill(*given):
+        monkeypatch.setattr(validate, "load_batches", doomed)
+        return plain(*given)
+
+    def doomed(*given):
+        loader = load_batches(*given)
+        yield next(loader)
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+        yield from loader
+        raise InputError("a process that reads images was ended")  # where all was read before
+
+    monkeypatch.setattr(train, "validate", kill)
+    status, _, err = run(data, "--no-check", "--validate-every", 3, workers=1, steps=1000)
+    folder = Path(tmp_path) / "runs" / "run"
+    assert status == 1
+    assert err.splitlines()[-1].endswith(f"step 3 is saved, go on with: python train.py --resume {folder}")
+    content = load_checkpoint(folder / "last.pt")
+    assert (content["step"], content["validation_due"]) == (3, True)
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_when_nobody_listens_any_more_the_run_ends_in_order(data, tmp_path, signalled):
+    """As a terminal's Ctrl-C does it with `train.py ... | tee log`: tee ends first."""
+    command = [sys.executable, ROOT / "train.py", data, "--name", "mine", "--steps", "1000000", "--batch-size", "2"]
+    command += ["--network-width", str(SMALL), "--workers", "1", "--log-every", "1", "--no-check", "--device", "cpu"]
+    folder = Path(tmp_path) / "runs" / "mine"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as listener:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=listener.stdin, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + 300
+            while not ((folder / "last.pt").exists() and len(metrics(folder, "train")) >= 5):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            listener.kill()
+            if signalled:
+                process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=120) == 0
+        finally:
+            process.kill()
+    steps = metrics(folder, "train")[-1]["step"]
+    assert load_checkpoint(folder / "last.pt")["step"] == steps >= 5
 
 
 def test_a_finished_run_says_so_and_goes_on_for_more_steps(run, data, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,7 @@ def test_killed_it_goes_on_alone(tmp_path):
     while len(list(tmp_path.glob("killed/.unfinished/*/image_02/data/*.png"))) < 8:
         assert first.poll() is None
         time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # so that it is still there, however slow the second is to start
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert second.returncode == 1
     assert "another process is at work there" in second.stderr
