@@ -239,3 +239,13 @@ def test_a_copy_keeps_its_content_when_the_file_is_replaced(tmp_path, monkeypatc
     keep_copy(folder / "last.pt", folder / "best.pt")
     assert (folder / "best.pt").read_bytes() == b"second"
     assert sorted(file.name for file in folder.files()) == ["best.pt", "last.pt"]
+
+
+def test_names_from_a_damaged_file_stay_in_one_short_line(tmp_path):
+    file = Path(tmp_path) / "file.pt"
+    torch.save({"\rormat": 1, "x" * 3000: 2}, file)
+    with pytest.raises(InputError) as caught:
+        load_networks(file)
+    assert "it has the entries \\rormat, xxx" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 400
