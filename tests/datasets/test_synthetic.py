@@ -442,6 +442,7 @@ def test_a_failure_leaves_no_drive_that_looks_whole(tmp_path, monkeypatch):
         ({"height": 5000}, "height: got 5000"),
         ({"moving_cars": 1.5}, "share of 1.5"),
         ({"moving_cars": float("nan")}, "share of nan"),
+        ({"moving_cars": 0.1}, "less than one drive"),
         ({"scan_every": 0}, "scan every: got 0"),
         ({"jitter": -1.0}, "jitter: got -1"),
         ({"seed": -1}, "seed: got -1"),
