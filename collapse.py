@@ -83,15 +83,13 @@ class CollapseWatch:
 
     def look(self, step: int, values: dict[str, float]) -> dict[str, str]:
         """Warnings, text by name. A warning is given again only when its sign had gone in between."""
-        self._recent.append((step, values))
+        # Records from a file may lack what a newer version logs, or be damaged.
+        self._recent.append((step, {name: value for name, value in values.items() if isinstance(value, float)}))
         while len(self._recent) > LOOKS and self._recent[0][0] <= step - WINDOW:
             self._recent.popleft()
         warnings = {}
         for check in CHECKS:
-            # Records from a file may lack what a newer version logs, or be damaged.
-            recent = [
-                past for _, past in self._recent if all(isinstance(past.get(name), float) for name in check.needs)
-            ]
+            recent = [past for _, past in self._recent if past.keys() >= set(check.needs)]
             if step < check.from_step or len(recent) < LOOKS or any(name not in values for name in check.needs):
                 continue
             means = {name: sum(past[name] for past in recent) / len(recent) for name in check.needs}

@@ -104,6 +104,10 @@ class Drive:
     moving_cars: bool
 
     @property
+    def day(self) -> datetime.datetime:
+        return datetime.datetime.strptime(self.date, "%Y_%m_%d")
+
+    @property
     def scene(self) -> str:
         return f"{self.date}_drive_{self.number:04d}"
 
@@ -340,7 +344,7 @@ def _render_drive(folder: Path, options: WorldOptions, drive: Drive, device: str
             _render_frame(unfinished, options, drive, renderer, frame)
             count()
     _write_oxts(unfinished / "oxts", renderer.scene.world_from_camera)
-    start = datetime.datetime.strptime(f"{drive.date} 08", "%Y_%m_%d %H") + datetime.timedelta(minutes=5 * drive.number)
+    start = drive.day + datetime.timedelta(hours=8, minutes=5 * drive.number)
     for sensor in ("image_02", "image_03", "velodyne_points", "oxts"):
         if (unfinished / sensor).exists():
             for name in ("timestamps", "timestamps_start", "timestamps_end"):
@@ -423,8 +427,7 @@ def _projection(intrinsics: np.ndarray, offset: float) -> np.ndarray:
 
 def _write_calibration(folder: Path, drive: Drive, options: WorldOptions) -> None:
     size, intrinsics = [options.width, options.height], drive.intrinsics
-    date = datetime.datetime.strptime(drive.date, "%Y_%m_%d")
-    lines = [("calib_time", f"{date:%d-%b-%Y %H:%M:%S}"), ("corner_dist", _row([0.0995]))]
+    lines = [("calib_time", f"{drive.day:%d-%b-%Y %H:%M:%S}"), ("corner_dist", _row([0.0995]))]
     # Grey and colour cameras of a side are one: 00 = 02 on the left, 01 = 03 on the right.
     for camera, offset in (("00", 0.0), ("01", BASELINE), ("02", 0.0), ("03", BASELINE)):
         lines += [
