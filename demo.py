@@ -17,14 +17,14 @@ import torchvision
 from matplotlib import pyplot
 from path import Path
 
-from checkpoint import load_checkpoint, load_networks
-from datasets.images import read_depth_picture, to_network_input
+from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
+from cli.tables import table, write_json
 from datasets.layout import write_text
-from datasets.text import read_names
-from errors import InputError
-from options import add_device_flag, choose_device, non_negative_int, positive_int, run_script
-from predictions import read_resized
-from report import table, write_json
+from evaluation.predictions import read_resized
+from files.errors import InputError
+from files.images import read_depth_picture, to_network_input
+from files.text import read_names
+from models.checkpoint import load_checkpoint, load_networks
 
 ROOT = Path(__file__).absolute().parent
 STAGES = ("world", "prepare", "speed", "train", "test_depth", "test_pose", "pictures")

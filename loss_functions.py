@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from geometry.camera import scale_intrinsics
 from inverse_warp import inverse_warp
-from recipes import Recipe
+from training.recipes import Recipe
 
 
 @dataclass(frozen=True)

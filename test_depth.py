@@ -8,20 +8,26 @@ import numpy as np
 from path import Path
 from tqdm import tqdm
 
-from baselines import mean_depth_map
-from cache import default_cache
-from checkpoint import Networks, load_networks
-from datasets.images import read_image
-from datasets.text import read_names
-from depth_scoring import BASELINES, SCALED, ImageSet, Predictions, Scores, Sets, score, summarise, write_images
-from errors import InputError
-from evaluation.depth_metrics import CROPS, METRICS, MIN_DEPTH, RESIZED, SCALINGS
-from evaluation.depth_protocols import LISTED, PROTOCOLS, DepthTest, matrix, name_of, vary
-from ground_truth import TRUTHS, archived_truths, describe_truth, is_archive, read_truth, truth_files
-from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from overlap import check_overlap, trained_scenes
-from picture_sheet import choose_rows, draw_row, write_sheet
-from predictions import (
+from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.tables import table, write_json
+from evaluation.baselines import mean_depth_map
+from evaluation.cache import default_cache
+from evaluation.depth_scoring import (
+    BASELINES,
+    SCALED,
+    ImageSet,
+    Predictions,
+    Scores,
+    Sets,
+    score,
+    summarise,
+    write_images,
+)
+from evaluation.ground_truth import TRUTHS, archived_truths, describe_truth, is_archive, read_truth, truth_files
+from evaluation.leakage import check_overlap, trained_scenes
+from evaluation.metrics.depth import CROPS, METRICS, MIN_DEPTH, RESIZED, SCALINGS
+from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS, DepthTest, matrix, name_of, vary
+from evaluation.predictions import (
     check_writable,
     default_file,
     depth_by_name,
@@ -32,8 +38,12 @@ from predictions import (
     read_resized,
     save_predictions,
 )
-from report import table, write_json
-from speed_scale import SLOWEST, SpeedScale, predict_ways, snippet_frames, speed_scales, true_ways
+from evaluation.speed_scale import SLOWEST, SpeedScale, predict_ways, snippet_frames, speed_scales, true_ways
+from files.errors import InputError
+from files.images import read_image
+from files.text import read_names
+from models.checkpoint import Networks, load_networks
+from visualization.depth_sheet import choose_rows, draw_row, write_sheet
 
 SPLITS = Path(__file__).absolute().parent / "data/splits"
 LISTS = {"eigen": SPLITS / "eigen_test_files.txt", "benchmark": SPLITS / "eigen_benchmark_test_files.txt"}

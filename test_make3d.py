@@ -7,9 +7,9 @@ import numpy as np
 from path import Path
 from tqdm import tqdm
 
-from checkpoint import load_networks
-from datasets.images import resize_area
-from datasets.make3d import (
+from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.tables import table, write_csv, write_json
+from datasets.formats.make3d import (
     ASPECT,
     GRID,
     IMAGES,
@@ -19,10 +19,8 @@ from datasets.make3d import (
     read_cropped_depth,
     read_cropped_image,
 )
-from errors import InputError
-from evaluation.make3d_metrics import CAP, METRICS, RESIZED, image_metrics, mean_metrics
-from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from predictions import (
+from evaluation.metrics.make3d import CAP, METRICS, RESIZED, image_metrics, mean_metrics
+from evaluation.predictions import (
     check_writable,
     default_file,
     in_parallel,
@@ -31,7 +29,9 @@ from predictions import (
     predict_depth,
     save_predictions,
 )
-from report import table, write_csv, write_json
+from files.errors import InputError
+from files.images import resize_area
+from models.checkpoint import load_networks
 
 RATIO = 2.0
 DESCRIPTION = """\

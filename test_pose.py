@@ -12,12 +12,12 @@ from path import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoint import load_networks
-from datasets.images import to_network_input
-from datasets.kitti import read_poses
-from datasets.trajectories import read_frame_times, read_trajectory
-from errors import InputError
-from evaluation.pose_metrics import (
+from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.tables import table, write_json
+from datasets.formats.kitti import read_poses
+from datasets.formats.trajectories import read_frame_times, read_trajectory
+from evaluation.leakage import KITTI_SEQUENCES, check_overlap, trained_scenes
+from evaluation.metrics.pose import (
     mean_odometry,
     snippet_ate,
     snippet_rotation_error,
@@ -25,13 +25,8 @@ from evaluation.pose_metrics import (
     snippets,
     straight_line,
 )
-from evaluation.trajectory import ALIGNMENTS, chain_snippets, to_homogeneous
-from geometry.pose import pose_to_matrix, snippet_poses
-from loss_functions import split_snippet
-from models import PoseExpNet
-from options import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from overlap import KITTI_SEQUENCES, check_overlap, trained_scenes
-from predictions import (
+from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets, to_homogeneous
+from evaluation.predictions import (
     check_writable,
     default_file,
     in_parallel,
@@ -40,8 +35,20 @@ from predictions import (
     read_resized,
     save_predictions,
 )
-from report import table, write_json
-from trajectory_scores import FIGURES, claim_export_folder, export_trajectory, read_pair, score_trajectory, table_rows
+from evaluation.trajectories import (
+    FIGURES,
+    claim_export_folder,
+    export_trajectory,
+    read_pair,
+    score_trajectory,
+    table_rows,
+)
+from files.errors import InputError
+from files.images import to_network_input
+from geometry.pose import pose_to_matrix, snippet_poses
+from loss_functions import split_snippet
+from models import PoseExpNet
+from models.checkpoint import load_networks
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
 TRAINING_SEQUENCES = [name for name in KITTI_SEQUENCES if name not in ("09", "10")]

@@ -17,27 +17,27 @@ from path import Path
 from torch import Tensor
 from tqdm import tqdm
 
-import distributed
-from checkpoint import load_networks
-from collapse import CollapseWatch
-from data_wait import DataWait
+from cli.flags import recipe_from_flags, run_script
+from cli.tables import report_data_check
 from datasets.augmentation import augment
-from datasets.check import check_data
-from datasets.images import to_network_input
+from datasets.preparation.check import check_data
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
-from errors import InputError
+from evaluation.leakage import merge_scenes, trained_scenes
+from files.errors import InputError
+from files.images import to_network_input
 from geometry.pose import pose_to_matrix
 from loss_functions import Objective, objective, split_snippet
 from models import DispNet, PoseExpNet
-from options import recipe_from_flags, run_script
-from overlap import merge_scenes, trained_scenes
-from recipes import Recipe
-from report import report_data_check
-from step_check import Outcome, StepCheck
-from training_options import parse_arguments, plain, share_batch
-from training_run import Run, begin_run, note_best, resume_run, save_run
-from validate import open_validation, photometric_errors, report_damaged, validate
-from visualize import snippet_pictures
+from models.checkpoint import load_networks
+from training import distributed
+from training.collapse import CollapseWatch
+from training.guard import Outcome, StepCheck
+from training.options import parse_arguments, plain, share_batch
+from training.recipes import Recipe
+from training.run import Run, begin_run, note_best, resume_run, save_run
+from training.throughput import DataWait
+from training.validation import open_validation, photometric_errors, report_damaged, validate
+from visualization.colours import snippet_pictures
 
 
 def main() -> None:

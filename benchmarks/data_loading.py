@@ -12,9 +12,9 @@ from path import Path
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from benchmarks.surroundings import device_name, make_noise
-from datasets.images import read_image
+from cli.flags import positive_int, run_script
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches
-from options import positive_int, run_script
+from files.images import read_image
 
 DESCRIPTION = """\
 Time the loader that train.py uses, on a prepared data set or on noise images that are made for it.

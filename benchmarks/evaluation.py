@@ -14,10 +14,10 @@ from path import Path
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from benchmarks.surroundings import device_name
-from datasets import kitti
-from depth_scoring import ImageSet, Predictions, score
-from evaluation.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of
-from options import positive_int, run_script
+from cli.flags import positive_int, run_script
+from datasets.formats import kitti
+from evaluation.depth_scoring import ImageSet, Predictions, score
+from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of
 
 DESCRIPTION = """\
 Time depth evaluation on one core: a true depth map from a LiDAR scan, and scoring an image.

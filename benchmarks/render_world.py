@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from cli.flags import choose_device, positive_int, run_script
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from datasets.synthetic.world import BEAMS, TURN, camera_from_velodyne
-from options import choose_device, positive_int, run_script
 
 DESCRIPTION = """\
 Time the rendering of data/make_world.py on one core: pictures with 2 x 2 rays a pixel, exact depth, LiDAR scans.

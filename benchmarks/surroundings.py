@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from path import Path
 
-from datasets.images import write_jpeg
 from datasets.layout import write_intrinsics, write_scene_names
+from files.images import write_jpeg
 
 
 def make_noise(folder: Path, height: int, width: int, count: int) -> None:

@@ -18,16 +18,16 @@ from tqdm import tqdm
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from benchmarks.surroundings import device_name, make_noise
+from cli.flags import add_device_flag, add_recipe_flags, choose_device, positive_int, recipe_from_flags, run_script
 from datasets.augmentation import augment
-from datasets.images import to_network_input
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
+from files.images import to_network_input
 from geometry.pose import pose_to_matrix
 from loss_functions import objective, split_snippet
 from models import DispNet, PoseExpNet
-from options import add_device_flag, add_recipe_flags, choose_device, positive_int, recipe_from_flags, run_script
-from recipes import Recipe
-from step_check import StepCheck
-from training_options import network_width
+from training.guard import StepCheck
+from training.options import network_width
+from training.recipes import Recipe
 
 DESCRIPTION = """\
 Time the training step as train.py does it, on noise images that are made for it.

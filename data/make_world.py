@@ -14,8 +14,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from cli.flags import choose_device, positive_int, run_script
 from datasets.synthetic import WorldOptions, write_world
-from options import choose_device, positive_int, run_script
 
 DEFAULTS = WorldOptions()
 

@@ -22,10 +22,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from path import Path
 
-from datasets.cityscapes import SPLITS, CityscapesScene, Sequence, find_sequences, read_camera
-from datasets.preparation import claim_folder, prepare_scenes, report, write_lists
-from errors import InputError
-from options import fraction, non_negative_float, positive_int, run_script
+from cli.flags import fraction, non_negative_float, positive_int, run_script
+from datasets.formats.cityscapes import SPLITS, CityscapesScene, Sequence, find_sequences, read_camera
+from datasets.preparation.jobs import claim_folder, prepare_scenes, report, write_lists
+from files.errors import InputError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -22,7 +22,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from path import Path
 
-from datasets.kitti_layout import (
+from cli.flags import fraction, non_negative_float, positive_int, run_script
+from datasets.formats.kitti_folders import (
     COLOUR_CAMERAS,
     LAYOUTS,
     Recording,
@@ -31,11 +32,10 @@ from datasets.kitti_layout import (
     find_recordings,
     read_calibration,
 )
-from datasets.kitti_scene import KittiScene
-from datasets.preparation import claim_folder, prepare_scenes, report, write_lists
-from datasets.text import read_names
-from errors import InputError
-from options import fraction, non_negative_float, positive_int, run_script
+from datasets.preparation.jobs import claim_folder, prepare_scenes, report, write_lists
+from datasets.preparation.kitti import KittiScene
+from files.errors import InputError
+from files.text import read_names
 
 SPLITS = Path(__file__).absolute().parent / "splits"
 STATIC_CHOICES = ("none", "list", "speed", "images")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from path import Path
 
-from datasets.text import read_names, read_rows
-from errors import InputError
+from files.errors import InputError
+from files.text import read_names, read_rows
 
 _LARGEST_DEPTH = 256 * 2**20  # bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from datasets.images import image_size, read_image
 from datasets.layout import Scene, check_intrinsics_fit, depth_file, read_depth, read_scene, read_scene_names
-from errors import InputError
+from files.errors import InputError
+from files.images import image_size, read_image
 
 
 class SnippetDataset(Dataset):

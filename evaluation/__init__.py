@@ -1,1 +1,1 @@
-"""Depth and pose metrics: numpy, float64, no network, no files."""
+"""Ground truth, metrics, baselines and predictions on disk."""

@@ -21,19 +21,20 @@ from hypothesis import strategies as st
 from path import Path
 from PIL import Image
 
-from checkpoint import load_checkpoint, load_networks
-from datasets import cityscapes, kitti, layout, make3d
-from datasets.check import check_data
-from datasets.images import image_size, read_depth_picture, read_image
-from datasets.kitti_layout import camera_poses, find_recordings, read_packets
-from datasets.kitti_layout import read_calibration as read_camera
+from datasets import layout
+from datasets.formats import cityscapes, kitti, make3d
+from datasets.formats.kitti_folders import camera_poses, find_recordings, read_packets
+from datasets.formats.kitti_folders import read_calibration as read_camera
+from datasets.formats.trajectories import read_frame_times, read_trajectory
+from datasets.preparation.check import check_data
 from datasets.snippets import SnippetDataset
-from datasets.text import read_json, read_names
-from datasets.trajectories import read_frame_times, read_trajectory
-from errors import InputError
-from ground_truth import read_truth
-from logger import read_metrics
-from predictions import load_predictions
+from evaluation.ground_truth import read_truth
+from evaluation.predictions import load_predictions
+from files.errors import InputError
+from files.images import image_size, read_depth_picture, read_image
+from files.text import read_json, read_names
+from models.checkpoint import load_checkpoint, load_networks
+from training.logger import read_metrics
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 EXAMPLES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

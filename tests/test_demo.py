@@ -11,8 +11,8 @@ import torch
 from path import Path
 
 import demo
-from datasets.images import read_image
-from errors import InputError
+from files.errors import InputError
+from files.images import read_image
 
 ROOT = Path(__file__).absolute().parent.parent
 

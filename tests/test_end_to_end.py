@@ -11,9 +11,9 @@ import torch
 from path import Path
 from PIL import Image
 
-from checkpoint import load_networks
-from datasets.images import write_jpeg
 from datasets.layout import write_intrinsics, write_scene_names
+from files.images import write_jpeg
+from models.checkpoint import load_networks
 
 ROOT = Path(__file__).absolute().parent.parent
 

@@ -9,11 +9,11 @@ import torch
 from path import Path
 
 import demo
-from checkpoint import load_networks
-from datasets.images import read_depth_picture, read_image, to_network_input, write_jpeg
 from datasets.layout import write_intrinsics, write_text
 from datasets.synthetic import WorldOptions, list_drives, write_world
-from evaluation.depth_metrics import DepthProtocol, image_metrics, mean_metrics
+from evaluation.metrics.depth import DepthProtocol, image_metrics, mean_metrics
+from files.images import read_depth_picture, read_image, to_network_input, write_jpeg
+from models.checkpoint import load_networks
 
 ROOT = Path(__file__).absolute().parent.parent
 OPTIONS = WorldOptions(

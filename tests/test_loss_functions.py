@@ -8,7 +8,7 @@ from geometry.camera import pixel_grid, project, scale_intrinsics, unproject
 from geometry.pose import pose_to_matrix
 from loss_functions import _reduce as reduce_to
 from loss_functions import explainability_loss, objective, photometric_loss, smoothness_loss, split_snippet
-from recipes import RECIPES, SMOOTHED, get_recipe
+from training.recipes import RECIPES, SMOOTHED, get_recipe
 
 K = torch.tensor([[[20.0, 0, 15.5], [0, 20, 7.5], [0, 0, 1]]]).double()
 

@@ -9,10 +9,10 @@ import torch
 from path import Path
 
 import test_depth
-from checkpoint import save_checkpoint
-from datasets.images import resize_area
+from cli.flags import run_script
+from files.images import resize_area
 from models import DispNet, PoseExpNet
-from options import run_script
+from models.checkpoint import save_checkpoint
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 HEIGHT, WIDTH = 60, 200  # of the images; the network takes 32 x 64

@@ -12,12 +12,12 @@ from path import Path
 from PIL import Image
 
 import test_make3d
-from checkpoint import save_checkpoint
-from datasets.images import resize_area
-from datasets.make3d import read_cropped_image
+from cli.flags import run_script
+from datasets.formats.make3d import read_cropped_image
+from evaluation.predictions import save_predictions
+from files.images import resize_area
 from models import DispNet, PoseExpNet
-from options import run_script
-from predictions import save_predictions
+from models.checkpoint import save_checkpoint
 
 NAMES = ["math7-p-282t0", "op2-p-015t000", "statroad-p-1t0"]
 

@@ -8,11 +8,11 @@ import torch
 from path import Path
 
 import test_pose
-from checkpoint import save_checkpoint
-from evaluation.pose_metrics import snippets
+from cli.flags import run_script
+from evaluation.metrics.pose import snippets
 from geometry.pose import invert, pose_to_matrix
 from models import DispNet, PoseExpNet
-from options import run_script
+from models.checkpoint import save_checkpoint
 
 LENGTH = 9
 

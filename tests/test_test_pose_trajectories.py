@@ -11,11 +11,11 @@ from path import Path
 from scipy.spatial.transform import Rotation
 
 import test_pose
+from cli.flags import run_script
+from datasets.formats.trajectories import write_tum_trajectory
 from datasets.layout import write_poses
-from datasets.trajectories import write_tum_trajectory
-from evaluation.pose_metrics import snippets
-from evaluation.trajectory import ALIGNMENTS, compose_motions, trajectory_errors
-from options import run_script
+from evaluation.metrics.pose import snippets
+from evaluation.metrics.trajectory import ALIGNMENTS, compose_motions, trajectory_errors
 
 COUNT = 180
 

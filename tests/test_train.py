@@ -17,17 +17,17 @@ from path import Path
 from torch.nn import functional
 
 import train
-import training_run
-import validate
-from checkpoint import load_checkpoint, load_networks
-from datasets.images import read_image, write_jpeg
+from cli.flags import run_script
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
 from datasets.snippets import load_batches
 from datasets.synthetic import WorldOptions, list_drives, write_world
-from errors import InputError
-from logger import read_metrics
+from files.errors import InputError
+from files.images import read_image, write_jpeg
 from models import DispNet, PoseExpNet
-from options import run_script
+from models.checkpoint import load_checkpoint, load_networks
+from training import run as training_run
+from training import validation as validate
+from training.logger import read_metrics
 
 ROOT = Path(__file__).absolute().parent.parent
 HEIGHT, WIDTH = 64, 96
@@ -369,7 +369,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run, data, tmp
 def test_a_run_is_one_process_s(run, data, tmp_path):
     assert run(data, steps=2)[0] == 0
     folder = Path(tmp_path) / "runs" / "run"
-    hold = "import sys, folder_lock; lock = folder_lock.hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from files import lock; held = lock.hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, folder]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"

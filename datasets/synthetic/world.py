@@ -35,9 +35,9 @@ from datasets.layout import write_text
 from datasets.synthetic.render import Renderer
 from datasets.synthetic.scene import BASELINE, FRAME_TIME, Scene, make_scene
 from datasets.synthetic.textures import make_textures
-from datasets.worker import end_with_parent
-from errors import InputError
-from folder_lock import hold
+from files.errors import InputError
+from files.lock import hold
+from files.workers import end_with_parent
 
 SMALLEST, LARGEST = 32, 4096  # pixels along a side
 FIRST_YEAR = 2026  # of seed 0

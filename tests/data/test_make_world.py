@@ -11,7 +11,7 @@ import pytest
 from path import Path
 
 from data import make_world
-from errors import InputError
+from files.errors import InputError
 
 ROOT = Path(__file__).absolute().parent.parent.parent
 

@@ -11,11 +11,11 @@ from path import Path
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from cli.flags import run_script
 from data import prepare_cityscapes
-from datasets.images import read_image, resize_area
 from datasets.layout import read_scene
 from datasets.snippets import SnippetDataset
-from options import run_script
+from files.images import read_image, resize_area
 
 SCRIPT = Path(__file__).absolute().parent.parent.parent / "data" / "prepare_cityscapes.py"
 HEIGHT, WIDTH = 64, 128  # of the made images; the camera files are for 1024 x 2048, as Cityscapes' are

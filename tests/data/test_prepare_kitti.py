@@ -12,11 +12,11 @@ from path import Path
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from cli.flags import run_script
 from data import prepare_kitti
-from datasets import kitti
-from datasets.images import read_image, resize_area
+from datasets.formats import kitti
 from datasets.layout import read_depth, read_scene
-from options import run_script
+from files.images import read_image, resize_area
 
 SCRIPT = Path(__file__).absolute().parent.parent.parent / "data" / "prepare_kitti.py"
 HEIGHT, WIDTH = 36, 120  # of the made images

@@ -7,8 +7,8 @@ import pytest
 from path import Path
 
 from datasets import layout
-from datasets.images import write_jpeg
-from errors import InputError
+from files.errors import InputError
+from files.images import write_jpeg
 
 K = np.array([[50.0, 0, 31.5], [0, 49, 15.25], [0, 0, 1]])
 

@@ -6,10 +6,10 @@ import torch
 from path import Path
 
 from datasets import snippets
-from datasets.images import write_jpeg
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
-from errors import InputError
+from files.errors import InputError
+from files.images import write_jpeg
 
 HEIGHT, WIDTH = 32, 48
 K = np.array([[30.0, 0, 23.5], [0, 30, 15.5], [0, 0, 1]])

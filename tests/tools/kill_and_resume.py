@@ -22,12 +22,12 @@ ROOT = Path(__file__).absolute().parent.parent.parent
 sys.path.insert(0, ROOT)
 
 import train
-from checkpoint import load_checkpoint
-from datasets.images import write_jpeg
+from cli.flags import positive_int, run_script
 from datasets.layout import write_intrinsics, write_text
-from errors import InputError
-from logger import read_metrics
-from options import positive_int, run_script
+from files.errors import InputError
+from files.images import write_jpeg
+from models.checkpoint import load_checkpoint
+from training.logger import read_metrics
 
 DESCRIPTION = """\
 Kill a real training (SIGKILL, at random moments: while it starts, in a step, while it writes a checkpoint), resume it

@@ -1,0 +1,198 @@
+"""What the command-line scripts share: their device, their flags' types, and how they end."""
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import torch
+from path import Path
+
+from files.errors import InputError
+from training.recipes import RECIPES, SMOOTHED, Recipe, get_recipe
+
+WHICH = ("last", "abs_rel", "ate", "photometric")  # checkpoints that a run keeps; the best by each criterion
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main`; what a user can cause ends in one line, never in a traceback.
+
+    Exit status: 0 done, 1 failure (`InputError`, or the operating system's word: no such file, no permission, disk
+    full), 2 wrong use (argparse's), 130 Ctrl-C. Anything else is a bug of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except InputError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # `... | head`: nobody listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _fail(message: str) -> None:
+    print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def add_device_flag(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cuda, cuda:1, mps or cpu; auto takes the first of CUDA, MPS, CPU that is there (default: auto)",
+    )
+
+
+def add_test_flags(parser: argparse.ArgumentParser, kind: str, overlap: bool = True) -> None:
+    """The flags that the test scripts have in common.
+
+    Args:
+        kind: ends the name of the saved predictions.
+        overlap: whether the tested data can be what a network was trained on.
+    """
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        help="a training's checkpoint or its run's folder, or one of the PyTorch port",
+    )
+    parser.add_argument(
+        "--which",
+        choices=WHICH,
+        help="which checkpoint of a run's folder: the last, or the best in validation by a criterion (default: last)",
+    )
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; no checkpoint is needed")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help=f"where the predictions go (default: CHECKPOINT_{kind}.npz beside it)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines, too")
+    parser.add_argument("--height", type=positive_int, help="of the network's input (default: the training's)")
+    parser.add_argument("--width", type=positive_int, help="of the network's input (default: the training's)")
+    parser.add_argument("--batch-size", type=positive_int, default=16, help="(default: 16)")
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=min(8, os.cpu_count() or 1),
+        help="threads that read files (default: one a core, 8 at most)",
+    )
+    if overlap:
+        parser.add_argument(
+            "--allow-training-overlap",
+            action="store_true",
+            help="score drives that the checkpoint was trained on, too; the result then says so (default: an error)",
+        )
+    add_device_flag(parser)
+
+
+def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None) -> argparse.Namespace:
+    """Parse the command line; wrong use unless there is one thing to score: a checkpoint, a file of predictions, or
+    what the flag `--instead` names."""
+    args = parser.parse_args()
+    given = [args.checkpoint, args.predictions] + ([getattr(args, instead)] if instead else [])
+    if sum(one is not None for one in given) != 1:
+        more = f", or --{instead} FILE" if instead else ""
+        parser.error(
+            f"give either a CHECKPOINT (before the flags) to predict with, or --predictions FILE to score{more}"
+        )
+    if args.checkpoint is None and args.save:
+        parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
+    if args.which and (args.checkpoint is None or args.checkpoint.is_file()):
+        parser.error("--which goes with a run's folder in place of a CHECKPOINT")
+    if args.checkpoint is not None and args.checkpoint.is_dir():
+        args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
+    return args
+
+
+def find_checkpoint(run: Path, which: str) -> Path:
+    """A checkpoint of a run's folder: the last, or the best by a criterion; InputError naming those that are there."""
+    file = run / ("last.pt" if which == "last" else f"best_{which}.pt")
+    if not file.is_file():
+        there = [name for name in WHICH if (run / ("last.pt" if name == "last" else f"best_{name}.pt")).is_file()]
+        found = f"found only --which {', '.join(there)}" if there else "found no checkpoint of a run in this folder"
+        raise InputError(f"{file}: no such file, {found}")
+    return file
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a `--device` flag's value; InputError where the machine has no such device."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cuda", "mps", "cpu"):
+        raise InputError(f"--device {name}: no such device, expected auto, cuda, cuda:N, mps or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices to PyTorch")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: PyTorch finds no Metal device on this machine")
+    return device
+
+
+def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
+    """--recipe, and a flag for each of its fields."""
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="paper-depth",
+        help="the objective's terms and weights (default: paper-depth)",
+    )
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="print the recipe, with the flags applied, and stop"
+    )
+    for field in dataclasses.fields(Recipe):
+        flag, meaning = f"--{field.name.replace('_', '-')}", field.metadata["help"]
+        if field.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=meaning)
+        elif field.name == "smoothed":
+            parser.add_argument(flag, choices=SMOOTHED, help=meaning)
+        else:
+            kind = non_negative_int if field.type is int else non_negative_float
+            parser.add_argument(flag, type=kind, metavar="X", help=meaning)
+
+
+def recipe_from_flags(args: argparse.Namespace) -> Recipe:
+    """The recipe of --recipe with the fields that were given as flags."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)}
+    return get_recipe(args.recipe, **{name: value for name, value in given.items() if value is not None})
+
+
+def positive_int(text: str) -> int:
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def non_negative_int(text: str) -> int:
+    return _number(text, int, lambda value: value >= 0, "a whole number from 0 on")
+
+
+def positive_float(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def non_negative_float(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < float("inf"), "a number from 0 on")
+
+
+def fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+
+
+def _number(text, kind, accept, expected):  # argparse turns the error into its own line and exit status 2
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
+    return value

@@ -1,0 +1,56 @@
+"""Check a prepared data set before training on it."""
+
+import argparse
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from path import Path
+
+from cli.flags import positive_int, run_script
+from cli.tables import report_data_check, write_json
+from datasets.preparation.check import check_data
+
+DESCRIPTION = """\
+Check a prepared data set before training on it.
+
+  python data/check_data.py prepared/kitti
+
+Prints for each scene of train.txt and val.txt: frames, size, K (fx fy cx cy), and, from a sample of its pairs of
+neighbouring frames, the share in which the camera stands, the photometric error of the identity warp (mean difference,
+images in [-1, 1]), the motion in pixels, the share of textured patches found again in the next frame, and the share of
+pairs that a rotation of the camera explains. Below it says what is wrong and what to do. train.py does the same with a
+smaller sample before it begins. docs/data_check.md has what is measured and how.
+
+Exit status: 0 if training may begin (there may be warnings), 1 if the data set is refused."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt")
+    parser.add_argument(
+        "--pairs",
+        type=positive_int,
+        default=1000,
+        help="pairs of neighbouring frames to compare, spread over all scenes, at least 4 each (default: 1000)",
+    )
+    parser.add_argument("--sequence-length", type=positive_int, default=3, help="frames of a snippet (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    start = time.perf_counter()
+    result = check_data(args.data, args.sequence_length, args.pairs)
+    seconds = time.perf_counter() - start
+    if args.json:
+        write_json(args.json, result.plain())
+    report_data_check(result)
+    print(f"{seconds:.1f} s; no reason against training on it" + (" but the warnings" if result.warnings else ""))
+
+
+if __name__ == "__main__":
+    run_script(main)

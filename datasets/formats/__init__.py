@@ -1,0 +1,1 @@
+"""Other people's files: KITTI, Cityscapes, Make3D, trajectories."""

@@ -1,0 +1,154 @@
+"""Make3D's test set: 134 photographs and the laser's depth for each, cropped as the field scores them.
+
+    Test134/img-NAME.jpg                          1704 x 2272, portrait
+    Gridlaserdata/depth_sph_corr-NAME.mat         Position3DGrid [55, 305, 4]: y, x, z and distance, in metres
+
+Both archives unpack into folders of these names; other names will do.
+
+A. Saxena, M. Sun, A. Ng, "Make3D: Learning 3D Scene Structure from a Single Still Image", PAMI 2009.
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.io
+from path import Path
+
+from files.errors import InputError
+from files.images import read_image
+
+IMAGES = 134  # of the test set
+GRID = (55, 305)  # rows and columns of the laser's depth
+ASPECT = 2272 / 1704  # height / width of the photographs
+_ASPECT_TOLERANCE = 0.02
+_LARGEST_FILE = 8 * 2**20  # bytes; of a .mat file, and of what it unpacks to: a grid of float64 is 0.5 MB
+_MATRIX, _COMPRESSED = 14, 15  # types of elements in a MATLAB 5 file
+
+
+@dataclass(frozen=True)
+class Photograph:
+    name: str  # what stands between img- and .jpg
+    image_file: Path
+    depth_file: Path  # where it is or, if it isn't there, where it was expected
+
+
+def find_photographs(root: Path) -> list[Photograph]:
+    """The test images below a folder, in order of their names, each with its file of depth, be it there or not.
+
+    Folders whose names begin with Train are left out: Make3D's training set has files of the same form.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    images = _by_name(root, "img-", ".jpg")
+    depths = _by_name(root, "depth_sph_corr-", ".mat")
+    if not images or not depths:
+        missing = "images, expected Test134/img-*.jpg" if not images else "depth, expected Gridlaserdata/*.mat"
+        raise InputError(f"{root}: no Make3D {missing} (from Test134.tar.gz and Test134Depth.tar.gz)")
+    folder = next(iter(depths.values())).parent
+    return [
+        Photograph(name, image, depths.get(name, folder / f"depth_sph_corr-{name}.mat"))
+        for name, image in sorted(images.items())
+    ]
+
+
+def _by_name(root: Path, prefix: str, suffix: str) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for file in sorted(root.walkfiles(f"{prefix}*{suffix}", errors="ignore")):
+        parts = root.relpathto(file).splitall()
+        if any(part.lower().startswith("train") for part in parts):
+            continue
+        name = file.name.removeprefix(prefix).removesuffix(suffix)
+        if name in files:
+            raise InputError(f"{file} and {files[name]}: the same image twice, expected one test set below {root}")
+        files[name] = file
+    return files
+
+
+def read_cropped_image(file: Path, ratio: float) -> np.ndarray:
+    """The central rows of a photograph: uint8 [W / ratio, W, 3]; a portrait of any size."""
+    image = read_image(file)
+    height, width = image.shape[:2]
+    if abs(height / width / ASPECT - 1) > _ASPECT_TOLERANCE:
+        raise InputError(f"{file}: {width} x {height} pixels, expected a portrait of 3 : 4 as Make3D's 1704 x 2272")
+    return image[central_rows(height, ratio)]
+
+
+def read_cropped_depth(file: Path, ratio: float) -> np.ndarray:
+    """The rows of the laser's depth that the central crop of the photograph shows: float64 [rows, 305].
+
+    Metres along the ray (see docs/evaluation.md), 0 = unknown.
+    """
+    distance = _read_grid(file)[..., 3].astype(np.float64)
+    distance = np.where(np.isfinite(distance) & (distance > 0), distance, 0)
+    return distance[central_rows(GRID[0], ratio)]
+
+
+def central_rows(height: int, ratio: float) -> slice:
+    """The rows of a photograph (or of its depth) of this height that remain when it is cropped to width / ratio.
+
+    As published: 710:1562 of 2272 and 17:38 of 55 for a ratio of 2.
+    """
+    if not ratio >= 1 / ASPECT:
+        raise ValueError(f"ratio is {ratio}, expected at least {1 / ASPECT:g}, the whole photograph")
+    kept = min(height, max(1, round(height / (ASPECT * ratio))))
+    top = (height - kept) // 2
+    return slice(top, top + kept)
+
+
+def _read_grid(file: Path) -> np.ndarray:
+    """Position3DGrid of a .mat file: [55, 305, 4], floating point."""
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.size > _LARGEST_FILE:
+        raise InputError(f"{file}: {file.size >> 20} MiB, expected a .mat file of at most {_LARGEST_FILE >> 20} MiB")
+    try:
+        content = _inflated(file.read_bytes())
+        variables = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
+        # The shape is known before anything is read: a reader takes memory for what a cell or a sparse matrix claims.
+        if variables.get("Position3DGrid") not in [((*GRID, 4), "double"), ((*GRID, 4), "single")]:
+            held = ", ".join(f"{name} {[*shape]} {kind}" for name, (shape, kind) in variables.items()) or "nothing"
+            raise InputError(
+                f"{file}: holds {held[:200]}; expected Position3DGrid {[*GRID, 4]} of floating-point numbers"
+            )
+        return scipy.io.loadmat(io.BytesIO(content), variable_names=["Position3DGrid"])["Position3DGrid"]
+    except InputError:
+        raise
+    except Exception as error:  # scipy's reader fails on damage in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{file}: not a whole MATLAB 5 file ({reason})") from None
+
+
+def _inflated(data: bytes) -> bytes:
+    """A MATLAB 5 file with its compressed elements unpacked, `_LARGEST_FILE` bytes at most.
+
+    scipy would unpack whatever a file claims. And it refuses elements with bytes to spare behind the matrix, which
+    MATLAB itself reads; they are cut off here.
+    """
+    if data.startswith(b"MATLAB 7.3"):
+        raise ValueError("it is of version 7.3, which is HDF5; save it by MATLAB's save -v7")
+    if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
+        raise ValueError("no such header")
+    tag = struct.Struct("<II" if data[126:128] == b"IM" else ">II")
+    parts, position, total = [data[:128]], 128, 128
+    while position < len(data):
+        kind, size = tag.unpack_from(data, position)
+        end = position + 8 + size
+        if end > len(data):
+            raise ValueError(f"it ends {end - len(data)} bytes too early")
+        element = data[position:end]
+        if kind == _COMPRESSED:
+            element = zlib.decompressobj().decompress(element[8:], _LARGEST_FILE - total)
+            inner, inner_size = tag.unpack_from(element)
+            if inner != _MATRIX or len(element) < 8 + inner_size:
+                raise ValueError(f"an element has {len(element)} bytes and claims {8 + inner_size}")
+            element = element[: 8 + inner_size]
+        parts.append(element)
+        position, total = end, total + len(element)
+        if total > _LARGEST_FILE:
+            raise ValueError(f"it unpacks to more than {_LARGEST_FILE >> 20} MiB")
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""Depth and pose metrics: numpy, float64, no network, no files."""

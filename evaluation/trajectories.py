@@ -1,0 +1,152 @@
+"""Whole trajectories for the scripts: paired with the truth, scored after each alignment, written for other tools."""
+
+import numpy as np
+from path import Path
+
+from datasets.formats.trajectories import Trajectory, read_frame_times, read_trajectory, write_tum_trajectory
+from datasets.layout import write_poses
+from evaluation.metrics.trajectory import associate, path_lengths, trajectory_errors
+from files.errors import InputError
+from visualization.trajectory import write_trajectory_picture
+
+FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
+COMPLETE = 0.95  # share of the true path that a result of the whole covers
+
+
+def read_pair(
+    file: Path, truth_file: Path, times_file: Path | None, largest_difference: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+    """A trajectory and its ground truth, pose by pose.
+
+    Files in KITTI's form are paired line by line, and by time as soon as one is in TUM's form.
+
+    Args:
+        times_file: a time a line, for the files that have none.
+        largest_difference: seconds, between two poses that are paired.
+
+    Returns:
+        predicted and true world_from_camera [P, 3, 4], times [P] if known, and in words how they were paired.
+
+    Raises:
+        InputError: damage, with its line; KITTI files of different lengths; fewer than two pairs.
+    """
+    predicted, truth = read_trajectory(file), read_trajectory(truth_file)
+    times, true_times = (_times(trajectory, times_file) for trajectory in (predicted, truth))
+    if predicted.times is None and truth.times is None:
+        rows, true_rows = _pair_by_line(predicted, truth)
+        pairing = f"{len(rows)} poses, paired line by line"
+    elif times is None or true_times is None:
+        untimed = file if times is None else truth_file
+        raise InputError(f"{untimed}: has no times to pair it by with a TUM file; give them with --times times.txt")
+    else:
+        rows, true_rows = associate(times, true_times, largest_difference)
+        pairing = _describe_pairs(rows, true_rows, predicted, truth, largest_difference)
+    if len(rows) < 2:
+        raise InputError(f"{file}: {pairing} of {truth_file}; a trajectory has 2 poses or more")
+    paired_times = None if times is None else times[rows]
+    return predicted.world_from_camera[rows], truth.world_from_camera[true_rows], paired_times, pairing
+
+
+def _times(trajectory: Trajectory, file: Path | None) -> np.ndarray | None:
+    if trajectory.times is not None or file is None:
+        return trajectory.times
+    return read_frame_times(file, len(trajectory.lines))
+
+
+def _pair_by_line(predicted: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    shorter, longer = sorted((predicted, truth), key=lambda trajectory: len(trajectory.lines))
+    if len(shorter.lines) < len(longer.lines):
+        raise InputError(
+            f"{shorter.file}: {len(shorter.lines)} poses, the last in line {shorter.lines[-1]}, but {longer.file} has "
+            f"{len(longer.lines)}: its line {longer.lines[len(shorter.lines)]} has no counterpart; expected a line for "
+            "each frame in both, or TUM files, which have times to pair them by"
+        )
+    both = np.arange(len(longer.lines))
+    return both, both
+
+
+def _describe_pairs(
+    rows: np.ndarray, true_rows: np.ndarray, predicted: Trajectory, truth: Trajectory, largest_difference: float
+) -> str:
+    """How many poses were paired, and whether that is all of the way."""
+    pairing = (
+        f"{len(rows)} of {len(predicted.lines)} poses paired by time ({largest_difference:g} s at most) with "
+        f"{len(truth.lines)} true ones"
+    )
+    if len(rows) < 2:
+        return pairing
+    path = path_lengths(truth.world_from_camera)
+    covered = (path[true_rows[-1]] - path[true_rows[0]]) / path[-1] if path[-1] > 0 else 1.0
+    pairing += f", over {100 * covered:.1f} % of the true path"
+    if len(rows) < min(len(predicted.lines), len(truth.lines)) or covered < COMPLETE:
+        return f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE PATH: {pairing}"
+    return pairing
+
+
+def score_trajectory(predicted: np.ndarray, truth: np.ndarray, alignments: list[str]) -> dict:
+    """The figures of a trajectory [F, 3, 4] after each alignment, for a script's JSON."""
+    return {
+        "frames": len(truth),
+        "path_m": float(path_lengths(truth)[-1]),
+        "alignments": {alignment: trajectory_errors(truth, predicted, alignment) for alignment in alignments},
+    }
+
+
+def claim_export_folder(folder: Path) -> None:
+    """Make the folder of --export; InputError if it is something else, or its parent is missing."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--export {folder}: is a file, expected a folder")
+    if not folder.is_dir() and not folder.absolute().parent.is_dir():
+        raise InputError(f"--export {folder}: no such folder {folder.absolute().parent}")
+    folder.mkdir_p()
+
+
+def export_trajectory(
+    folder: Path,
+    name: str,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    times: np.ndarray | None,
+    scores: dict,
+    inputs: tuple[Path, ...],
+) -> list[Path]:
+    """Write NAME.txt (KITTI), NAME_tum.txt (TUM, if times are known), both not aligned, and the picture NAME.png.
+
+    Args:
+        scores: of `score_trajectory`; the picture has the last of its alignments.
+        inputs: files that must not be written over.
+
+    Returns:
+        The files that were written.
+    """
+    kitti, tum, picture = (folder / f"{name}{end}" for end in (".txt", "_tum.txt", ".png"))
+    for file in inputs:
+        if file.realpath() in (kitti.realpath(), tum.realpath()):
+            raise InputError(f"--export {folder}: would write over {file}, choose another folder")
+    write_poses(kitti, predicted)
+    if times is not None:
+        write_tum_trajectory(tum, times, predicted)
+    alignment, errors = list(scores["alignments"].items())[-1]
+    write_trajectory_picture(picture, name, truth, predicted, alignment, errors)
+    return [kitti, picture] if times is None else [kitti, tum, picture]
+
+
+def table_rows(heading: str, name: str, scores: dict) -> list[dict[str, str]]:
+    """A row for each alignment, for `report.table`; `heading` is that of the column of names."""
+
+    def cell(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    return [
+        {
+            heading: name,
+            "alignment": alignment,
+            "t_err (%)": cell(errors["t_err_percent"], 3),
+            "r_err (deg/100 m)": cell(errors["r_err_deg_per_100m"], 3),
+            "ATE (m)": cell(errors["ate_m"], 3),
+            "RPE (m)": cell(errors["rpe_m"], 4),
+            "RPE (deg)": cell(errors["rpe_deg"], 4),
+            "scale": f"{errors['scale']:.4g}",
+        }
+        for alignment, errors in scores["alignments"].items()
+    ]

@@ -1,0 +1,1 @@
+"""Files and what they may do to us: errors, text, images, locks."""

@@ -1,0 +1,165 @@
+"""Images on disk and their size: read as uint8 RGB, resized true to area, written as JPEG."""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import torch
+from path import Path
+from PIL import ExifTags, Image, ImageOps
+from scipy import sparse
+
+from files.errors import InputError
+
+JPEG_QUALITY = 95
+# What either format reaches on a plain colour stays below this. More is a damaged header's claim, and decoding would
+# take memory for it.
+_MOST_PIXELS_PER_BYTE = 1100
+_LARGEST_FILE = 256 * 2**20  # bytes
+
+
+def read_image(file: Path) -> np.ndarray:
+    """A JPEG or PNG as RGB: uint8 [H, W, 3].
+
+    Grey is replicated, transparency dropped, 16 bits become 8, and a phone's orientation tag is obeyed.
+    InputError if the file is missing, truncated or damaged, or no JPEG or PNG.
+    """
+    # Pillow, and not torchvision.io: that is no more than 10 % quicker, crashes the process on some damaged PNGs, and
+    # is deprecated since torchvision 0.29.
+    data, kind = _read_data(file)
+    try:
+        image = _open_whole(data, kind)
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
+            grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except Exception as error:  # a decoder may fail on damage in any way
+        raise _damaged(file, kind, error) from None
+
+
+def read_depth_picture(file: Path) -> np.ndarray:
+    """A depth map as KITTI stores it, a grey PNG of 16 bits: float32 [H, W] in metres = number / 256, 0 = unknown.
+
+    InputError if the file is missing, truncated or damaged, or another kind of picture (8 bits, colour).
+    """
+    data, kind = _read_data(file)
+    if kind != "PNG":
+        raise InputError(f"{file}: {kind}, expected a depth map as a PNG of 16 bits")
+    try:
+        image = _open_whole(data, kind)
+        numbers = np.asarray(image)
+    except Exception as error:
+        raise _damaged(file, kind, error) from None
+    if not image.mode.startswith("I"):
+        raise InputError(f"{file}: a PNG of mode {image.mode}, expected a depth map: grey, 16 bits")
+    return numbers.astype(np.float32) / 256
+
+
+def _read_data(file: Path) -> tuple[bytes, str]:
+    """The bytes of an image file, and "JPEG" or "PNG"."""
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.size > _LARGEST_FILE:
+        raise InputError(f"{file}: {file.size >> 20} MiB, expected an image of at most {_LARGEST_FILE >> 20} MiB")
+    data = file.read_bytes()
+    if data.startswith(b"\xff\xd8\xff"):
+        return data, "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data, "PNG"
+    found = f"begins with {data[:4].hex(' ')}" if data else "empty file"
+    raise InputError(f"{file}: {found}, expected a JPEG or PNG image")
+
+
+def _damaged(file: Path, kind: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{file}: truncated or damaged {kind} ({reason})")
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(height, width) of a JPEG or PNG from its header alone; InputError if it has none."""
+    try:
+        with Image.open(file, formats=("JPEG", "PNG")) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # a decoder may fail on damage in any way
+        raise InputError(f"{file}: no JPEG or PNG header ({type(error).__name__})") from None
+
+
+def _open_whole(data: bytes, kind: str) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=(kind,))
+    if image.width * image.height > _MOST_PIXELS_PER_BYTE * len(data):
+        raise ValueError(f"claims {image.width} x {image.height} pixels in {len(data)} bytes")
+    # Loading alone would paint a JPEG's tail of zeros grey, and not look at a PNG's checksums.
+    end, begin = (b"\xff\xd9", b"\xff\xda") if kind == "JPEG" else (b"IEND\xaeB`\x82", b"IDAT")
+    if data.rfind(end) < data.rfind(begin):
+        raise ValueError("the image data have no end")
+    if kind == "PNG":
+        image.verify()
+        image = Image.open(io.BytesIO(data), formats=(kind,))  # verify() leaves nothing to load from
+    image.load()
+    return image
+
+
+def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The image at another size, true to area (anti-aliased).
+
+    A pixel is the square of half a pixel around its integer centre, so that x' = (x + 0.5) s - 0.5. Where an axis
+    gets shorter each new pixel is the mean of the area that it covers, with fractions of pixels at its border; where
+    it gets longer, values are interpolated linearly between pixel centres. The same size gives the image itself.
+
+    Args:
+        image: [H, W] or [H, W, C], uint8 or floating point.
+
+    Returns:
+        [height, width] or [height, width, C]; uint8 is rounded to uint8, anything else becomes float32.
+        Example: a row (0, 4, 8, 12) at half the width is (2, 10).
+    """
+    if image.ndim not in (2, 3) or image.size == 0 or height < 1 or width < 1:
+        raise ValueError(f"image: got shape {list(image.shape)} to {height} x {width}, expected [H, W] or [H, W, C]")
+    if image.shape[:2] == (height, width):
+        return image
+    channels = image.shape[2] if image.ndim == 3 else 1
+    values = image if image.dtype == np.uint8 else image.astype(np.float32)
+    # Rows first, then columns: two sparse products, the second with each weight repeated for the channels.
+    rows = _axis_weights(image.shape[0], height, 1) @ values.reshape(image.shape[0], -1)
+    both = (_axis_weights(image.shape[1], width, channels) @ rows.T).T.reshape(height, width, *image.shape[2:])
+    return np.rint(both).astype(np.uint8) if image.dtype == np.uint8 else np.ascontiguousarray(both)
+
+
+@lru_cache(maxsize=32)
+def _axis_weights(old: int, new: int, channels: int) -> sparse.csr_array:
+    """Sparse [new * channels, old * channels] matrix that resizes one axis; each row sums to 1."""
+    if new < old:
+        edges = np.arange(new + 1) * (old / new)  # in old pixels, which cover [i, i + 1]
+        first = np.floor(edges[:-1] + 1e-9).astype(int)
+        covered = first[:, None] + np.arange(int(np.ceil(old / new)) + 1)
+        weights = np.minimum(covered + 1, edges[1:, None]) - np.maximum(covered, edges[:-1, None])
+        weights = np.where(covered < old, weights.clip(0), 0)
+    else:
+        centres = (np.arange(new) + 0.5) * (old / new) - 0.5
+        first = np.floor(centres).astype(int)
+        covered = np.stack([first, first + 1], 1)
+        weights = np.stack([1 - (centres - first), centres - first], 1)
+    weights = weights / weights.sum(1, keepdims=True)
+    rows = np.repeat(np.arange(new), covered.shape[1])
+    matrix = sparse.coo_array((weights.ravel(), (rows, covered.clip(0, old - 1).ravel())), shape=(new, old)).tocsr()
+    matrix.eliminate_zeros()
+    return sparse.kron(matrix, sparse.eye_array(channels)).astype(np.float32).tocsr()
+
+
+def write_jpeg(file: Path, image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as JPEG of quality 95: whole under its name, or not at all."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image: got {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
+    part = Path(f"{file}.part")
+    Image.fromarray(image).save(part, format="JPEG", quality=JPEG_QUALITY)
+    part.rename(file)
+
+
+def to_network_input(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [..., 3, H, W] to the networks' range [-1, 1], float32: x / 127.5 - 1."""
+    if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] != 3:
+        raise ValueError(f"images: got {images.dtype} {list(images.shape)}, expected uint8 [..., 3, H, W]")
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1

@@ -1,0 +1,88 @@
+"""Text files of numbers and of names, read with errors that name file and line."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from path import Path
+
+from files.errors import InputError
+
+_LARGEST_NUMBER = 1e20  # no file of the field has a larger one, and products of larger ones overflow
+_LARGEST_FILE = 256 * 2**20  # bytes; the longest list or trajectory of the field is a thousandth of it
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a small UTF-8 text file, without line ends; InputError if it is missing, binary or huge."""
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.size > _LARGEST_FILE:
+        raise InputError(f"{file}: {file.size / 2**20:.0f} MiB, expected a text file below {_LARGEST_FILE >> 20} MiB")
+    try:
+        return file.read_bytes().decode("utf-8-sig").splitlines()  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start} is not UTF-8 text") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a small JSON file; InputError if it is missing, damaged or anything but an object."""
+    try:
+        content = json.loads("\n".join(read_lines(file)))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def parse_numbers(text: str, count: int, where: str) -> list[float]:
+    """`count` finite numbers of one line; `where` (file and line) starts the error."""
+    words = text.split()
+    if len(words) != count:
+        raise InputError(f"{where}: got {len(words)} numbers, expected {count}")
+    numbers = []
+    for word in words:
+        try:
+            numbers.append(float(word) if "_" not in word else float("no digit"))  # Python's 1_000 is no file's number
+        except ValueError:
+            raise InputError(f"{where}: could not convert string to float: {word[:40]!r}") from None
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(f"{where}: got a number that is not finite")
+    return numbers
+
+
+def parse_bounded(text: str, count: int, where: str) -> list[float]:
+    """As `parse_numbers`, none of them so large that products of them overflow."""
+    numbers = parse_numbers(text, count, where)
+    if max(map(abs, numbers), default=0) > _LARGEST_NUMBER:
+        raise InputError(f"{where}: got {max(numbers, key=abs):g}, expected no number beyond {_LARGEST_NUMBER:g}")
+    return numbers
+
+
+def read_rows(file: Path, columns: int) -> np.ndarray:
+    """A table of finite numbers, one row a line: float64 [n, columns]. Blank lines at the end are allowed."""
+    lines = read_lines(file)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    rows = [parse_bounded(line, columns, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    return np.array(rows, dtype=np.float64).reshape(-1, columns)
+
+
+def read_names(file: Path) -> list[str]:
+    """The names in a list, one a line; blank lines and lines that begin with # do not count.
+
+    InputError for a name that leaves the folder it is meant for (absolute, or with `..`).
+    """
+    names = []
+    for number, line in enumerate(read_lines(file), 1):
+        name = line.strip()
+        if not name or name.startswith("#"):
+            continue
+        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name:
+            raise InputError(f"{file}, line {number}: {name!r} leads out of its folder")
+        names.append(name)
+    return names

@@ -1,0 +1,337 @@
+"""The check of a data set: five that are broken on purpose are named as such, and healthy ones raise no alarm."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from path import Path
+from scipy.spatial.transform import Rotation
+
+from datasets.layout import write_intrinsics, write_text
+from datasets.preparation import check as check_module
+from datasets.preparation.check import check_data, judge_intrinsics
+from datasets.preparation.image_motion import measure_pair, rotation_residual
+from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
+from files.errors import InputError
+from files.images import read_image, resize_area, write_jpeg
+
+ROOT = Path(__file__).absolute().parent.parent.parent.parent
+HEIGHT, WIDTH = 64, 208
+FRAMES = 22
+K_OF_KITTI = np.array([[0.58 * WIDTH, 0, 0.49 * WIDTH], [0, 0.58 * WIDTH, 0.46 * HEIGHT], [0, 0, 1]])
+
+
+def render(numbers, **options):
+    """Frames of the last of two drives, and their K."""
+    options = WorldOptions(**{"drives": 2, "frames": 3, "width": WIDTH, "height": HEIGHT, "halts": False} | options)
+    drive = list_drives(options)[1]
+    renderer = make_drive_renderer(options, drive)
+    return [renderer.image(number, drive.intrinsics, HEIGHT, WIDTH) for number in numbers], drive.intrinsics
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    """A drive as it should be."""
+    return render(range(FRAMES), frames=FRAMES)
+
+
+def write_scene(root, name, images, intrinsics, lists=("train.txt",)):
+    folder = (Path(root) / name).makedirs_p()
+    for number, image in enumerate(images):
+        write_jpeg(folder / f"{number:07d}.jpg", image)
+    write_intrinsics(folder / "cam.txt", intrinsics)
+    for file in lists:
+        before = (Path(root) / file).read_text() if (Path(root) / file).exists() else ""
+        write_text(Path(root) / file, before + f"{name}\n")
+
+
+def causes(lines):
+    return [line.split(":")[0] for line in lines]
+
+
+def check(root, length=3, pairs=40, **options):
+    return check_data(root, length, pairs, **options)
+
+
+def test_a_healthy_drive_is_described_and_raises_no_alarm(healthy, tmp_path):
+    write_scene(tmp_path, "drive", *healthy)
+    write_scene(tmp_path, "other", *healthy)
+    write_scene(tmp_path, "val", healthy[0][:8], healthy[1], ["val.txt"])
+    result = check(tmp_path, pairs=30)
+    assert (result.refusals, result.warnings) == ([], [])
+    scene = result.scenes[0]
+    assert (scene.frames, scene.lists, list(scene.sizes)) == (FRAMES, ["train.txt"], [(HEIGHT, WIDTH)])
+    np.testing.assert_allclose(scene.intrinsics, healthy[1])
+    assert 10 <= len(scene.pairs) < FRAMES - 1
+    first = [
+        np.abs(a.astype(float) - b).mean() / 127.5 for a, b in zip(*(healthy[0][k:] for k in (0, 1)), strict=False)
+    ]
+    assert scene.identity_error == pytest.approx(np.mean(first), rel=0.15)
+    assert scene.static_share == 0
+    assert scene.rotation_share == 0
+    assert 1 < scene.pixels < 10
+    assert "208 x 64" in scene.row()["size"]
+    json.dumps(result.plain(), allow_nan=False)
+
+
+def test_a_static_video_is_refused(healthy, tmp_path):
+    random = np.random.default_rng(0)
+    noisy = [(healthy[0][3] + random.normal(0, 2, (HEIGHT, WIDTH, 3))).clip(0, 255).astype(np.uint8) for _ in range(40)]
+    write_scene(tmp_path, "tripod", noisy, healthy[1])
+    result = check(tmp_path)
+    assert causes(result.refusals) == ["static video"]
+    assert "tripod: 100 % of its frames" in result.refusals[0]
+
+
+def test_a_tripod_with_much_noise_or_with_passers_by_is_refused(healthy, tmp_path):
+    """Whatever each of its scenes looks like: noise like a turn of nothing, a passer-by like motion."""
+    random = np.random.default_rng(0)
+    noisy = [(healthy[0][3] + random.normal(0, 5, (HEIGHT, WIDTH, 3))).clip(0, 255).astype(np.uint8) for _ in range(30)]
+    write_scene(tmp_path, "noisy", noisy, healthy[1])
+    result = check(tmp_path)
+    assert causes(result.refusals) == ["static video"]
+    pan = [np.roll(healthy[0][3], 2 * k, 1)[:, 60:-60] for k in range(15)]
+    pan_k = healthy[1] - np.array([[0, 0, 60], [0, 0, 0], [0, 0, 0]])
+    for name in ("a", "b"):
+        write_scene(tmp_path, name, [image[:, 60:-60] for image in noisy[:15]], pan_k)
+    write_scene(tmp_path, "c", pan, pan_k)
+    write_text(tmp_path / "train.txt", "a\nb\nc\n")
+    assert set(causes(check(tmp_path).refusals)) == {"static video", "rotation only"}
+
+
+def test_motion_that_is_too_large_is_refused(tmp_path):
+    write_scene(tmp_path, "fast", *render(range(0, 6 * FRAMES, 6), frames=6 * FRAMES))
+    result = check(tmp_path)
+    assert causes(result.refusals) == ["motion too large"]
+
+
+def test_frames_of_another_order_move_too_much(healthy, tmp_path):
+    order = np.random.default_rng(0).permutation(FRAMES)
+    write_scene(tmp_path, "shuffled", [healthy[0][k] for k in order], healthy[1])
+    assert "motion too large" in causes(check(tmp_path).refusals)
+
+
+@pytest.mark.parametrize("moving_cars", [0.0, 1.0])
+def test_nothing_but_rotation_is_refused(moving_cars, tmp_path):
+    random = np.random.default_rng(0)
+    angles = np.stack([np.cumsum(random.uniform(0.3, 2, FRAMES)), *random.normal(0, 0.3, (2, FRAMES))], 1)
+    pan = Rotation.from_euler("yxz", angles, degrees=True).as_matrix()
+    numbers = range(FRAMES) if moving_cars else [1] * FRAMES
+    options = WorldOptions(drives=2, frames=FRAMES, width=WIDTH, height=HEIGHT, halts=False, moving_cars=moving_cars)
+    drive = list_drives(options)[1]
+    renderer = make_drive_renderer(options, drive)
+    images = []
+    for number, rotation in zip(numbers, pan, strict=True):
+        pose = renderer.scene.world_from_camera[1].copy()
+        pose[:3, :3] = pose[:3, :3] @ rotation
+        images.append(renderer.image(number, drive.intrinsics, HEIGHT, WIDTH, pose))
+    write_scene(tmp_path, "tripod", images, drive.intrinsics)
+    result = check(tmp_path)
+    assert causes(result.refusals) == ["rotation only"]
+
+
+def test_a_bad_scene_among_good_ones_is_a_warning(healthy, tmp_path):
+    for name in ("a", "b", "c", "d"):
+        write_scene(tmp_path, name, *healthy)
+    write_scene(tmp_path, "parked", [healthy[0][0]] * 30, healthy[1])
+    result = check(tmp_path)
+    assert result.refusals == []
+    assert causes(result.warnings) == ["static video"]
+    assert "parked" in result.warnings[0]
+
+
+def test_a_few_frames_are_too_little_to_refuse_by(healthy, tmp_path):
+    write_scene(tmp_path, "parked", [healthy[0][0]] * 6, healthy[1])
+    result = check(tmp_path)
+    assert result.refusals == []
+    assert causes(result.warnings) == ["static video", "too few frames"]
+    assert "4 snippets of 3" in result.warnings[1]
+
+
+def test_no_snippet_at_all_is_refused(healthy, tmp_path):
+    write_scene(tmp_path, "two", healthy[0][:2], healthy[1])
+    result = check(tmp_path)
+    assert causes(result.refusals) == ["too few frames"]
+    assert causes(result.warnings) == ["too few frames"]
+
+
+@pytest.mark.parametrize(
+    ("intrinsics", "message"),
+    [
+        (np.diag([3, 3, 1]) @ K_OF_KITTI, "lies outside"),
+        (np.diag([1 / 3, 1 / 3, 1]) @ K_OF_KITTI, "is that of an image of about 69 x 21"),
+        (K_OF_KITTI * [[1, 1, 1], [1, 3, 1], [1, 1, 1]], "are far apart"),
+        (K_OF_KITTI * [[7, 1, 1], [1, 7, 1], [1, 1, 1]], "field of view"),
+    ],
+)
+def test_a_wrong_k_is_refused(healthy, tmp_path, intrinsics, message):
+    write_scene(tmp_path, "drive", healthy[0], intrinsics)
+    result = check(tmp_path, pairs=4)
+    assert causes(result.refusals) == ["wrong K"]
+    assert message in result.refusals[0]
+    assert "drive" in result.refusals[0]
+
+
+def test_judging_k():
+    def judged(fx, fy, cx, cy, height=128, width=416):
+        intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        return [certain for certain, _ in judge_intrinsics(intrinsics, height, width)]
+
+    assert judged(241.7, 246.3, 203.8, 58.7) == []  # KITTI, both squeezed to 416 x 128
+    assert judged(721.5, 721.5, 609.6, 172.9, 375, 1242) == []
+    assert judged(2262.5, 2265.3, 1096.9, 513.1, 1024, 2048) == []  # Cityscapes
+    assert judged(525, 525, 319.5, 239.5, 480, 640) == []  # a Kinect
+    assert judged(241.7, 246.3, 203.8, 20.7) == [False]  # cut off above
+    assert judged(721.5, 735, 203.8, 58.7) == [False]  # the focal length of the original images
+    assert judged(721.5, 721.5, 609.6, 172.9) == [True, False]
+    assert judged(1.45 * 241.7, 1.45 * 246.3, 1.45 * 203.8, 1.45 * 58.7) == [False]  # of images somewhat larger
+    assert judged(0.75 * 241.7, 0.75 * 246.3, 0.75 * 203.8, 0.75 * 58.7) == [False]
+    assert judged(241.7, 246.3, -3, 58.7) == [True]
+
+
+def test_one_focal_length_unlike_the_others_is_a_warning(healthy, tmp_path):
+    for name in ("a", "b", "c"):
+        write_scene(tmp_path, name, *healthy)
+    write_scene(tmp_path, "other", healthy[0], healthy[1] * [[2, 1, 1], [1, 2, 1], [1, 1, 1]])
+    result = check(tmp_path, pairs=16)
+    assert result.refusals == []
+    assert causes(result.warnings) == ["unusual K"]
+    assert "other: focal length" in result.warnings[0]
+
+
+def test_frames_of_different_sizes_are_refused(healthy, tmp_path):
+    images, intrinsics = healthy
+    write_scene(tmp_path, "mixed", [*images[:17], resize_area(images[17], 32, 104), *images[18:]], intrinsics)
+    result = check(tmp_path, pairs=4)
+    assert causes(result.refusals) == ["frames of different sizes"]
+    assert "0000017.jpg 104 x 32" in result.refusals[0]
+    assert check(tmp_path, pairs=4, all_headers=False).refusals == []  # is not seen in so small a sample
+    write_text(tmp_path / "train.txt", "a\nb\n")
+    half = np.diag([0.5, 0.5, 1]) @ intrinsics
+    write_scene(tmp_path, "a", images, intrinsics, [])
+    write_scene(tmp_path, "b", [resize_area(image, 32, 104) for image in images], half, [])
+    result = check(tmp_path, pairs=8)
+    assert causes(result.refusals) == ["frames of different sizes"]
+    assert "b: 104 x 32 pixels, a has 208 x 64" in result.refusals[0]
+
+
+def test_of_very_many_scenes_a_selection_is_compared(healthy, tmp_path, monkeypatch):
+    """And what holds for all that are compared holds for the set: a refusal doesn't wait for the others."""
+    monkeypatch.setattr(check_module, "_FEWEST_SCENES", 5)
+    for number in range(12):
+        write_scene(tmp_path, f"s{number:02d}", [healthy[0][0]] * 6, healthy[1])
+    result = check(tmp_path, pairs=20, all_headers=False)
+    assert [scene.name for scene in result.scenes if scene.pairs] == ["s00", "s03", "s06", "s08", "s11"]
+    assert all(scene.sizes for scene in result.scenes)
+    assert causes(result.refusals) == ["static video"]
+
+
+def test_a_scene_in_both_lists_is_a_warning(healthy, tmp_path):
+    write_scene(tmp_path, "drive", *healthy)
+    write_scene(tmp_path, "both", *healthy, ["train.txt", "val.txt"])
+    result = check(tmp_path, pairs=8)
+    assert result.refusals == []
+    assert causes(result.warnings) == ["in both lists"]
+
+
+def test_damage_is_named_and_does_not_stop_the_check(healthy, tmp_path):
+    write_scene(tmp_path, "drive", *healthy)
+    write_scene(tmp_path, "other", *healthy)
+    (tmp_path / "drive" / "0000004.jpg").write_bytes(b"")
+    (tmp_path / "other" / "cam.txt").write_text("1 2\n")
+    write_text(tmp_path / "train.txt", "drive\nother\nmissing\n")
+    result = check(tmp_path)
+    assert sorted(causes(result.refusals)) == ["damaged scene", "wrong K"]
+    assert "missing: no such scene folder" in result.refusals[1]
+    assert "line 1: got 2 numbers" in result.refusals[0]
+    assert "0000004.jpg" in next(line for line in result.warnings if line.startswith("damaged"))
+
+
+def test_black_frames_have_no_texture_or_stand_still(tmp_path):
+    random = np.random.default_rng(0)
+    images = [np.full((HEIGHT, WIDTH, 3), 40, np.uint8) for _ in range(30)]
+    write_scene(tmp_path, "black", images, K_OF_KITTI)
+    assert causes(check(tmp_path).refusals) == ["static video"]
+    for image in images:
+        image[random.integers(HEIGHT), random.integers(WIDTH)] = 255
+    write_scene(tmp_path, "black", images, K_OF_KITTI, [])
+    assert check(tmp_path).refusals + check(tmp_path).warnings
+
+
+def test_a_rotation_is_found_to_a_hundredth_of_a_pixel_also_with_a_third_of_outliers():
+    random = np.random.default_rng(0)
+    corners = random.uniform([0, 0], [WIDTH - 1, HEIGHT - 1], (120, 2))
+    rotation = Rotation.from_euler("yxz", [4, 1, 2], degrees=True).as_matrix()
+    rays = np.column_stack([corners, np.ones(120)]) @ np.linalg.inv(K_OF_KITTI).T @ rotation.T @ K_OF_KITTI.T
+    places = rays[:, :2] / rays[:, 2:]
+    places[:40] += random.uniform(1, 5, (40, 2))
+    residual = rotation_residual(corners, places, K_OF_KITTI)
+    assert residual[40:].max() < 0.01
+    assert residual[:40].min() > 0.9
+
+
+def test_motion_is_measured_in_pixels_of_the_images(healthy):
+    image = resize_area(healthy[0][0], 128, 416)
+    pair = measure_pair(image[:, 6:], image[:, :-6], K_OF_KITTI * 2)
+    assert pair.pixels == pytest.approx(6, abs=0.2)
+    assert pair.followed > 0.8
+
+
+@pytest.mark.parametrize(
+    "options", [{"moving_cars": 1.0}, {"exposure_changes": True}, {"vary_focal": True}, {"jitter": 1.0}], ids=str
+)
+def test_no_false_alarm_on_the_worlds_options(options, tmp_path):
+    images, intrinsics = render(range(12), frames=40, **options)
+    write_scene(tmp_path, "drive", images, intrinsics)
+    for name in ("b", "c"):
+        write_scene(tmp_path, name, images, intrinsics)
+    result = check(tmp_path, pairs=12)
+    assert (result.refusals, result.warnings) == ([], [])
+
+
+def test_no_false_alarm_on_real_frames(shared, tmp_path):
+    """The first frames of the three real recordings, which drive through a town, straight on, and towards a jam."""
+    k = np.array([[718.9, 0, 607.2], [0, 718.9, 185.2], [0, 0, 1]])
+    folders = [shared / f"kitti_odometry/sequences/{name}/image_0" for name in ("00", "06")]
+    folders.append(shared / "kitti_raw/2011_09_26/2011_09_26_drive_0000_sync/image_02/data")
+    for number, folder in enumerate(folders):
+        files = sorted(folder.files("*.png"))[:12]
+        images = [read_image(file) for file in files]
+        scale = np.array([416 / images[0].shape[1], 128 / images[0].shape[0]])
+        scaled = np.diag([*scale, 1]) @ k
+        scaled[:2, 2] += 0.5 * scale - 0.5
+        write_scene(tmp_path, f"scene{number}", [resize_area(image, 128, 416) for image in images], scaled)
+    result = check(tmp_path, pairs=12)
+    assert (result.refusals, result.warnings) == ([], [])
+    assert [scene.rotation_share for scene in result.scenes] == [0, 0, 0]
+
+
+def test_what_is_no_data_set_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        check(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"train\.txt: no such file"):
+        check(tmp_path)
+    write_text(tmp_path / "train.txt", "../elsewhere\n")
+    with pytest.raises(InputError, match=r"line 1: '\.\./elsewhere' leads out of its folder"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_as_a_command(healthy, tmp_path, broken):
+    images, intrinsics = healthy
+    write_scene(tmp_path, "drive", images, intrinsics * [[1 + 9 * broken, 1, 1], [1, 1, 1], [1, 1, 1]])
+    write_scene(tmp_path, "more", images, intrinsics)
+    command = [sys.executable, ROOT / "data/check_data.py", tmp_path, "--pairs", "8", "--json", tmp_path / "check.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    stored = json.loads((tmp_path / "check.json").read_text())
+    assert len(stored["scenes"]) == 2
+    assert "fx fy cx cy" in done.stdout
+    if broken:
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("check_data.py: error: the data set is refused: wrong K: drive:")
+        assert stored["refused"]
+    else:
+        assert done.returncode == 0, done.stderr
+        assert stored["refused"] == []

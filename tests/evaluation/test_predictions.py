@@ -1,0 +1,156 @@
+import io
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from path import Path
+
+from evaluation.predictions import (
+    blend_flipped,
+    check_writable,
+    default_file,
+    in_parallel,
+    input_size,
+    load_predictions,
+    save_predictions,
+)
+from files.errors import InputError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    file = Path(tmp_path) / "p.npz"
+    save_predictions(
+        file, "depth", {"depth": np.arange(600.0).reshape(6, 10, 10), "files": np.array(["a", "ä"])}, {"step": 3}
+    )
+    return file
+
+
+def test_round_trip(saved):
+    arrays, about = load_predictions(saved, "depth")
+    np.testing.assert_array_equal(arrays["depth"], np.arange(600.0).reshape(6, 10, 10))
+    assert arrays["files"].tolist() == ["a", "ä"]
+    assert about == {"kind": "depth", "step": 3}
+    assert sorted(saved.parent.files()) == [saved]
+
+
+def test_another_kind_is_refused(saved):
+    with pytest.raises(InputError, match="kind 'depth', expected 'snippets'"):
+        load_predictions(saved, "snippets")
+
+
+def test_truncated_anywhere_is_an_input_error(saved):
+    whole = saved.read_bytes()
+    for length in range(0, len(whole) - 1, 97):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="not a whole file of predictions"):
+            load_predictions(saved, "depth")
+
+
+def test_flipped_bytes_are_found_or_harmless(saved):
+    whole = bytearray(saved.read_bytes())
+    random = np.random.default_rng(0)
+    for position in random.integers(0, len(whole), 200):
+        damaged = whole.copy()
+        damaged[position] ^= 0x55
+        saved.write_bytes(bytes(damaged))
+        try:
+            arrays, _ = load_predictions(saved, "depth")
+        except InputError:
+            continue
+        for name, array in arrays.items():  # what is still read has passed the zip's checksum
+            assert array.nbytes < 10_000, name
+
+
+def test_a_claimed_size_takes_no_memory(tmp_path):
+    file = Path(tmp_path) / "p.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("depth.npy", header.getvalue())
+    with pytest.raises(InputError, match="claims 4000000000000 bytes"):
+        load_predictions(file, "depth")
+
+
+def test_objects_are_not_loaded(tmp_path):
+    file = Path(tmp_path) / "p.npz"
+    np.savez(file, depth=np.array([print], dtype=object), about=np.array('{"kind": "depth"}'))
+    with pytest.raises(InputError, match="not a whole file"):
+        load_predictions(file, "depth")
+
+
+def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full_disk(stream, **arrays):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(InputError, match="could not be written"):
+        save_predictions(saved, "depth", {}, {})
+    assert saved.read_bytes() == before
+    assert saved.parent.files() == [saved]
+
+
+def test_in_parallel_keeps_the_order_and_stays_near():
+    taken = []
+
+    def items():
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    def slow(item):
+        time.sleep(0.002 * (item % 3))
+        return item * item
+
+    results = in_parallel(slow, items(), workers=4, ahead=8)
+    assert next(results) == 0
+    assert len(taken) == 9  # not the whole list
+    assert list(results) == [item * item for item in range(1, 100)]
+
+
+def test_in_parallel_raises_where_the_item_would_have_come():
+    def fail_at_three(item):
+        if item == 3:
+            raise InputError("three")
+        return item
+
+    results = in_parallel(fail_at_three, range(10), workers=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="three"):
+        next(results)
+
+
+def test_size_by_flag_then_training_then_paper():
+    assert input_size((None, None), (None, None)) == (128, 416)
+    assert input_size((None, None), (192, 640)) == (192, 640)
+    assert input_size((256, None), (192, 640)) == (256, 640)
+    with pytest.raises(InputError, match="from 32 on"):
+        input_size((None, 31), (192, 640))
+
+
+def test_default_file_lies_beside_the_checkpoint():
+    assert default_file(Path("runs/a/best.pt"), "depth") == "runs/a/best_depth.npz"
+    assert default_file(Path("dispnet_model_best.pth.tar"), "depth") == "dispnet_model_best_depth.npz"
+
+
+def test_check_writable(tmp_path):
+    check_writable(Path(tmp_path) / "new.npz", "--save")
+    with pytest.raises(InputError, match=r"--save .*no such folder"):
+        check_writable(Path(tmp_path) / "no/new.npz", "--save")
+    with pytest.raises(InputError, match="is a folder"):
+        check_writable(Path(tmp_path), "--save")
+
+
+def test_blend_of_an_image_and_its_mirror_by_hand():
+    # Positions 0, 0.05, 0.1, ..., 1: at the left border only the mirror image's (3), at the right only the own (1),
+    # their mean from 10 % to 90 %, and at 5 % still the border's. Between, 7.5 % is half way to the mean.
+    own, mirror = torch.full((1, 1, 1, 41), 1.0), torch.full((1, 1, 1, 41), 3.0)
+    blended = blend_flipped(own, mirror)[0, 0, 0]
+    torch.testing.assert_close(blended[:5], torch.tensor([3, 3, 3, 2.5, 2]))
+    torch.testing.assert_close(blended[4:37], torch.full((33,), 2.0))
+    torch.testing.assert_close(blended[36:], torch.tensor([2, 1.5, 1, 1, 1]))

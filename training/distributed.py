@@ -1,0 +1,105 @@
+"""One training on several processes, as torchrun starts them: who is who, and what they tell each other.
+
+In a training on one process everything here does nothing: no process group is made.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cli.flags import choose_device
+from files.errors import InputError
+
+# A process that dies ends the others at once (torchrun stops them). This is for one that hangs: longer than a
+# checkpoint, or the first step of a compiled network, can take.
+_TIMEOUT = timedelta(minutes=10)
+
+
+@contextmanager
+def processes(device_flag: str) -> Iterator[torch.device]:
+    """Join the processes that torchrun has started, if it has; yields this process's device.
+
+    Args:
+        device_flag: value of --device. On several processes "auto" and "cuda" are one GPU for each.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield choose_device(device_flag)
+        return
+    device = _own_device(device_flag)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield device
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL", "onnection")):
+            raise
+        raise InputError(
+            f"process {rank()} lost the others ({error}): one of them has ended; its error is above"
+        ) from None
+    dist.destroy_process_group()
+
+
+def _own_device(device_flag: str) -> torch.device:
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if device_flag not in ("auto", "cuda", "cpu"):
+        raise InputError(f"--device {device_flag}: on several processes expected cuda (a GPU for each) or cpu")
+    if device_flag == "cpu" or (device_flag == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local_rank} finds no GPU of its own: this machine shows {torch.cuda.device_count()} to PyTorch; "
+            "expected --nproc-per-node up to that number, or --device cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def rank() -> int:
+    """This process's number; the first, 0, is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share_gradients(network: nn.Module) -> nn.Module:
+    """The network with its gradients averaged over the processes in the backward pass."""
+    if count() == 1:
+        return network
+    # The networks' one buffer is a constant.
+    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def gradients_stay(networks: list[nn.Module], stay: bool) -> Iterator[None]:
+    """While inside, gradients add up in each process, not averaged: for all but the last of several batches."""
+    with ExitStack() as stack:
+        for network in networks:
+            if stay and isinstance(network, DistributedDataParallel):
+                stack.enter_context(network.no_sync())
+        yield
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over the processes."""
+    if count() > 1:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process gives, in their order: any plain value. The host waits here."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,137 @@
+"""Validation during training: with ground truth where the prepared data have it, else the photometric error."""
+
+import numpy as np
+import torch
+from path import Path
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.snippets import SnippetDataset, load_batches
+from evaluation.metrics.depth import METRICS, DepthProtocol, image_metrics, mean_metrics
+from evaluation.metrics.pose import snippet_ate, snippets
+from files.errors import InputError
+from files.images import to_network_input
+from files.text import read_names
+from geometry.pose import pose_to_matrix, snippet_poses
+from inverse_warp import inverse_warp
+from loss_functions import Warps, split_snippet
+from models import DispNet, PoseExpNet
+from training import distributed
+
+# Every pixel of the prepared depth counts; the published protocols, with their crops, are test_depth.py's.
+PROTOCOL = DepthProtocol(cap=80, crop="none")
+
+
+@torch.no_grad()
+def validate(
+    disp_net: DispNet,
+    pose_exp_net: PoseExpNet,
+    dataset: SnippetDataset,
+    batch_size: int,
+    workers: int,
+    rotation: str,
+    damaged: set[str],
+) -> dict[str, float]:
+    """Mean metrics over the snippets of a data set with ground truth (as far as it has any).
+
+    On several processes each takes its share of the batches, and all get the metrics of the whole.
+
+    Args:
+        rotation: how the last three numbers of a pose are read (see `geometry.pose.pose_to_matrix`).
+        damaged: the damaged files that were named before; new ones are named and added.
+
+    Returns:
+        `photometric` and `photometric_identity` always; the depth metrics where there is a ground-truth depth; `ate`
+        (as published: metres, with a scale for each snippet) where there are ground-truth poses.
+    """
+    device = next(disp_net.parameters()).device
+    photometric = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+    depth_errors, ates = [], []
+    batches = torch.arange(len(dataset)).split(batch_size)[distributed.rank() :: distributed.count()]
+    loader = load_batches(dataset, [batch.tolist() for batch in batches], workers, device.type == "cuda")
+    first = distributed.rank() == 0
+    for batch in tqdm(loader, total=len(batches), desc="validation", leave=False, delay=1, disable=not first):
+        frames = to_network_input(batch.frames.to(device, non_blocking=True))
+        target, sources = split_snippet(frames)
+        disparity = disp_net(target)[0]
+        poses, _ = pose_exp_net(target, sources)
+        source_from_target = pose_to_matrix(poses, rotation)
+        intrinsics = batch.intrinsics.to(device, non_blocking=True)
+        warped, valid = inverse_warp(sources, 1 / disparity, source_from_target, intrinsics)
+        photometric += torch.stack(photometric_errors(Warps(target, warped, valid), sources)).sum(1)
+        depth_errors += _depth_metrics(disparity, batch.depth, batch.indices, dataset)
+        ates += _ate(source_from_target, batch.poses)
+        report_damaged(batch.damaged, damaged)
+
+    shares = distributed.gather((photometric.tolist(), depth_errors, ates))
+    error, identity_error = (sum(share[0][k] for share in shares) / len(dataset) for k in range(2))
+    depth_errors = [errors for share in shares for errors in share[1]]
+    ates = [ate for share in shares for ate in share[2]]
+    scores = {"photometric": error, "photometric_identity": identity_error}
+    if depth_errors:
+        scores |= mean_metrics(depth_errors)
+    if ates:
+        scores["ate"] = float(np.mean(ates))
+    return scores
+
+
+def report_damaged(lines: list[str], damaged: set[str]) -> None:
+    """Print the lines that are not yet in `damaged`, and add them: each file is named once in a run."""
+    for line in lines:
+        if line not in damaged:
+            damaged.add(line)
+            tqdm.write(f"skipped: {line}")
+
+
+def photometric_errors(warps: Warps, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean |target - warped| and mean |target - source| (the identity warp's) over the same, valid, pixels.
+
+    Both are [B], of each snippet, so that their mean does not depend on how snippets are put into batches. The images
+    are in [-1, 1]: an error of 0.02 is 1 % of the range. Both are 1 where not one pixel is valid.
+    """
+    count = 3 * warps.valid.sum((1, 2, 3))
+    error = ((warps.target[:, None] - warps.warped).abs() * warps.valid[:, :, None]).sum((1, 2, 3, 4))
+    identity_error = ((warps.target[:, None] - sources).abs() * warps.valid[:, :, None]).sum((1, 2, 3, 4))
+    return torch.where(count > 0, error / count, 1), torch.where(count > 0, identity_error / count, 1)
+
+
+def _depth_metrics(
+    disparity: Tensor, truth: Tensor | None, indices: list[int], dataset: SnippetDataset
+) -> list[dict[str, float]]:
+    if truth is None:
+        return []
+    errors = []
+    for depth, known, index in zip((1 / disparity[:, 0]).cpu().numpy(), truth.numpy(), indices, strict=True):
+        if ((known > 0) & (known < PROTOCOL.cap)).any():
+            metrics = image_metrics(depth, known, PROTOCOL, where=str(dataset.target_file(index)))
+            errors.append({name: metrics[name] for name in METRICS})
+    return errors
+
+
+def _ate(source_from_target: Tensor, world_from_camera: Tensor | None) -> list[float]:
+    if world_from_camera is None:
+        return []
+    predicted = snippet_poses(source_from_target.cpu().double())[:, :, :3].numpy()
+    known = np.isfinite(world_from_camera.numpy()).all((1, 2, 3))
+    if not known.any():
+        return []
+    length = predicted.shape[1]
+    truth = np.concatenate([snippets(poses, length) for poses in world_from_camera.numpy()[known]])
+    return snippet_ate(truth, predicted[known]).tolist()
+
+
+def open_validation(root: Path, length: int, size: tuple[int, int]) -> SnippetDataset | None:
+    """The validation snippets of a prepared data set; None where its `val.txt` is missing or empty.
+
+    InputError unless its images have the training's size (height, width).
+    """
+    file = root / "val.txt"
+    if not file.is_file() or not read_names(file):
+        return None
+    dataset = SnippetDataset(root, "val.txt", length, ground_truth=True)
+    if (dataset.height, dataset.width) != size:
+        raise InputError(
+            f"{file}: its scenes have {dataset.width} x {dataset.height} pixels, "
+            f"those of train.txt {size[1]} x {size[0]}; expected one size"
+        )
+    return dataset
