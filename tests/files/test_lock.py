@@ -9,7 +9,7 @@ from files.errors import InputError
 from files.lock import hold
 
 ROOT = Path(__file__).absolute().parent.parent.parent
-HOLD = "import sys; from files import lock; held = lock.hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+HOLD = "import sys; from files.lock import hold; held = hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
 
 def test_one_process_at_a_time_until_it_ends_in_whatever_way(tmp_path):
@@ -29,7 +29,7 @@ def test_one_process_at_a_time_until_it_ends_in_whatever_way(tmp_path):
 def test_a_forked_process_holds_nothing(tmp_path):
     """A loader's workers live some seconds longer than a training that was killed."""
     code = (
-        "import os, sys, time\nfrom files import lock\nheld = lock.hold(sys.argv[1])\n"
+        "import os, sys, time\nfrom files.lock import hold\nheld = hold(sys.argv[1])\n"
         "if os.fork() == 0:\n    os.close(0), os.close(1), os.close(2), time.sleep(5)\nos._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True)
