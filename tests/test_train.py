@@ -369,7 +369,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run, data, tmp
 def test_a_run_is_one_process_s(run, data, tmp_path):
     assert run(data, steps=2)[0] == 0
     folder = Path(tmp_path) / "runs" / "run"
-    hold = "import sys; from files.lock import hold; held = hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    hold = "import sys; from files.lock import hold; x = hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, folder]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
