@@ -24,7 +24,7 @@ from evaluation.predictions import read_resized
 from files.errors import InputError
 from files.images import read_depth_picture, to_network_input
 from files.text import read_names
-from models.checkpoint import load_checkpoint, load_networks
+from models.checkpoint import load_checkpoint, load_model
 
 ROOT = Path(__file__).absolute().parent
 STAGES = ("world", "prepare", "speed", "train", "test_depth", "test_pose", "pictures")
@@ -268,9 +268,9 @@ def draw_depths(checkpoint: Path, kitti: Path, images: list[str], size: tuple[in
 
     `size` is the networks' (height, width).
     """
-    networks = load_networks(checkpoint)
-    disp_net, pose_exp_net = networks.disp_net, networks.pose_exp_net
-    if disp_net is None or pose_exp_net is None:
+    networks = load_model(checkpoint)
+    depth_net, pose_net = networks.depth_net, networks.pose_net
+    if depth_net is None or pose_net is None:
         raise InputError(f"{checkpoint}: expected both networks")
     rows = []
     for name in images[len(images) // (2 * PICTURED) :: max(1, len(images) // PICTURED)][:PICTURED]:
@@ -280,8 +280,8 @@ def draw_depths(checkpoint: Path, kitti: Path, images: list[str], size: tuple[in
         resized = [read_resized(file, *size) for file in files]
         frames = to_network_input(torch.from_numpy(np.stack(resized)))
         with torch.no_grad():
-            disparity = disp_net(frames[:1])[0][0, 0].numpy()
-            _, masks = pose_exp_net(frames[:1], frames[None, 1:])
+            disparity = depth_net(frames[:1])[0][0, 0].numpy()
+            _, masks = pose_net(frames[:1], frames[None, 1:])
         true_depth = read_depth_picture(kitti / name.replace("image_02/data", "proj_depth/groundtruth/image_02"))
         known = (true_depth > 0) & (true_depth < 80)
         inverse = np.where(true_depth > 0, 1 / np.maximum(true_depth, 1e-3), 0)

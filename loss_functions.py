@@ -2,6 +2,9 @@
 
 Scales are lists with the finest first. Scale s of the images is the full image averaged over the area of each coarse
 pixel, and K changes with it.
+
+A new term is a field of `ObjectiveOptions`, a function, and two lines in `objective`. The command line, the logs and
+the checkpoints follow by themselves (docs/extending.md).
 """
 
 from dataclasses import dataclass
@@ -10,14 +13,41 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from files.errors import UsageError
+from files.options import check_options, option
 from geometry.camera import scale_intrinsics
+from geometry.snippets import Snippets
 from inverse_warp import inverse_warp
-from training.recipes import Recipe
+from models.sfm_learner import Prediction
+
+SMOOTHED = ("disparity", "normalised-disparity", "depth")
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """The terms of the objective and their weights. The loss is the sum of weight x term (paper, section 3)."""
+
+    photometric_weight: float = option(1.0, "weight of L_vs, the photometric error (eq. 3)", at_least=0)
+    smoothness_weight: float = option(0.5, "lambda_s, the weight of L_smooth at the finest scale", at_least=0)
+    smoothness_decay: float = option(2.0, "the weight of L_smooth at scale s is divided by this number^s", above=0)
+    smoothed: str = option("disparity", "the map that L_smooth smooths", choices=SMOOTHED)
+    explainability: bool = option(True, "predict masks that weigh the photometric error")
+    explainability_weight: float = option(
+        0.2, "lambda_e, the weight of L_reg, the cross-entropy of the masks to 1", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.explainability and self.explainability_weight == 0:
+            raise UsageError(
+                "--explainability-weight 0: without a penalty the masks become 0 everywhere, and nothing is learnt; "
+                "expected a weight above 0, or --no-explainability"
+            )
 
 
 @dataclass(frozen=True)
 class Warps:
-    """What the photometric error compared at one scale; for pictures and diagnostics."""
+    """The images that the photometric error compared at one scale, for pictures and diagnostics."""
 
     target: Tensor  # [B, 3, h, w]
     warped: Tensor  # [B, N, 3, h, w], sources seen from the target
@@ -25,83 +55,64 @@ class Warps:
 
 
 @dataclass(frozen=True)
-class Objective:
-    """The loss of a batch, and what it is made of: loss = sum of weights[name] * terms[name]."""
+class Loss:
+    """The loss of a batch and its terms: total = sum of weights[name] * terms[name]."""
 
-    loss: Tensor
+    total: Tensor
     terms: dict[str, Tensor]
     weights: dict[str, float]
     warps: list[Warps]  # of each scale
 
 
-def objective(
-    frames: Tensor,
-    disparities: list[Tensor],
-    source_from_target: Tensor,
-    logits: list[Tensor] | None,
-    intrinsics: Tensor,
-    recipe: Recipe,
-) -> Objective:
+def objective(snippets: Snippets, prediction: Prediction, options: ObjectiveOptions) -> Loss:
     """The loss of a batch of snippets: the one place where terms are weighed and summed.
 
     Args:
-        frames: [B, L, 3, H, W] in order of time, the target in the middle.
-        disparities: of the target, four of [B, 1, h_s, w_s].
-        source_from_target: [B, L - 1, 4, 4].
-        logits: explainability, four of [B, L - 1, h_s, w_s]; None without masks.
-        intrinsics: [B, 3, 3], of the full size.
-        recipe: which terms, and their weights.
+        snippets: images in [-1, 1].
+        prediction: of the model for these snippets, at four scales.
     """
+    disparities, logits = prediction.disparities, prediction.mask_logits
     depths = [1 / disparity for disparity in disparities]
-    photometric, warps = photometric_loss(frames, depths, source_from_target, logits, intrinsics)
-    terms, weights = {"photometric": photometric}, {"photometric": recipe.photometric_weight}
-    if recipe.smoothness_weight:
-        smoothed = depths if recipe.smoothed == "depth" else disparities
-        if recipe.smoothed == "normalised-disparity":
+    photometric, warps = photometric_loss(snippets, depths, prediction)
+    terms, weights = {"photometric": photometric}, {"photometric": options.photometric_weight}
+    if options.smoothness_weight:
+        smoothed = depths if options.smoothed == "depth" else disparities
+        if options.smoothed == "normalised-disparity":
             smoothed = [disparity / disparity.mean((2, 3), keepdim=True) for disparity in disparities]
-        terms["smoothness"] = smoothness_loss(smoothed, recipe.smoothness_decay)
-        weights["smoothness"] = recipe.smoothness_weight
+        terms["smoothness"] = smoothness_loss(smoothed, options.smoothness_decay)
+        weights["smoothness"] = options.smoothness_weight
     if logits is not None:
         terms["explainability"] = explainability_loss(logits)
-        weights["explainability"] = recipe.explainability_weight
-    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-    return Objective(loss, terms, weights, warps)
+        weights["explainability"] = options.explainability_weight
+    total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return Loss(total, terms, weights, warps)
 
 
-def photometric_loss(
-    frames: Tensor,
-    depths: list[Tensor],
-    source_from_target: Tensor,
-    logits: list[Tensor] | None,
-    intrinsics: Tensor,
-) -> tuple[Tensor, list[Warps]]:
+def photometric_loss(snippets: Snippets, depths: list[Tensor], prediction: Prediction) -> tuple[Tensor, list[Warps]]:
     """L_vs (eq. 3 and 4): |target - warped source|, weighted by explainability, summed over sources and scales.
 
-    At each scale it is the mean over all pixels and channels; a pixel that falls outside the source counts as 0.
-    Arguments as in `objective`, with depths [B, 1, h_s, w_s] for disparities.
+    At each scale it is the mean over all pixels and channels. A pixel that projects outside the source counts as 0.
+
+    Args:
+        depths: of each scale [B, 1, h_s, w_s].
+        prediction: motion, camera and masks.
     """
-    batch, length, channels, height, width = frames.shape
-    n_sources = length - 1
-    total = frames.new_zeros(())
+    height, width = snippets.target.shape[2:]
+    n_sources = snippets.sources.shape[1]
+    total = snippets.target.new_zeros(())
     warps = []
     for scale, depth in enumerate(depths):
         h, w = depth.shape[2:]
-        images = _reduce(frames.flatten(1, 2), h, w).view(batch, length, channels, h, w)
-        target, sources = split_snippet(images)
-        scaled = scale_intrinsics(intrinsics, w / width, h / height)
-        warped, valid = inverse_warp(sources, depth, source_from_target, scaled)
+        target = _reduce(snippets.target, h, w)
+        sources = _reduce(snippets.sources.flatten(0, 1), h, w).unflatten(0, snippets.sources.shape[:2])
+        scaled = scale_intrinsics(prediction.intrinsics, w / width, h / height)
+        warped, valid = inverse_warp(sources, depth, prediction.source_from_target, scaled)
         error = (target[:, None] - warped).abs().mean(2) * valid  # [B, N, h, w]
-        if logits is not None:
-            error = error * logits[scale].sigmoid()
+        if prediction.mask_logits is not None:
+            error = error * prediction.mask_logits[scale].sigmoid()
         total = total + n_sources * error.mean()
         warps.append(Warps(target, warped, valid))
     return total, warps
-
-
-def split_snippet(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """The target [B, 3, H, W] and its sources [B, L - 1, 3, H, W], in order of time, of frames [B, L, 3, H, W]."""
-    middle = frames.shape[1] // 2
-    return frames[:, middle].contiguous(), torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1)
 
 
 def smoothness_loss(maps: list[Tensor], decay: float) -> Tensor:

@@ -42,7 +42,7 @@ from evaluation.speed_scale import SLOWEST, SpeedScale, predict_ways, snippet_fr
 from files.errors import InputError
 from files.images import read_image
 from files.text import read_names
-from models.checkpoint import Networks, load_networks
+from models.checkpoint import LoadedModel, load_model
 from visualization.depth_sheet import choose_rows, draw_row, write_sheet
 
 SPLITS = Path(__file__).absolute().parent / "data/splits"
@@ -336,18 +336,18 @@ def predict(
     Returns the seconds that an image took, reading it included, loading the network not.
     """
     device = choose_device(args.device)
-    networks = load_networks(args.checkpoint, device)
-    if networks.disp_net is None:
-        raise InputError(f"{args.checkpoint}: holds no depth network (DispNet), only a pose network")
-    trained = trained_scenes(networks.config)
+    networks = load_model(args.checkpoint, device)
+    if networks.depth_net is None:
+        raise InputError(f"{args.checkpoint}: holds no depth network, only a pose network")
+    trained = networks.scenes
     check_overlap(args.checkpoint, trained, names, args.kitti, args.allow_training_overlap)
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
     read = partial(read_resized, height=height, width=width)
     arrays, seconds = {"files": np.array(names)}, {}
     if speed:
-        pose_net = networks.pose_exp_net
+        pose_net = networks.pose_net
         if args.pose_checkpoint:
-            pose_net = load_networks(args.pose_checkpoint, device).pose_exp_net
+            pose_net = load_model(args.pose_checkpoint, device).pose_net
         try:
             if pose_net is None:
                 given = args.pose_checkpoint or args.checkpoint
@@ -366,7 +366,7 @@ def predict(
             left_out.append(f"scaling speed: {error}")
     images = in_parallel(lambda name: read(args.kitti / name), names, args.workers)
     start = time.perf_counter()
-    arrays["depth"] = predict_depth(networks.disp_net, images, len(names), args.batch_size, device, args.flip_average)
+    arrays["depth"] = predict_depth(networks.depth_net, images, len(names), args.batch_size, device, args.flip_average)
     seconds["predicting_per_image"] = (time.perf_counter() - start) / len(names)
     about = {
         "checkpoint": str(args.checkpoint),
@@ -396,10 +396,9 @@ def asks_for_speed(args: argparse.Namespace) -> bool:
     return "speed" in (args.scaling or [])
 
 
-def training_data(networks: Networks) -> str | None:
+def training_data(networks: LoadedModel) -> str | None:
     """The prepared data set that a network was trained on, as far as its checkpoint says."""
-    folder = networks.config.get("data")
-    return str(Path(folder).absolute()) if isinstance(folder, str) else None
+    return None if networks.data is None else str(Path(networks.data).absolute())
 
 
 Ways = dict[str, tuple[list[int], np.ndarray]]  # by image: frames, and the pose network's ways to them

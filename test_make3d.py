@@ -31,7 +31,7 @@ from evaluation.predictions import (
 )
 from files.errors import InputError
 from files.images import resize_area
-from models.checkpoint import load_networks
+from models.checkpoint import load_model
 
 RATIO = 2.0
 DESCRIPTION = """\
@@ -144,9 +144,9 @@ def predict(photographs: list[Photograph], file: Path, args: argparse.Namespace)
     Returns the seconds it took, reading the images included, loading the network not.
     """
     device = choose_device(args.device)
-    networks = load_networks(args.checkpoint, device)
-    if networks.disp_net is None:
-        raise InputError(f"{args.checkpoint}: holds no depth network (DispNet), only a pose network")
+    networks = load_model(args.checkpoint, device)
+    if networks.depth_net is None:
+        raise InputError(f"{args.checkpoint}: holds no depth network, only a pose network")
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
     ratio = args.ratio or RATIO
 
@@ -156,7 +156,7 @@ def predict(photographs: list[Photograph], file: Path, args: argparse.Namespace)
 
     start = time.perf_counter()
     images = in_parallel(read, photographs, args.workers)
-    depth = predict_depth(networks.disp_net, images, len(photographs), args.batch_size, device, args.flip_average)
+    depth = predict_depth(networks.depth_net, images, len(photographs), args.batch_size, device, args.flip_average)
     seconds = time.perf_counter() - start
     about = {
         "checkpoint": str(args.checkpoint),

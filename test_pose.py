@@ -45,10 +45,8 @@ from evaluation.trajectories import (
 )
 from files.errors import InputError
 from files.images import to_network_input
-from geometry.pose import pose_to_matrix, snippet_poses
-from loss_functions import split_snippet
-from models import PoseExpNet
-from models.checkpoint import load_networks
+from geometry.pose import snippet_poses
+from models.checkpoint import load_model
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
 TRAINING_SEQUENCES = [name for name in KITTI_SEQUENCES if name not in ("09", "10")]
@@ -223,12 +221,12 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
     """
     cameras = {name: find_images(args.kitti, name) for name in sequences}  # all looked at before the first is predicted
     device = choose_device(args.device)
-    networks = load_networks(args.checkpoint, device)
-    if networks.pose_exp_net is None:
-        raise InputError(f"{args.checkpoint}: holds no pose network (PoseExpNet), only a depth network")
-    trained = trained_scenes(networks.config)
+    networks = load_model(args.checkpoint, device)
+    if networks.pose_net is None:
+        raise InputError(f"{args.checkpoint}: holds no pose network, only a depth network")
+    trained = networks.scenes
     check_overlap(args.checkpoint, trained, sequences, args.kitti, args.allow_training_overlap)
-    frames = networks.pose_exp_net.sources + 1
+    frames = networks.pose_net.sources + 1
     if frames % 2 == 0:
         raise InputError(f"{args.checkpoint}: a pose network of {frames} frames, expected an odd number")
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
@@ -241,7 +239,7 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
             batches = []
             for batch in overlapping_batches(resized, args.batch_size, frames):
                 images_on_device = torch.from_numpy(batch).to(device)
-                batches.append(predict_snippets(networks.pose_exp_net, images_on_device, networks.rotation).numpy())
+                batches.append(predict_snippets(networks.pose_net, images_on_device).numpy())
                 progress.update(len(batches[-1]))
             arrays[f"snippets_{name}"] = np.concatenate(batches)
     seconds = time.perf_counter() - start
@@ -290,7 +288,7 @@ def overlapping_batches(images: Iterator[np.ndarray], snippets: int, frames: int
 
 
 @torch.inference_mode()
-def predict_snippets(network: PoseExpNet, images: Tensor, rotation: str) -> Tensor:
+def predict_snippets(network: torch.nn.Module, images: Tensor) -> Tensor:
     """Poses in all snippets of neighbouring frames.
 
     Args:
@@ -300,8 +298,9 @@ def predict_snippets(network: PoseExpNet, images: Tensor, rotation: str) -> Tens
         first_from_frame float64 [F - n + 1, n, 3, 4] on the CPU, n = network.sources + 1.
     """
     frames = to_network_input(images).unfold(0, network.sources + 1, 1).movedim(-1, 1)  # [N, n, 3, H, W], a view
-    poses, _ = network(*split_snippet(frames))
-    return snippet_poses(pose_to_matrix(poses.cpu().double(), rotation))[..., :3, :]
+    middle = frames.shape[1] // 2
+    transforms, _ = network(frames[:, middle].contiguous(), torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1))
+    return snippet_poses(transforms.cpu().double())[..., :3, :]
 
 
 def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np.ndarray], dict]:

@@ -5,13 +5,16 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from path import Path
 
-from files.errors import InputError
-from training.recipes import RECIPES, SMOOTHED, Recipe, get_recipe
+from files.errors import InputError, UsageError
+from files.options import base_type, expectation, flag_name, is_allowed
+from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete
 
 WHICH = ("last", "abs_rel", "ate", "photometric")  # checkpoints that a run keeps; the best by each criterion
 
@@ -24,6 +27,8 @@ def run_script(main: Callable[[], None]) -> None:
     """
     try:
         main()
+    except UsageError as error:
+        _fail(str(error), status=2)
     except InputError as error:
         _fail(str(error))
     except BrokenPipeError:  # `... | head`: nobody listens any more
@@ -38,9 +43,9 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 1) -> None:
     print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(status)
 
 
 def add_device_flag(parser: argparse._ActionsContainer) -> None:
@@ -140,32 +145,107 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
-    """--recipe, and a flag for each of its fields."""
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default="paper-depth",
-        help="the objective's terms and weights (default: paper-depth)",
-    )
-    parser.add_argument(
-        "--print-recipe", action="store_true", help="print the recipe, with the flags applied, and stop"
-    )
-    for field in dataclasses.fields(Recipe):
-        flag, meaning = f"--{field.name.replace('_', '-')}", field.metadata["help"]
-        if field.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=meaning)
-        elif field.name == "smoothed":
-            parser.add_argument(flag, choices=SMOOTHED, help=meaning)
+def add_option_flags(parser: argparse.ArgumentParser, options: type, positional: str | None = None) -> None:
+    """A flag for each field of an options dataclass (see `files.options`), in the groups that the fields name.
+
+    A flag that is not given leaves no attribute in the parsed arguments, so that `vars` has the given ones alone.
+
+    Args:
+        options: the class.
+        positional: the field that is no flag but the argument without a name.
+    """
+    groups: dict[str, argparse._ArgumentGroup] = {}
+
+    def group_of(title: str) -> argparse._ActionsContainer:
+        if not title:
+            return parser
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        return groups[title]
+
+    current = ""
+    for field in dataclasses.fields(options):
+        if dataclasses.is_dataclass(field.type) and field.type is not NetworkSpec:
+            for inner in dataclasses.fields(field.type):
+                _add_option_flag(group_of(current), inner)
+            continue
+        current = field.metadata.get("group", current)
+        if field.name == positional:
+            parser.add_argument(field.name, nargs="?", default=argparse.SUPPRESS, help=field.metadata["help"])
+        elif field.type is NetworkSpec:
+            _add_network_flag(group_of("networks"), field)
         else:
-            kind = non_negative_int if field.type is int else non_negative_float
-            parser.add_argument(flag, type=kind, metavar="X", help=meaning)
+            _add_option_flag(group_of(current), field)
 
 
-def recipe_from_flags(args: argparse.Namespace) -> Recipe:
-    """The recipe of --recipe with the fields that were given as flags."""
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)}
-    return get_recipe(args.recipe, **{name: value for name, value in given.items() if value is not None})
+def _add_option_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
+    kind, _ = base_type(field)
+    meaning, flag = field.metadata["help"], flag_name(field.name)
+    if field.default not in (None, ()) and kind is not bool:
+        meaning += f" (default: {field.default:g})" if kind in (int, float) else f" (default: {field.default})"
+    if kind is bool:
+        meaning += f" (default: {'on' if field.default else 'off'})"
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meaning)
+    elif typing.get_origin(kind) is tuple:
+        metavar = field.metadata["metavar"]
+        group.add_argument(flag, action="append", default=argparse.SUPPRESS, metavar=metavar, help=meaning)
+    elif field.metadata["choices"]:
+        choices = field.metadata["choices"]
+        group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=meaning)
+    else:
+        metavar = field.metadata["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT")
+        group.add_argument(flag, type=_typed(field), metavar=metavar, default=argparse.SUPPRESS, help=meaning)
+
+
+def _typed(field: dataclasses.Field) -> Callable[[str], Any]:
+    """The argparse type of a field: parses the text and checks type and range."""
+    kind, _ = base_type(field)
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not is_allowed(field, value):
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected {expectation(field)}")
+        return value
+
+    return parse
+
+
+class _NetworkAction(argparse.Action):
+    """`NAME KEY=VALUE ...` as a `NetworkSpec`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, flag: Any = None) -> None:
+        name, *settings = values
+        for setting in settings:
+            if "=" not in setting:
+                parser.error(f"{flag}: {setting!r} is no KEY=VALUE (the data set comes before the flags)")
+        setattr(namespace, self.dest, NetworkSpec(name, dict(setting.split("=", 1) for setting in settings)))
+
+
+def _add_network_flag(group: argparse._ActionsContainer, field: dataclasses.Field) -> None:
+    networks = {"depth_net": DEPTH_NETS, "pose_net": POSE_NETS, "camera": CAMERAS}[field.name]
+    names = []
+    for name in networks:
+        arguments = complete(networks, NetworkSpec(name)).arguments
+        shown = NetworkSpec(name, {k: v for k, v in arguments.items() if k not in ("sources", "explainability")})
+        names.append(str(shown))
+    meaning = f"name and arguments of the {field.name.replace('_', ' ')}; with their defaults: {'; '.join(names)}"
+    group.add_argument(
+        flag_name(field.name),
+        nargs="+",
+        action=_NetworkAction,
+        default=argparse.SUPPRESS,
+        metavar=("NAME", "KEY=VALUE"),
+        help=f"{meaning} (default: {field.default})",
+    )
+
+
+def add_hidden_flags(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Flags that --help does not show, for the names of an older version."""
+    for name in names:
+        parser.add_argument(flag_name(name), default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def positive_int(text: str) -> int:

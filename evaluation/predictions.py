@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from files.errors import InputError
 from files.images import read_image, resize_area, to_network_input
-from models import DispNet
 
 DEFAULT_SIZE = (128, 416)  # the paper's, for checkpoints that do not say what they were trained at
 SMALLEST_SIDE = 32  # of an image that the networks can halve often enough
@@ -65,7 +64,7 @@ def in_parallel(
 
 @torch.inference_mode()
 def predict_depth(
-    disp_net: DispNet,
+    depth_net: torch.nn.Module,
     images: Iterator[np.ndarray],
     count: int,
     batch_size: int,
@@ -75,7 +74,7 @@ def predict_depth(
     """The network's depth, 1 / disparity at the finest scale, of `count` images: float32 [count, H, W].
 
     Args:
-        disp_net: in eval mode, on `device`.
+        depth_net: in eval mode, on `device`.
         images: uint8 [3, H, W] each, all of one size (`read_resized`).
         flip_average: predict the mirrored image, too, and take `blend_flipped` of both.
     """
@@ -83,9 +82,9 @@ def predict_depth(
     with tqdm(total=count, desc=f"predicting on {device}", unit="image") as progress:
         while batch := list(islice(images, batch_size)):
             frames = to_network_input(torch.from_numpy(np.stack(batch)).to(device))
-            disparity = disp_net(frames)[0]
+            disparity = depth_net(frames)[0]
             if flip_average:
-                disparity = blend_flipped(disparity, disp_net(frames.flip(-1))[0].flip(-1))
+                disparity = blend_flipped(disparity, depth_net(frames.flip(-1))[0].flip(-1))
             depth.extend((1 / disparity).squeeze(1).cpu().numpy())
             progress.update(len(batch))
     return np.stack(depth)

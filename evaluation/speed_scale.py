@@ -21,8 +21,6 @@ from evaluation.ground_truth import split_name
 from evaluation.predictions import in_parallel
 from files.errors import InputError
 from files.images import to_network_input
-from loss_functions import split_snippet
-from models import PoseExpNet
 
 SLOWEST = 1.0  # m/s; below, the ratio of two ways near 0 says nothing
 
@@ -103,7 +101,7 @@ def _timestamps(file: Path, changed: int) -> np.ndarray:
 
 @torch.inference_mode()
 def predict_ways(
-    network: PoseExpNet,
+    network: torch.nn.Module,
     snippets: list[list[Path]],
     read: Callable[[Path], np.ndarray],
     batch_size: int,
@@ -124,8 +122,9 @@ def predict_ways(
         batch.append(snippet)
         if len(batch) == batch_size or number == len(snippets):
             frames: Tensor = to_network_input(torch.from_numpy(np.stack(batch)).to(device))
-            poses, _ = network(*split_snippet(frames))
-            ways.append(poses[..., :3].norm(dim=-1).cpu().double().numpy())
+            middle = frames.shape[1] // 2
+            transforms, _ = network(frames[:, middle], torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1))
+            ways.append(transforms[..., :3, 3].contiguous().norm(dim=-1).cpu().double().numpy())
             batch = []
     return np.concatenate(ways)
 

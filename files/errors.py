@@ -1,9 +1,13 @@
-"""The one exception for what a user can cause."""
+"""The exceptions for failures that a user can cause."""
 
 
 class InputError(ValueError):
-    """Something given from outside (a file, a folder, a flag's value) is not what it must be.
+    """An input (a file, a folder, a value) is not what it must be.
 
-    The message is one line that says what was found, what was expected, where, and, where it helps, what to
-    do. Scripts print it without a traceback and exit with status 1 (see `options.run_script`).
+    The message is one line that states what was found, what was expected, where, and, where it helps, what to do.
+    Scripts print it without a traceback and exit with status 1 (see `cli.flags.run_script`).
     """
+
+
+class UsageError(InputError):
+    """The command line is wrong: a flag's value is out of range, or flags exclude each other. Exit status 2."""

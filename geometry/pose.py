@@ -121,3 +121,17 @@ def _check_last_dimension(tensor: Tensor, expected: int, meaning: str) -> None:
 def _check_transform(transform: Tensor) -> None:
     if transform.shape[-2:] != (4, 4):
         raise ValueError(f"transform: got shape {list(transform.shape)}, expected [..., 4, 4]")
+
+
+def rotation_angle(rotation: Tensor) -> Tensor:
+    """Angle of rotations [..., 3, 3] in radians, [...]; accurate for small angles, too."""
+    axis = torch.stack(  # twice the sine times the axis
+        [
+            rotation[..., 2, 1] - rotation[..., 1, 2],
+            rotation[..., 0, 2] - rotation[..., 2, 0],
+            rotation[..., 1, 0] - rotation[..., 0, 1],
+        ],
+        -1,
+    )
+    twice_cosine = rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1
+    return torch.atan2(axis.norm(dim=-1), twice_cosine)

@@ -1,6 +1,100 @@
-"""The two networks."""
+"""The networks by name, and the model that is built from them.
 
+A new network is a new file in this folder and a line in one of the dictionaries below. `docs/extending.md` has an
+example of each kind.
+"""
+
+import inspect
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from torch import nn
+
+from files.errors import InputError
 from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
+from models.sfm_learner import GivenCamera, Prediction, SfMLearner
 
-__all__ = ["DispNet", "PoseExpNet"]
+__all__ = ["CAMERAS", "DEPTH_NETS", "POSE_NETS", "NetworkSpec", "Prediction", "SfMLearner", "build", "complete", "make"]
+
+# Depth networks: images [B, 3, H, W] in [-1, 1] -> disparities, finest first. See `models.sfm_learner.SfMLearner`.
+DEPTH_NETS: dict[str, type[nn.Module]] = {"disp_net": DispNet}
+# Pose networks: arguments `sources` and, if they predict masks, `explainability` come from the training.
+POSE_NETS: dict[str, type[nn.Module]] = {"pose_exp_net": PoseExpNet}
+CAMERAS: dict[str, type[nn.Module]] = {"given": GivenCamera}
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network's name and the arguments of its constructor, as checkpoints store them."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As the flags --depth-net, --pose-net and --camera have it: `disp_net width=0.5`."""
+        return " ".join([self.name, *(f"{name}={_text(value)}" for name, value in self.arguments.items())])
+
+
+def build(depth: NetworkSpec, pose: NetworkSpec, camera: NetworkSpec) -> SfMLearner:
+    """The model with these networks and newly drawn weights; InputError for a name or an argument that there is not."""
+    return SfMLearner(make(DEPTH_NETS, depth), make(POSE_NETS, pose), make(CAMERAS, camera))
+
+
+def make(networks: Mapping[str, type[nn.Module]], spec: NetworkSpec) -> nn.Module:
+    """A new network by its name and arguments; InputError if one of them is wrong."""
+    spec = complete(networks, spec)
+    try:
+        return networks[spec.name](**spec.arguments)
+    except ValueError as error:
+        raise InputError(f"{spec.name}: {error}") from None
+
+
+def complete(networks: Mapping[str, type[nn.Module]], spec: NetworkSpec) -> NetworkSpec:
+    """The specification with the default of every argument that it does not give, and values of the right types.
+
+    Text such as "0.5" becomes the type of the constructor's annotation, which may be int, float, bool, str, or one of
+    these with None.
+
+    Raises:
+        InputError: an unknown name or argument, or a value of another type.
+    """
+    if spec.name not in networks:
+        raise InputError(f"unknown network {spec.name!r:.40}, expected one of {', '.join(networks)}")
+    parameters = inspect.signature(networks[spec.name]).parameters
+    unknown = [name for name in spec.arguments if name not in parameters]
+    if unknown:
+        expected = f"expected {', '.join(parameters)}" if parameters else "it has no arguments"
+        raise InputError(f"{spec.name}: unknown argument {str(unknown[0])[:40]!r}, {expected}")
+    arguments = {}
+    for name, parameter in parameters.items():
+        value = spec.arguments.get(name, parameter.default)
+        arguments[name] = _convert(value, parameter.annotation, f"{spec.name}: {name}")
+    return NetworkSpec(spec.name, arguments)
+
+
+def _convert(value: Any, annotation: Any, what: str) -> Any:
+    kinds = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if types.NoneType in kinds and (value is None or value == "none"):
+        return None
+    for kind in kinds:
+        if kind is bool and value in ("true", "false"):
+            return value == "true"
+        if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+            return value
+        if kind in (int, float) and isinstance(value, str | int) and not isinstance(value, bool):
+            try:
+                return kind(value)
+            except (ValueError, OverflowError):
+                continue
+    names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
+    shown = f"{value!r:.40}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    raise InputError(f"{what} is {shown}, expected {names}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool | None) else str(value)

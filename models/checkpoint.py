@@ -1,83 +1,113 @@
-"""Checkpoints: one file is the whole run, written whole or not at all, and loaded without running code from it."""
+"""Checkpoints: one file holds the whole run, is written whole or not at all, and is read without running code.
+
+A checkpoint (version 2) is a dict of plain values and tensors:
+
+    format, version, torch                      "sfmlearner", 2, the version of PyTorch that wrote it
+    networks                                    {"depth" | "pose" | "camera": {"name", "arguments"}}, for `models.build`
+    model                                       the weights: `SfMLearner.state_dict()`
+    optimizer                                   Adam's state
+    step, skipped, validation_due, best, damaged    where the training stands (see `training.run.Run`)
+    options                                     `training.options.TrainOptions` as plain values
+    record                                      height, width, snippets, processes, total_steps, scenes of the run
+
+Version-1 checkpoints and the published checkpoints of the well-known PyTorch port are read, too.
+"""
 
 import os
-import pickle
-import re
 import shutil
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from path import Path
-from torch import Tensor
+from torch import Tensor, nn
 
 from files.errors import InputError
-from geometry.pose import ROTATIONS
-from models import DispNet, PoseExpNet
-from models.layers import MAX_WIDTH
-from models.pose_exp_net import POSE_SCALE
+from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, SfMLearner, complete, make, version_1
+from models.torch_files import read_torch_file
 
 FORMAT = "sfmlearner"
-VERSION = 1
+VERSION = 2
+CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better
+_KINDS: dict[str, type] = {
+    "networks": dict,
+    "model": dict,
+    "optimizer": dict,
+    "step": int,
+    "skipped": int,
+    "validation_due": bool,
+    "best": dict,
+    "damaged": list,
+    "options": dict,
+    "record": dict,
+}
+_LATER = {"skipped": 0, "validation_due": False, "damaged": []}  # entries that the first checkpoints did not have
 _LARGEST_SIDE = 2**16  # pixels
-_OLD_PICKLES = 16 * 2**20  # bytes at the beginning of PyTorch's older format that hold all but the numbers
-_SIZED_CONSTRUCTOR = re.compile(rb"c(?:__builtin__|builtins)\nbytearray\n|ctorch(?:\.cuda)?\n\w*Tensor\n")
 
 
 @dataclass
-class Networks:
-    """Networks rebuilt from a checkpoint, in eval mode; None where the file has only the other one."""
+class LoadedModel:
+    """The networks of a checkpoint in evaluation mode. A file of another project may hold only one of them."""
 
-    disp_net: DispNet | None
-    pose_exp_net: PoseExpNet | None
+    depth_net: nn.Module | None
+    pose_net: Any  # nn.Module | None; its attribute `sources` is the number of source frames
+    camera: nn.Module | None
+    specs: dict[str, NetworkSpec]  # by "depth", "pose", "camera"
     height: int | None = None  # image size of the training; None where the file does not say
     width: int | None = None
-    rotation: str = "euler"  # how the last three numbers of a pose are read
-    config: dict[str, Any] = field(default_factory=dict)
     step: int | None = None
+    data: str | None = None  # folder of the prepared training data
+    scenes: list[str] | None = None  # the training scenes; None where the file does not say
 
 
-def save_checkpoint(
-    file: Path,
-    disp_net: DispNet,
-    pose_exp_net: PoseExpNet,
+def describe(specs: Mapping[str, NetworkSpec]) -> dict[str, dict[str, Any]]:
+    """The entry `networks` of a checkpoint."""
+    return {role: asdict(spec) for role, spec in specs.items()}
+
+
+def checkpoint_content(
+    model: SfMLearner,
+    specs: Mapping[str, NetworkSpec],
     optimizer: torch.optim.Optimizer,
-    step: int,
-    config: dict[str, Any],
-    best: dict[str, Any],
-    skipped: int = 0,
-    validation_due: bool = False,
-    damaged: Iterable[str] = (),
-) -> None:
-    """Write the whole run to `file`: whole or not at all, and on the disk when this returns.
-
-    Training draws its randomness from (seed, step) and (seed, epoch) alone, so the step is the random state, too.
+    options: dict[str, Any],
+    record: dict[str, Any],
+    standing: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of a checkpoint, see the module's docstring.
 
     Args:
-        config: what the run was started with; plain numbers, strings, lists and dicts. It must hold `height`, `width`
-            and `rotation`, from which the networks' use is rebuilt.
-        best: best validation score by criterion.
-        skipped: steps that were left out because their loss was not finite.
-        validation_due: the validation after this step has not been made.
-        damaged: a line for each file that could not be read.
+        specs: of the three networks, with all their arguments.
+        options, record: plain values.
+        standing: step, skipped, validation_due, best and damaged.
+
+    Raises:
+        InputError: a weight is not finite. Such weights are never saved over good ones.
     """
-    content = {
+    weights = model.state_dict()
+    floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+    if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+        raise InputError(f"step {standing['step']}: the weights are not finite; the checkpoint before it is kept")
+    return {
         "format": FORMAT,
         "version": VERSION,
         "torch": str(torch.__version__),
-        "step": step,
-        "config": config,
-        "best": best,
-        "skipped": skipped,
-        "validation_due": validation_due,
-        "damaged": sorted(damaged),
-        "disp_net": disp_net.state_dict(),
-        "pose_exp_net": pose_exp_net.state_dict(),
+        "networks": describe(specs),
+        "model": weights,
         "optimizer": optimizer.state_dict(),
+        "options": options,
+        "record": record,
+        **standing,
     }
+
+
+def save_checkpoint(file: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all; it is on the disk when this returns.
+
+    Raises:
+        InputError: it could not be written. The checkpoint before it is untouched.
+    """
     part = Path(f"{file}.part")
     try:
         with open(part, "wb") as stream:
@@ -115,8 +145,7 @@ def keep_copy(file: Path, copy: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk: a renamed file is not before."""
-    if os.name == "nt":  # folders cannot be opened there
+    if os.name == "nt":
         return
     descriptor = os.open(folder or ".", os.O_RDONLY)
     try:
@@ -125,213 +154,237 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_run(
-    content: dict[str, Any],
-    file: Path,
-    disp_net: torch.nn.Module,
-    pose_exp_net: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Give networks and optimiser what a checkpoint (`load_checkpoint`) has of them; `file` is named in errors."""
-    _load_weights(disp_net, content["disp_net"], file)
-    _load_weights(pose_exp_net, content["pose_exp_net"], file)
-    load_optimizer(optimizer, content["optimizer"], file)
+def load_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this project in the form of version 2, on the CPU.
+
+    Raises:
+        InputError: no such file, damaged, or a checkpoint of something else.
+    """
+    return _check_content(read_torch_file(file), file)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], file: Path) -> None:
-    """Give the optimiser its state from a checkpoint's entry `optimizer`; InputError (naming `file`) if it is damaged.
+def load_model(file: Path, device: torch.device | str = "cpu") -> LoadedModel:
+    """The networks of a checkpoint, rebuilt and ready to predict.
+
+    Args:
+        file: a checkpoint of this project, or of the well-known PyTorch port ({'epoch', 'state_dict'}, of either
+            network), also one that was saved under DataParallel.
+
+    Raises:
+        InputError: no such file, damaged, or a checkpoint of something else.
+    """
+    content = read_torch_file(file)
+    if content.get("format") == FORMAT:
+        loaded = _own_model(_check_content(content, file), file)
+    elif isinstance(content.get("state_dict"), dict):
+        loaded = _port_model(without_module(content["state_dict"]), file)
+    else:
+        raise InputError(f"{file}: not a checkpoint of a depth or pose network: it has {_names(content)}")
+    for network in (loaded.depth_net, loaded.pose_net, loaded.camera):
+        if network is not None:
+            network.to(device).eval()
+    return loaded
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Any], file: Path, what: str) -> None:
+    """Copy weights from a file into a network: into its own dense tensors, and of their types.
+
+    Args:
+        what: name of the network, for errors.
+
+    Raises:
+        InputError: a weight is missing, surplus, of another shape or not finite.
+    """
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        given = weights.get(name)
+        if not isinstance(given, Tensor):
+            raise InputError(f"{file}: no checkpoint of {what}: it lacks {name}")
+        if given.shape != tensor.shape:
+            raise InputError(f"{file}: no checkpoint of {what}: {name} is {[*given.shape]}, expected {[*tensor.shape]}")
+        if not bool(given.to(tensor.dtype).isfinite().all()):
+            raise InputError(f"{file}: {name} of {what} holds values that are not finite")
+    surplus = sorted(map(str, weights.keys() - expected.keys()))
+    if surplus:
+        raise InputError(f"{file}: no checkpoint of {what}: it has {repr(surplus[0])[1:-1]:.60}, too")
+    network.load_state_dict(dict(weights))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, file: Path) -> None:
+    """Give Adam its state from a checkpoint's entry `optimizer`, as fresh dense tensors of the parameters' types.
 
     The learning rate and the other options stay the optimiser's own.
+
+    Raises:
+        InputError: the state is damaged; names `file`.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = state.get("state") if isinstance(state, dict) else None
     if not isinstance(moments, dict) or moments.keys() - set(range(len(parameters))):
         raise InputError(f"{file}: damaged checkpoint: no state of the optimiser for {len(parameters)} parameters")
+    fresh: dict[int, dict[str, Tensor]] = {}
     for index, entry in moments.items():
-        for name, shape in (
-            ("exp_avg", parameters[index].shape),
-            ("exp_avg_sq", parameters[index].shape),
-            ("step", ()),
-        ):
-            tensor = entry.get(name) if isinstance(entry, dict) else None
-            if not isinstance(tensor, Tensor) or tensor.shape != shape or not bool(torch.isfinite(tensor).all()):
+        parameter = parameters[index]
+        likes = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        fresh[index] = {}
+        for name, like in likes.items():
+            given = entry.get(name) if isinstance(entry, dict) else None
+            if not isinstance(given, Tensor) or given.shape != like.shape:
                 raise InputError(f"{file}: damaged checkpoint: the optimiser's {name} of parameter {index}")
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+            tensor = torch.empty_like(like.detach(), device="cpu").copy_(given)
+            if not bool(tensor.isfinite().all()) or (name != "exp_avg" and bool((tensor < 0).any())):
+                raise InputError(f"{file}: damaged checkpoint: the optimiser's {name} of parameter {index}")
+            fresh[index][name] = tensor
+    optimizer.load_state_dict({"state": fresh, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def load_checkpoint(file: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this project, on the CPU; InputError if it is anything else."""
-    content = _read(file)
+def find_checkpoint(run: Path, which: str) -> Path:
+    """A checkpoint of a run's folder: "last", or the best by a criterion; InputError naming those that are there."""
+
+    def named(name: str) -> Path:
+        return run / ("last.pt" if name == "last" else f"best_{name}.pt")
+
+    if not named(which).is_file():
+        there = [name for name in ("last", *CRITERIA) if named(name).is_file()]
+        found = f"found only --which {', '.join(there)}" if there else "found no checkpoint of a run in this folder"
+        raise InputError(f"{named(which)}: no such file, {found}")
+    return named(which)
+
+
+def without_module(weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights without the `module.` that DataParallel puts before their names."""
+    if weights and all(isinstance(name, str) and name.startswith("module.") for name in weights):
+        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def check_specs(networks: Any, file: Path) -> dict[str, NetworkSpec]:
+    """The specifications of the three networks from a checkpoint's entry `networks`; InputError if it is damaged."""
+    specs = {}
+    for role, known in (("depth", DEPTH_NETS), ("pose", POSE_NETS), ("camera", CAMERAS)):
+        entry = networks.get(role) if isinstance(networks, dict) else None
+        name, arguments = (entry.get(key) if isinstance(entry, dict) else None for key in ("name", "arguments"))
+        if not isinstance(name, str) or not isinstance(arguments, dict) or not all(map(_is_name, arguments)):
+            raise InputError(f"{file}: damaged checkpoint: its networks do not say name and arguments of {role}")
+        try:
+            specs[role] = complete(known, NetworkSpec(name, arguments))
+        except InputError as error:
+            raise InputError(f"{file}: damaged, or of a newer version of this project: {role}: {error}") from None
+    return specs
+
+
+def make_with_weights(
+    networks: Mapping[str, type[nn.Module]], spec: NetworkSpec, weights: Mapping[str, Any], file: Path
+) -> nn.Module:
+    """A network with the weights of a file. It takes no memory before all shapes were found to fit."""
+    try:
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in make(networks, spec).state_dict().items()}
+    except InputError as error:
+        raise InputError(f"{file}: damaged checkpoint: {error}") from None
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise InputError(f"{file}: damaged checkpoint: {spec.name}: {' '.join(str(error).split())[:100]}") from None
+    for name, shape in shapes.items():
+        if isinstance(weights.get(name), Tensor) and weights[name].shape != shape:
+            raise InputError(
+                f"{file}: no checkpoint of {spec.name}: {name} is {[*weights[name].shape]}, expected {[*shape]}"
+            )
+    absent = sorted(shapes.keys() - weights.keys())
+    if absent:
+        raise InputError(f"{file}: no checkpoint of {spec.name}: it lacks {absent[0]}")
+    network = make(networks, spec)
+    load_weights(network, weights, file, spec.name)
+    return network
+
+
+def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
+    specs = check_specs(content["networks"], file)
+    networks: dict[str, nn.Module] = {}
+    for role, known in (("depth", DEPTH_NETS), ("pose", POSE_NETS), ("camera", CAMERAS)):
+        prefix = "camera." if role == "camera" else f"{role}_net."
+        weights = {k.removeprefix(prefix): v for k, v in content["model"].items() if str(k).startswith(prefix)}
+        networks[role] = make_with_weights(known, specs[role], weights, file)
+    record, data = content["record"], content["options"].get("data")
+    return LoadedModel(
+        networks["depth"],
+        networks["pose"],
+        networks["camera"],
+        specs,
+        height=record.get("height"),
+        width=record.get("width"),
+        step=content["step"],
+        data=data if isinstance(data, str) else None,
+        scenes=record.get("scenes"),
+    )
+
+
+def _port_model(weights: dict[str, Any], file: Path) -> LoadedModel:
+    if "pose_pred.weight" in weights:
+        spec = NetworkSpec(**version_1.describe_pose_exp_net(weights, file))
+        return LoadedModel(None, make_with_weights(POSE_NETS, spec, weights, file), None, {"pose": spec})
+    spec = NetworkSpec(**version_1.describe_disp_net(weights, file))
+    return LoadedModel(make_with_weights(DEPTH_NETS, spec, weights, file), None, None, {"depth": spec})
+
+
+def _check_content(content: dict[str, Any], file: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
-        raise InputError(f"{file}: not a checkpoint of this project: it has {_keys(content)}")
-    if content.get("version") != VERSION:
-        raise InputError(f"{file}: checkpoint version {content.get('version')}, this code reads version {VERSION}")
-    missing = {"step", "config", "best", "disp_net", "pose_exp_net", "optimizer"} - content.keys()
+        raise InputError(f"{file}: not a checkpoint of this project: it has {_names(content)}")
+    version = content.get("version")
+    if version == 1:
+        content = version_1.upgrade(content, file)
+    elif version != VERSION:
+        raise InputError(f"{file}: checkpoint version {_short(version)}, this code reads versions 1 and {VERSION}")
+    content = {**_LATER, **content}
+    missing = sorted(_KINDS.keys() - content.keys())
     if missing:
-        raise InputError(f"{file}: the checkpoint lacks {', '.join(sorted(missing))}")
-    newer: dict[str, Any] = {"skipped": 0, "validation_due": False, "damaged": []}  # which it did not have at first
-    content = newer | content
-    kinds = {"config": dict, "best": dict, "step": int, "skipped": int, "validation_due": bool, "damaged": list}
-    for name, kind in kinds.items():
-        if not isinstance(content[name], kind):
+        raise InputError(f"{file}: damaged checkpoint: it lacks {', '.join(missing)}")
+    for name, kind in _KINDS.items():
+        if type(content[name]) is not kind and not (kind is dict and isinstance(content[name], dict)):
             found = type(content[name]).__name__
             raise InputError(f"{file}: damaged checkpoint: its {name} is of type {found}, expected {kind.__name__}")
-    _check_use(content["config"], file)
+    if not all(map(_is_name, content["model"])):
+        raise InputError(f"{file}: damaged checkpoint: a weight has no name")
+    if not 0 <= content["step"] < 2**62 or not 0 <= content["skipped"] < 2**62:
+        raise InputError(f"{file}: damaged checkpoint: step {content['step']:.4g}, skipped {content['skipped']:.4g}")
+    _check_record(content["record"], file)
+    _check_best(content["best"], file)
     return content
 
 
-def load_networks(file: Path, device: torch.device | str = "cpu") -> Networks:
-    """Networks of a checkpoint, rebuilt from its weights and ready to predict.
-
-    Args:
-        file: a checkpoint of this project, or one of the well-known PyTorch port's ({'epoch', 'state_dict'}, of either
-            network).
-
-    Raises:
-        InputError: no such file, damaged, or a checkpoint of something else.
-    """
-    content = _read(file)
-    if content.get("format") == FORMAT:
-        content = load_checkpoint(file)
-        config = content["config"]
-        networks = Networks(
-            build_disp_net(content["disp_net"], file),
-            build_pose_exp_net(content["pose_exp_net"], file, _pose_units(config, file)),
-            config.get("height"),
-            config.get("width"),
-            config.get("rotation", "euler"),
-            config,
-            content["step"],
-        )
-    elif isinstance(content.get("state_dict"), dict):
-        weights = content["state_dict"]
-        if "pose_pred.weight" in weights:
-            networks = Networks(None, build_pose_exp_net(weights, file))
-        else:
-            networks = Networks(build_disp_net(weights, file), None)
-    else:
-        raise InputError(f"{file}: not a checkpoint of DispNet or PoseExpNet: it has {_keys(content)}")
-    for network in (networks.disp_net, networks.pose_exp_net):
-        if network is not None:
-            network.to(device).eval()
-    return networks
-
-
-def _check_use(config: dict[str, Any], file: Path) -> None:
-    """InputError unless a configuration says in a usable way how its networks are used."""
+def _check_record(record: dict[str, Any], file: Path) -> None:
     for name in ("height", "width"):
-        size = config.get(name)
-        if size is not None and not (isinstance(size, int) and 0 < size <= _LARGEST_SIDE):
-            raise InputError(f"{file}: damaged checkpoint: {name} is {size!r:.40}, expected pixels")
-    if config.get("rotation", "euler") not in ROTATIONS:
-        found, expected = config["rotation"], ", ".join(ROTATIONS)
-        raise InputError(f"{file}: damaged checkpoint: rotation is {found!r:.40}, expected one of {expected}")
+        size = record.get(name)
+        if size is not None and not (type(size) is int and 0 < size <= _LARGEST_SIDE):
+            raise InputError(f"{file}: damaged checkpoint: its {name} is {_short(size)}, expected pixels")
+    for name in ("snippets", "processes", "total_steps"):
+        count = record.get(name)
+        if count is not None and not (type(count) is int and 0 < count < 2**62):
+            raise InputError(f"{file}: damaged checkpoint: its {name} is {_short(count)}, expected a whole number")
+    scenes = record.get("scenes")
+    if scenes is not None and not (isinstance(scenes, list) and all(map(_is_name, scenes))):
+        raise InputError(f"{file}: damaged checkpoint: its scenes are {_short(scenes)}, expected names")
 
 
-def build_disp_net(weights: dict[str, Tensor], file: Path) -> DispNet:
-    """A DispNet with these weights, which say its width; `file` is named in errors."""
-    network = DispNet(width=_width(weights, "upconv1.0.bias"))
-    _load_weights(network, weights, file)
-    return network
+def _check_best(best: dict[str, Any], file: Path) -> None:
+    for name, score in best.items():
+        kinds = {key: type(value) for key, value in score.items()} if isinstance(score, dict) else None
+        if name not in CRITERIA or kinds != {"value": float, "step": int}:
+            raise InputError(
+                f"{file}: damaged checkpoint: its best {_short(name)} is {_short(score)}, expected a value and a step"
+            )
 
 
-def build_pose_exp_net(
-    weights: dict[str, Tensor], file: Path, units: tuple[float, float, float | None] = (POSE_SCALE, POSE_SCALE, None)
-) -> PoseExpNet:
-    """A PoseExpNet with these weights, which say its width, its number of sources and whether it has masks.
-
-    `units` are translation_scale, rotation_scale and fixation_depth, which weights don't tell.
-    """
-    pose_weight = weights.get("pose_pred.weight")
-    if not isinstance(pose_weight, Tensor) or pose_weight.ndim != 4 or pose_weight.shape[0] not in range(6, 600, 6):
-        raise InputError(f"{file}: no checkpoint of PoseExpNet: pose_pred.weight is missing or of another shape")
-    width = _width(weights, "conv1.0.bias")
-    network = PoseExpNet(pose_weight.shape[0] // 6, "predict_mask1.weight" in weights, *units, width)
-    _load_weights(network, weights, file)
-    return network
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def _width(weights: dict[str, Tensor], key: str) -> float:
-    """The width factor of a network, by a bias that has 16 numbers in the paper's; 1 where the weights are no such."""
-    bias = weights.get(key) if isinstance(weights, dict) else None
-    # The limit keeps a small file from claiming a large network.
-    known = isinstance(bias, Tensor) and bias.ndim == 1 and 1 <= len(bias) <= 16 * MAX_WIDTH
-    return len(bias) / 16 if known else 1.0  # type: ignore[arg-type]
+def _short(value: Any) -> str:
+    """A value for a message; of a container from a file, which may be huge when printed, the type alone."""
+    return f"{value!r:.40}" if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
 
 
-def _pose_units(config: dict[str, Any], file: Path) -> tuple[float, float, float | None]:
-    translation, rotation = (config.get(name, POSE_SCALE) for name in ("translation_scale", "rotation_scale"))
-    fixation = config.get("fixation_depth")
-    for name, value in (
-        ("translation_scale", translation),
-        ("rotation_scale", rotation),
-        ("fixation_depth", 1.0 if fixation is None else fixation),
-    ):
-        if not isinstance(value, float | int) or not 0 < value < float("inf"):
-            raise InputError(f"{file}: damaged checkpoint: its {name} is {value!r}, expected a number above 0")
-    return translation, rotation, fixation
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not Path(file).is_file():
-        raise InputError(f"{file}: no such file, expected a checkpoint")
-    _refuse_claims(file)
-    try:
-        # weights_only: tensors and plain values alone; a file can name no function to be called.
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{file}: not a checkpoint of tensors and plain values, or damaged; nothing else is loaded, "
-            "since it could run code"
-        ) from None
-    except Exception as error:  # whatever damage makes of the unpickler: there is no narrower common class
-        raise InputError(f"{file}: damaged, or not a checkpoint ({type(error).__name__} while reading it)") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: not a checkpoint: it holds a {type(content).__name__}, expected a dict")
-    return content
-
-
-def _refuse_claims(file: Path) -> None:
-    """InputError for what would make the unpickler take memory for a size that the file only claims.
-
-    `torch.save` compresses nothing, so what it wrote is no larger in memory than on disk. And among the names that
-    `weights_only` allows are constructors that take a size: `bytearray(10**12)`, `torch.Tensor(10**12)`.
-    """
-    members, pickles = [], []
-    with suppress(zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, OSError):
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if all(member.compress_type == zipfile.ZIP_STORED for member in members):
-                pickles = [archive.read(member) for member in members if member.filename.endswith("data.pkl")]
-    compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if compressed or sum(member.file_size for member in members) > os.path.getsize(file):
-        raise InputError(f"{file}: damaged, or not a checkpoint: its parts claim more than the file holds")
-    if not pickles:  # PyTorch's older format, or damage
-        with open(file, "rb") as stream:
-            pickles = [stream.read(_OLD_PICKLES)]
-    if any(_SIZED_CONSTRUCTOR.search(content) for content in pickles):
-        raise InputError(f"{file}: not a checkpoint of tensors and plain values: it builds objects of a claimed size")
-
-
-def _load_weights(network: torch.nn.Module, weights: dict[str, Tensor], file: Path) -> None:
-    name = type(network).__name__
-    if not isinstance(weights, dict):
-        raise InputError(f"{file}: no checkpoint of {name}: expected named weights, got {type(weights).__name__}")
-    expected = network.state_dict()
-    for key, tensor in expected.items():
-        given = weights.get(key)
-        if not isinstance(given, Tensor):
-            raise InputError(f"{file}: no checkpoint of {name}: it lacks {key}")
-        if given.shape != tensor.shape:
-            raise InputError(f"{file}: no checkpoint of {name}: {key} is {[*given.shape]}, expected {[*tensor.shape]}")
-        if not bool(torch.isfinite(given).all()):
-            raise InputError(f"{file}: {key} of {name} holds values that are not finite")
-    surplus = weights.keys() - expected.keys()
-    if surplus:
-        raise InputError(f"{file}: no checkpoint of {name}: it has {repr(min(map(str, surplus)))[1:-1]:.60}, too")
-    network.load_state_dict(weights)
-
-
-def _keys(content: dict[str, Any]) -> str:
-    names = ", ".join(repr(name)[1:-1][:40] for name in sorted(map(str, content))[:4])
-    return f"the entries {names}{', ...' if len(content) > 4 else ''}" if names else "no entries"
+def _names(content: dict[str, Any]) -> str:
+    names = [repr(name)[1:-1][:40] for name in content if isinstance(name, str)]
+    if not names:
+        return "no entries"
+    return f"the entries {', '.join(sorted(names)[:4])}{', ...' if len(names) > 4 else ''}"

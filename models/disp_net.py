@@ -19,11 +19,14 @@ class DispNet(nn.Module):
     The parameters' names and shapes are those of the well-known PyTorch port's DispNetS.
 
     Args:
-        first_disparity: near what the predictions of new weights lie. In the middle of the range, where a plain start
-            lies, nothing can be more than twice as near as the mean, and training spends its beginning on making all
-            of it, and the translation with it, of another scale.
-        width: share of the paper's channels that each layer has. At 0.5 a step costs about a quarter.
+        first_disparity: the disparity that new weights predict, approximately; between 0.01 and 10.01. The default is
+            the middle of the range. From there no disparity can grow to more than twice the mean, and training first
+            has to change the scale of depth and translation together. 1.2 learns much sooner.
+        width: share of the paper's channels that each layer has, a multiple of 1/16 up to 2. At 0.5 a step costs about
+            a quarter.
     """
+
+    initial_arguments = ("first_disparity",)  # they choose new weights and mean nothing to trained ones
 
     def __init__(self, first_disparity: float = FIRST_DISPARITY, width: float = 1.0) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class DispNet(nn.Module):
         initialise(self)
         share = (first_disparity - MIN_DISPARITY) / MAX_DISPARITY
         if not 0 < share < 1:
-            raise ValueError(f"first disparity is {first_disparity}, expected one above 0.01 and below 10.01")
+            raise ValueError(f"first_disparity is {first_disparity}, expected a number between 0.01 and 10.01")
         for predict in (self.predict_disp4, self.predict_disp3, self.predict_disp2, self.predict_disp1):
             nn.init.constant_(predict[0].bias, math.log(share / (1 - share)))  # type: ignore[arg-type]
 
@@ -110,13 +113,13 @@ def _predict(inputs: int) -> nn.Sequential:
 
 
 def _disparity(predict: nn.Module, features: Tensor) -> Tensor:
-    """In full precision also under autocast: bfloat16's 8 bits would make steps of a percent in the depth."""
+    """The head is computed in float32 also under autocast: bfloat16's 8 bits quantise depth to steps of one percent."""
     with torch.autocast(features.device.type, enabled=False):
         return predict(features.to(next(predict.parameters()).dtype)) * MAX_DISPARITY + MIN_DISPARITY
 
 
 def _join(skip: Tensor, up: Tensor, coarse_disparity: Tensor | None = None) -> Tensor:
-    """Decoder, encoder and (doubled) coarser disparity side by side."""
+    """Concatenate decoder features, encoder features and the coarser disparity enlarged by 2."""
     parts = [crop_like(up, skip), skip]
     if coarse_disparity is not None:
         parts.append(_double(coarse_disparity, skip).to(up.dtype))
@@ -124,5 +127,5 @@ def _join(skip: Tensor, up: Tensor, coarse_disparity: Tensor | None = None) -> T
 
 
 def _double(disparity: Tensor, like: Tensor) -> Tensor:
-    # As a network feature only. align_corners=False here is the architecture's (published weights expect it).
+    # The disparity is a feature here. Published weights expect align_corners=False.
     return crop_like(functional.interpolate(disparity, scale_factor=2, mode="bilinear", align_corners=False), like)

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Where a convolution has fewer output pixels in the whole batch than this, its cost on a CPU is that of moving the
-# weights, and one matrix product moves them least: measured in docs/benchmarks.md.
+# Below this number of output pixels in the batch, reading the weights dominates a convolution's time on a CPU, and one
+# matrix product reads them least often (docs/benchmarks.md).
 _FEW_PIXELS = 256
 
-MAX_WIDTH = 2  # of the networks: four times the paper's weights
+MAX_WIDTH = 2  # times the paper's channels, which is four times its weights
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that on a CPU is one matrix product where there are few pixels: the same values, sooner."""
+    """`nn.Conv2d`, computed as one matrix product on a CPU where there are few pixels: the same values, faster."""
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = (-(-size // self.stride[0]) for size in image.shape[2:])
@@ -25,9 +25,9 @@ class Conv2d(nn.Conv2d):
 
 
 def channels(width: float, *numbers: int) -> list[int]:
-    """The paper's numbers of channels times a width factor: a multiple of 1/16, so that they stay whole; 2 at most."""
+    """The paper's numbers of channels times a width factor, which is a multiple of 1/16 so that they stay whole."""
     if not (0 < width <= MAX_WIDTH and 16 * width == int(16 * width)):
-        raise ValueError(f"network width is {width}, expected a multiple of 1/16 up to {MAX_WIDTH}")
+        raise ValueError(f"width is {width}, expected a multiple of 1/16 up to {MAX_WIDTH}")
     return [int(width * number) for number in numbers]
 
 
@@ -43,12 +43,12 @@ def upconv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def crop_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """The top left part of the other's size: an odd size, halved and doubled again, has a row or column too many."""
+    """Crop to the height and width of `like`: an odd size, halved and doubled again, has one row or column more."""
     return tensor[:, :, : like.shape[2], : like.shape[3]]
 
 
 def initialise(network: nn.Module) -> None:
-    """Weights after Glorot, biases 0."""
+    """Draw weights after Glorot and Bengio (2010), uniform; set biases to 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(module.weight)

@@ -3,29 +3,32 @@
 import torch
 from torch import Tensor, nn
 
+from geometry.pose import ROTATIONS, pose_to_matrix
 from models.layers import Conv2d, channels, conv, crop_like, initialise, upconv
 
 POSE_SCALE = 0.01  # keeps the first warps near the identity, where the photometric error has a gradient to follow
 
 
 class PoseExpNet(nn.Module):
-    """Seven halvings to the pose; from the fifth on, five doublings to the explainability masks.
+    """Predicts poses after seven halvings, and explainability masks by five doublings from the fifth halving on.
 
     The parameters' names and shapes are those of the well-known PyTorch port's PoseExpNet.
 
     Args:
         sources: number of source frames of a snippet (2 for snippets of 3 frames, 4 for 5).
-        explainability: whether there is a decoder for the masks.
-        translation_scale, rotation_scale: what one unit of the last layer's output means, in the depth's unit and in
-            radians. While depth is flat, a turn and a sideways motion move the image alike, and training follows the
-            one that moves it more per output: at the depth of 0.2 where DispNet begins and with equal scales it is
-            the translation, five times as much. A larger scale for rotations finds the turns.
-        fixation_depth: a sideways translation comes with the turn that keeps points at this depth, in the depth's
-            unit, in place, as an eye does that fixates them. The outputs then are a motion of the image as a whole
-            (rotation) and parallax alone (translation), and do not have to be told apart along the way. Rotations
-            are radians in this; as the vector of a quaternion, which is half as large, fixate at half the depth.
-            None, as in the paper: no such turn.
-        width: share of the paper's channels that each layer has.
+        explainability: whether the network has a decoder for the masks.
+        translation_scale: the depth's unit per unit of the last layer's output.
+        rotation_scale: radians per unit of the last layer's output. While depth is flat, a rotation and a sideways
+            translation move the image alike, and training follows the one that moves it more per output. At the
+            depth of 0.2 where DispNet begins, equal scales favour the translation fivefold. A larger scale for
+            rotations lets training find the turns.
+        orbit_depth: couples x/y translation with the rotation that keeps points at this depth, in the depth's unit,
+            fixed in the image. The outputs then are a motion of the whole image (rotation) and parallax
+            (translation), which training does not have to tell apart. The coupling is in radians; as the vector of a
+            quaternion, which is half as large, it keeps points at half the depth fixed. None, as in the paper: no
+            coupling.
+        width: share of the paper's channels that each layer has, a multiple of 1/16 up to 2.
+        rotation: meaning of the last three of the six outputs, "euler" (R = Rx Ry Rz) or "quaternion".
     """
 
     def __init__(
@@ -34,18 +37,25 @@ class PoseExpNet(nn.Module):
         explainability: bool = True,
         translation_scale: float = POSE_SCALE,
         rotation_scale: float = POSE_SCALE,
-        fixation_depth: float | None = None,
+        orbit_depth: float | None = None,
         width: float = 1.0,
+        rotation: str = "euler",
     ) -> None:
         super().__init__()
         if sources < 1:
             raise ValueError(f"sources is {sources}, expected 1 or more")
+        if rotation not in ROTATIONS:
+            raise ValueError(f"rotation is {rotation!r}, expected one of {', '.join(ROTATIONS)}")
+        for name, value in (("translation_scale", translation_scale), ("rotation_scale", rotation_scale)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}, expected a number greater than 0")
+        if orbit_depth is not None and not 0 < orbit_depth < float("inf"):
+            raise ValueError(f"orbit_depth is {orbit_depth}, expected a number greater than 0")
         self.sources = sources
         self.explainability = explainability
-        self.width = width
-        self.translation_scale, self.rotation_scale = translation_scale, rotation_scale
-        self.fixation_depth = fixation_depth
-        # No part of the weights, whose names and shapes are shared with the port.
+        self.orbit_depth = orbit_depth
+        self.rotation = rotation
+        # Not among the weights, whose names and shapes are shared with the port.
         scales = torch.tensor([translation_scale] * 3 + [rotation_scale] * 3)
         self.register_buffer("pose_scales", scales, persistent=False)
         c16, c32, c64, c128, c256 = channels(width, 16, 32, 64, 128, 256)
@@ -68,21 +78,26 @@ class PoseExpNet(nn.Module):
             self.predict_mask2 = Conv2d(c32, sources, 3, padding=1)
             self.predict_mask1 = Conv2d(c16, sources, 3, padding=1)
         initialise(self)
-        with torch.no_grad():  # half of the first features begin with the change between the frames, which is motion
+        with torch.no_grad():  # half of the first features begin as differences between the frames, which show motion
             weight = self.conv1[0].weight[: max(1, c16 // 2)]  # type: ignore[index]
             weight[:, :3] = -weight[:, 3:].unflatten(1, (sources, 3)).sum(1)
 
     def forward(self, target: Tensor, sources: Tensor) -> tuple[Tensor, list[Tensor] | None]:
-        """Pose of each source, and how well a rigid scene explains each target pixel in it.
+        """The motion to each source, and how well a rigid scene explains each target pixel in it.
 
         Args:
             target: [B, 3, H, W] in [-1, 1], the middle frame.
             sources: [B, N, 3, H, W], the other frames in order of time.
 
         Returns:
-            Poses [B, N, 6] = (tx, ty, tz, rx, ry, rz), target to source, and four masks of logits
-            [B, N, ceil(H / 2^s), ceil(W / 2^s)], the finest (s = 0) first; None without explainability.
+            source_from_target [B, N, 4, 4], and four masks of logits [B, N, ceil(H / 2^s), ceil(W / 2^s)], the finest
+            (s = 0) first; None without explainability.
         """
+        poses, logits = self.pose_vectors(target, sources)
+        return pose_to_matrix(poses, self.rotation), logits
+
+    def pose_vectors(self, target: Tensor, sources: Tensor) -> tuple[Tensor, list[Tensor] | None]:
+        """As `forward`, with the poses as [B, N, 6] = (tx, ty, tz, rx, ry, rz), target to source."""
         if target.ndim != 4 or sources.ndim != 5 or sources.shape[1] != self.sources:
             raise ValueError(
                 f"got target {list(target.shape)} and sources {list(sources.shape)}, "
@@ -98,8 +113,8 @@ class PoseExpNet(nn.Module):
         with torch.autocast(conv7.device.type, enabled=False):  # motion needs more than the 8 bits of bfloat16
             poses = self.pose_pred(conv7.to(self.pose_scales.dtype)).mean((2, 3))
         poses = self.pose_scales * poses.view(-1, self.sources, 6)
-        if self.fixation_depth is not None:
-            poses = _fixate(poses, self.fixation_depth)
+        if self.orbit_depth is not None:
+            poses = _orbit(poses, self.orbit_depth)
         if not self.explainability:
             return poses, None
 
@@ -117,8 +132,8 @@ class PoseExpNet(nn.Module):
         return poses, [scale.to(poses.dtype) for scale in logits]
 
 
-def _fixate(poses: Tensor, depth: float) -> Tensor:
-    """Add to poses [B, N, 6] the turns that keep points at this depth in place while the camera moves sideways."""
+def _orbit(poses: Tensor, depth: float) -> Tensor:
+    """Add to poses [B, N, 6] the rotation that keeps points at this depth fixed while the camera moves sideways."""
     # Near the axis a point moves by tx / z + ry to the right and by ty / z - rx down, in units of the focal length.
     tx, ty, tz, rx, ry, rz = poses.unbind(-1)
     return torch.stack([tx, ty, tz, rx + ty / depth, ry - tx / depth, rz], -1)

@@ -1,11 +1,11 @@
-"""One training on several processes, as torchrun starts them: who is who, and what they tell each other.
+"""One training on several processes that torchrun starts: their ranks, and what they exchange.
 
-In a training on one process everything here does nothing: no process group is made.
+In a training on one process these functions do nothing, and no process group is made.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,14 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 from cli.flags import choose_device
 from files.errors import InputError
 
-# A process that dies ends the others at once (torchrun stops them). This is for one that hangs: longer than a
-# checkpoint, or the first step of a compiled network, can take.
+# When a process dies, torchrun stops the others at once. This limit is for a process that hangs. A checkpoint, or the
+# first step of a compiled network, takes less.
 _TIMEOUT = timedelta(minutes=10)
 
 
 @contextmanager
 def processes(device_flag: str) -> Iterator[torch.device]:
-    """Join the processes that torchrun has started, if it has; yields this process's device.
+    """Join the processes that torchrun has started, if any; yields this process's device.
 
     Args:
         device_flag: value of --device. On several processes "auto" and "cuda" are one GPU for each.
@@ -62,30 +62,32 @@ def _own_device(device_flag: str) -> torch.device:
 
 
 def rank() -> int:
-    """This process's number; the first, 0, is the one that writes."""
+    """This process's number. Process 0 is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share_gradients(network: nn.Module) -> nn.Module:
-    """The network with its gradients averaged over the processes in the backward pass."""
+def share_gradients(model: nn.Module) -> nn.Module:
+    """The model with its gradients averaged over the processes in the backward pass."""
     if count() == 1:
-        return network
-    # The networks' one buffer is a constant.
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return model
+    # Running statistics, of BatchNorm for example, are those of the first process. Constants need no broadcast.
+    has_statistics = bool(dict(model.named_buffers()).keys() & model.state_dict().keys())
+    return DistributedDataParallel(model, broadcast_buffers=has_statistics, gradient_as_bucket_view=True)
 
 
-@contextmanager
-def gradients_stay(networks: list[nn.Module], stay: bool) -> Iterator[None]:
-    """While inside, gradients add up in each process, not averaged: for all but the last of several batches."""
-    with ExitStack() as stack:
-        for network in networks:
-            if stay and isinstance(network, DistributedDataParallel):
-                stack.enter_context(network.no_sync())
-        yield
+def share_next_gradients(model: nn.Module, share: bool) -> None:
+    """Whether the next backward pass averages gradients over the processes.
+
+    Of several accumulated batches only the last one does; the others add up in each process. (DDP's `no_sync` sets
+    the same attribute.)
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = share
 
 
 def total(tensor: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process gives, in their order: any plain value. The host waits here."""
+    """The values that the processes give, in order of their ranks: any plain value. The host waits here."""
     if count() == 1:
         return [value]
     values: list[Any] = [None] * count()

@@ -11,7 +11,7 @@ from training import distributed
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step."""
+    """The result of a step, read back from the device."""
 
     step: int  # the first is 1
     finite: bool  # loss and gradient, of all processes
@@ -23,23 +23,28 @@ class Outcome:
     indices: list[int]  # of this process's snippets
 
 
-class StepCheck:
-    """Looks at each step between its backward pass and the optimiser's step.
+class NonFiniteGuard:
+    """Stands between the backward pass and the optimiser's step.
 
-    On a GPU the optimiser itself leaves out a step that the device finds to be not finite, and the host reads what
-    became of a step one step later, when the device has long done it: it never waits for the step that it has just
-    given to the device. Elsewhere the host looks at once, and drops the gradients.
+    On a GPU the fused optimiser skips a step that the device found to be not finite. The host reads the result of a
+    step one step later, when the device has finished it, and so never waits. On a CPU the host looks at once and drops
+    the gradients.
 
-    Unless single steps may be skipped, the first one that is not finite makes all after it do nothing, too: when the
-    host hears of it, the weights are still those of before.
+    Unless single steps may be skipped, the first step that is not finite also blocks all later ones: when the host
+    reads of it, the weights are unchanged.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, skip: bool, late: bool) -> None:
-        """`late`: the host reads a step late (on a GPU); the optimiser must be fused."""
+        """
+        Args:
+            optimizer: fused, if `late`.
+            skip: only the step itself is skipped; later steps go on.
+            late: the host reads a step's result one step later, as on a GPU.
+        """
         self._optimizer, self._skip, self._late = optimizer, skip, late
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._spoilt = torch.zeros((), dtype=torch.bool, device=self._parameters[0].device)
-        self._reports: deque[tuple] = deque()
+        self._non_finite = torch.zeros((), dtype=torch.bool, device=self._parameters[0].device)
+        self._results: deque[tuple] = deque()  # not yet returned
 
     def before_step(
         self, step: int, loss: Tensor, terms: dict[str, Tensor], indices: list[int], stop: bool, save: bool
@@ -47,41 +52,40 @@ class StepCheck:
         """Call it after the backward pass.
 
         Args:
-            step: its number, the first being 1.
-            loss: of this process's snippets.
+            step: number of the step, the first is 1.
+            loss: mean over this process's snippets.
             terms: of the loss.
             indices: of the snippets, to name their files.
-            stop, save: what this process wants; all processes hear of it in the outcome of the same step.
+            stop, save: requests of this process, which reach all processes in the outcome of this step.
         """
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)  # of the processes' mean: the same in each
-        wants = torch.tensor([float(stop), float(save)]).to(loss.device, non_blocking=True)
-        shared = distributed.total(torch.cat([loss.detach()[None] / distributed.count(), wants]))
-        spoilt = ~(shared[0].isfinite() & norm.isfinite())
-        self._spoilt = spoilt if self._skip else spoilt | self._spoilt
-        report = torch.stack([self._spoilt, *shared, norm, *(term.detach() for term in terms.values())]).to(
+        norm = torch.nn.utils.get_total_norm(gradients)  # averaged over the processes: the same in each
+        requests = torch.tensor([float(stop), float(save)]).to(loss.device, non_blocking=True)
+        shared = distributed.total(torch.cat([loss.detach()[None] / distributed.count(), requests]))
+        non_finite = ~(shared[0].isfinite() & norm.isfinite())
+        self._non_finite = non_finite if self._skip else non_finite | self._non_finite
+        result = torch.stack([self._non_finite, *shared, norm, *(term.detach() for term in terms.values())]).to(
             "cpu", non_blocking=True
         )
         event = None
-        if report.is_pinned():
+        if result.is_pinned():
             event = torch.cuda.Event()
             event.record()
-        self._reports.append((step, report, event, list(terms), indices))
+        self._results.append((step, result, event, list(terms), indices))
         if self._late:
-            # The protocol of fused optimisers with torch.amp.GradScaler: where it is 1 the step does nothing.
-            self._optimizer.found_inf = self._spoilt.float()  # type: ignore[attr-defined]
-        elif bool(self._spoilt):
+            # Fused optimisers skip the step where `found_inf` is 1 (the protocol of torch.amp.GradScaler).
+            self._optimizer.found_inf = self._non_finite.float()  # type: ignore[attr-defined]
+        elif bool(self._non_finite):
             self._optimizer.zero_grad()  # without gradients the optimiser does nothing
 
-    def outcomes(self, all_of_them: bool) -> list[Outcome]:
-        """What has become of steps that were not told yet: of all, or of those that can be told without waiting."""
-        told = []
-        while len(self._reports) > (1 if self._late and not all_of_them else 0):
-            step, report, event, names, indices = self._reports.popleft()
+    def outcomes(self, wait: bool) -> list[Outcome]:
+        """The results not yet returned: with `wait` all of them, else those that are ready."""
+        outcomes = []
+        while len(self._results) > (1 if self._late and not wait else 0):
+            step, result, event, names, indices = self._results.popleft()
             if event is not None:
                 event.synchronize()
-            spoilt, loss, stop, save, norm, *terms = report.tolist()
-            told.append(
-                Outcome(step, not spoilt, stop > 0, save > 0, loss, norm, dict(zip(names, terms, strict=True)), indices)
-            )
-        return told
+            non_finite, loss, stop, save, norm, *terms = result.tolist()
+            values = dict(zip(names, terms, strict=True))
+            outcomes.append(Outcome(step, not non_finite, stop > 0, save > 0, loss, norm, values, indices))
+        return outcomes

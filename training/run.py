@@ -1,67 +1,209 @@
-"""A run: what its checkpoints have of it, and the folder that it leaves."""
+"""A run: its parts, its place in the training, and the folder that it leaves."""
 
 import json
 import math
-from dataclasses import dataclass, field
-from typing import IO, Any
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
 
 import torch
 from path import Path
+from torch import nn
+from tqdm import tqdm
 
 from datasets.layout import write_text
-from models import DispNet, PoseExpNet
-from models.checkpoint import keep_copy, load_run, save_checkpoint
+from datasets.loading import Batch, ShuffledBatches, load_batches
+from datasets.snippets import SnippetDataset
+from evaluation.leakage import merge_scenes
+from files.errors import InputError, UsageError
+from files.lock import hold
+from loss_functions import Loss, objective
+from models import NetworkSpec, SfMLearner
+from models.checkpoint import (
+    CRITERIA,
+    checkpoint_content,
+    keep_copy,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    save_checkpoint,
+)
 from training import distributed
+from training.collapse import CollapseWatch
+from training.guard import NonFiniteGuard
+from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
-
-CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better, where the data allow it
+from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
+from training.start import check_before_training, make_model
+from training.step_log import StepLog
+from training.throughput import Throughput
+from training.validation import open_validation
 
 
 @dataclass
 class Run:
-    """Where a training stands. Its randomness is drawn from (seed, step) and (seed, epoch), and needs no state."""
+    """A training. Its randomness is drawn from (seed, step) and (seed, epoch) and needs no state."""
 
     folder: Path
-    config: dict[str, Any]
-    disp_net: DispNet
-    pose_exp_net: PoseExpNet
+    options: TrainOptions
+    record: dict[str, Any]  # facts for the checkpoint: height, width, snippets, processes, total_steps, scenes
+    device: torch.device
+
+    dataset: SnippetDataset
+    validation: SnippetDataset | None
+    steps_per_epoch: int
+    total_steps: int
+
+    specs: dict[str, NetworkSpec]
+    weights: SfMLearner  # the model itself
+    model: nn.Module  # the model as a training step calls it: on several processes it shares gradients
     optimizer: torch.optim.Optimizer
-    step: int = 0  # so many are done
-    best: dict[str, Any] = field(default_factory=dict)  # the validation's best value, and its step, by criterion
-    skipped: int = 0  # steps that were left out because they were not finite
+    objective: Callable[..., Loss]
+    guard: NonFiniteGuard
+    loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
+
+    # Where the training stands.
+    step: int = 0  # number of steps done
+    best: dict[str, Any] = field(default_factory=dict)  # the validation's best value and its step, by criterion
+    skipped: int = 0  # steps left out because they were not finite
     validation_due: bool = False  # the validation after this step has not been made
-    asked_to_stop: list[float] = field(default_factory=list)  # when: the times of Ctrl-C and SIGTERM
     damaged: set[str] = field(default_factory=set)  # a line for each file that this process could not read
-    logger: Logger = field(default_factory=lambda: Logger(None))  # the first process's writes, the others' do not
-    lock: IO[str] | None = None  # on the folder, of the first process
+    stopping: bool = False  # a stop was requested, in this process or another
+    save_due: bool = True  # a checkpoint is to be written before the next step
+    next_save: float = 0.0  # time of the next checkpoint, on time.monotonic's clock
+
+    stop: StopRequest = field(default_factory=StopRequest)
+    logger: Logger = field(default_factory=lambda: Logger(None))  # only the first process's writes
+    log: StepLog = field(default_factory=lambda: StepLog(1, torch.device("cpu")))
+    watch: CollapseWatch = field(default_factory=CollapseWatch)
+    throughput: Throughput = field(default_factory=lambda: Throughput(0))
+    progress: tqdm = field(default_factory=lambda: tqdm(disable=True))
+    lock: Any = None  # on the folder, of the first process
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.close()
+        self.logger.close()
+
+    @property
+    def snippets_per_step(self) -> int:
+        return self.options.batch_size * self.options.accumulate * distributed.count()
+
+    def precision(self) -> AbstractContextManager:
+        """The model's convolutions in bfloat16 with --precision bf16."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
 
 
-def begin_run(run: Run) -> None:
-    """Make the folder of a new run, and its logs."""
-    if distributed.rank() == 0:
-        run.lock = make_run_folder(run.folder, run.config)
-        run.logger = Logger(run.folder)
-        run.logger.text("configuration", "".join(f"    {name}: {value}\n" for name, value in run.config.items()))
+@dataclass
+class StoppedRun:
+    """A run that is to be resumed: its folder, its last checkpoint, and the lock on the folder."""
+
+    folder: Path
+    checkpoint: dict[str, Any]
+    lock: Any
 
 
-def resume_run(run: Run, checkpoint: dict[str, Any]) -> None:
-    """Give networks, optimiser and logs of a run what its checkpoint has of them."""
-    load_run(checkpoint, run.folder / "last.pt", run.disp_net, run.pose_exp_net, run.optimizer)
-    run.step, run.best = checkpoint["step"], checkpoint["best"]
-    run.skipped, run.validation_due = checkpoint["skipped"], checkpoint["validation_due"]
-    run.damaged = set(map(str, checkpoint["damaged"]))
-    if distributed.rank() == 0:
-        run.logger = Logger(run.folder, resumed_from=run.step)
-        write_text(run.folder / "config.json", json.dumps(run.config, indent=2) + "\n")
-        if run.validation_due:  # it may have been made, logged, and the run killed before the next checkpoint
-            for record in run.logger.records:
-                if (record["split"], record["step"]) == ("validation", run.step):
-                    note_best(run, record)
-    run.validation_due = distributed.gather(run.validation_due)[0]
+def read_stopped_run(folder: Path) -> StoppedRun:
+    """The run in a folder; InputError where there is none that could go on, or another process works there."""
+    file = folder / "last.pt"
+    if not folder.is_dir():
+        raise InputError(f"--resume {folder}: no such folder, expected the folder of a run")
+    if not file.is_file():
+        raise InputError(f"--resume {folder}: has no last.pt: it ended before its first checkpoint; start it anew")
+    # The lock comes before the reading: another process may be about to write a later checkpoint.
+    lock = hold(folder) if os.environ.get("RANK", "0") == "0" else None
+    return StoppedRun(folder, load_checkpoint(file), lock)
+
+
+def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.device) -> Run:
+    """Open a new run, or resume a stopped one. A new run's folder is made when everything else has succeeded.
+
+    Raises:
+        InputError: the data, the checkpoint or the options cannot be trained with.
+    """
+    if options.data is None:
+        raise UsageError("the folder of the prepared data set is missing")
+    data = Path(options.data)
+    dataset = SnippetDataset(data, "train.txt", options.sequence_length)
+    validation = open_validation(data, options.sequence_length, (dataset.height, dataset.width))
+    per_step = options.batch_size * options.accumulate * distributed.count()
+    steps_per_epoch = max(1, len(dataset) // per_step)
+    total_steps = _total_steps(options, stopped, steps_per_epoch)
+    start = stopped.checkpoint["step"] if stopped else 0
+    batches = _batches(options, len(dataset), start, total_steps)
+
+    model, ancestors = make_model(options if stopped is None else replace(options, start_from=()))
+    warnings = check_before_training(options) if stopped is None else []
+    weights = model.to(device).train()
+    if options.channels_last:
+        weights.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(
+        weights.parameters(), options.learning_rate, (options.beta1, options.beta2), fused=True
+    )
+    torch.backends.cudnn.benchmark = True  # all batches have one size
+    record = {
+        "height": dataset.height,
+        "width": dataset.width,
+        "snippets": len(dataset),
+        "processes": distributed.count(),
+        "total_steps": total_steps,
+        "scenes": merge_scenes([scene.name for scene in dataset.scenes], ancestors),
+    }
+    run = Run(
+        folder=_folder(options, stopped),
+        options=options,
+        record=record,
+        device=device,
+        dataset=dataset,
+        validation=validation,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        specs=options.networks(),
+        weights=weights,
+        model=weights,
+        optimizer=optimizer,
+        objective=objective,
+        guard=NonFiniteGuard(optimizer, options.skip_non_finite, late=device.type == "cuda"),
+        log=StepLog(options.accumulate, device),
+        throughput=Throughput(options.workers),
+        stop=listen_for_stop(),  # from here on there is something to lose
+    )
+    if stopped is None:
+        _begin_folder(run, warnings)
+    else:
+        _resume(run, stopped)
+    _say_begin(run, resumed=stopped is not None)
+    _share_and_compile(run)
+    run.loader = load_batches(dataset, batches, options.workers, pin_memory=device.type == "cuda")
+    run.progress = tqdm(
+        initial=run.step * per_step,
+        total=total_steps * per_step,
+        unit="img",
+        desc="training",
+        smoothing=0.05,
+        disable=distributed.rank() > 0,
+    )
+    return run
+
+
+def resumed_options(stopped: StoppedRun, given: dict[str, Any]) -> TrainOptions:
+    """The options of a stopped run, changed by the flags that were given."""
+    return resume_options(stopped.checkpoint["options"], given, stopped.folder)
+
+
+def resumed_on(options: TrainOptions, stopped: StoppedRun, processes: int) -> TrainOptions:
+    """The options with the batch size that keeps the number of snippets per step on so many processes."""
+    stored = resume_options(stopped.checkpoint["options"], {}, stopped.folder)
+    return fit_batch(options, stored, stopped.checkpoint["record"].get("processes", 1), processes)
 
 
 def note_best(run: Run, scores: dict[str, Any]) -> None:
-    """A validation after the run's present step has been made and logged: remember where the run was best."""
+    """Note where the run is best, after a validation of its present step was made and logged."""
     for name in CRITERIA:
         value = scores.get(name)
         if isinstance(value, float) and value < run.best.get(name, {}).get("value", math.inf):
@@ -70,7 +212,7 @@ def note_best(run: Run, scores: dict[str, Any]) -> None:
 
 
 def save_run(run: Run) -> None:
-    """Write `last.pt`, and keep it as `best_CRITERION.pt` where it is the best; `best.json` says what each is.
+    """Write `last.pt`, and keep it as `best_CRITERION.pt` where it is the best; `best.json` describes them.
 
     All processes call it, and the first writes.
     """
@@ -78,13 +220,127 @@ def save_run(run: Run) -> None:
     if distributed.rank() > 0:
         return
     run.logger.sync()  # what is logged is on the disk before a checkpoint past it
-    last, networks = run.folder / "last.pt", (run.disp_net, run.pose_exp_net)
-    save_checkpoint(
-        last, *networks, run.optimizer, run.step, run.config, run.best, run.skipped, run.validation_due, damaged
+    standing = {
+        "step": run.step,
+        "skipped": run.skipped,
+        "validation_due": run.validation_due,
+        "best": run.best,
+        "damaged": sorted(damaged),
+    }
+    content = checkpoint_content(
+        run.weights, run.specs, run.optimizer, plain_options(run.options), run.record, standing
     )
+    last = run.folder / "last.pt"
+    save_checkpoint(last, content)
     improved = [name for name, score in run.best.items() if score["step"] == run.step]
     for name in improved:
         keep_copy(last, run.folder / f"best_{name}.pt")
     if improved:
         labels = {f"best_{name}.pt": {"criterion": name} | score for name, score in run.best.items()}
         write_text(run.folder / "best.json", json.dumps(labels, indent=2) + "\n")
+
+
+def resume_command(run: Run) -> str:
+    """The command that resumes a run."""
+    count = distributed.count()
+    return f"{f'torchrun --nproc-per-node {count}' if count > 1 else 'python'} train.py --resume {run.folder}"
+
+
+def log_line(line: str) -> None:
+    """Print a line above the progress bar, in the first process only."""
+    if distributed.rank() == 0:
+        tqdm.write(line)
+
+
+def _total_steps(options: TrainOptions, stopped: StoppedRun | None, steps_per_epoch: int) -> int:
+    total = options.steps or (options.epochs * steps_per_epoch if options.epochs else PAPER_STEPS)
+    if stopped is None:
+        return total
+    if not (options.steps or options.epochs):
+        total = stopped.checkpoint["record"].get("total_steps", total)
+    done = stopped.checkpoint["step"]
+    if total < done:
+        raise InputError(f"{stopped.folder}: {done} steps are done; expected a length of as many or more, not {total}")
+    return total
+
+
+def _batches(options: TrainOptions, size: int, start: int, stop: int) -> ShuffledBatches:
+    """This process's batches. A step's snippets are cut into a piece for each process and accumulated batch."""
+    processes = distributed.count()
+    pieces = processes * options.accumulate
+    return ShuffledBatches(size, options.batch_size, options.seed, start, stop, pieces, distributed.rank(), processes)
+
+
+def _folder(options: TrainOptions, stopped: StoppedRun | None) -> Path:
+    if stopped is not None:
+        return stopped.folder
+    return Path(options.runs) / (options.name or f"{options.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def _configuration(run: Run) -> dict[str, Any]:
+    """The content of config.json."""
+    return {"options": plain_options(run.options), "record": run.record}
+
+
+def _begin_folder(run: Run, warnings: list[str]) -> None:
+    if distributed.rank() > 0:
+        return
+    configuration = _configuration(run)
+    run.lock = make_run_folder(run.folder, configuration)
+    run.logger = Logger(run.folder)
+    run.logger.text("configuration", f"    {json.dumps(configuration, indent=2)}".replace("\n", "\n    "))
+    if warnings:
+        run.logger.text("data check", "\n\n".join(warnings))
+
+
+def _resume(run: Run, stopped: StoppedRun) -> None:
+    """Give model, optimiser and logs their state of the last checkpoint."""
+    file, content = stopped.folder / "last.pt", stopped.checkpoint
+    _check_same_data(run, content["record"])
+    load_weights(run.weights, content["model"], file, "the model")
+    load_optimizer(run.optimizer, content["optimizer"], file)
+    run.record["scenes"] = content["record"].get("scenes")
+    run.step, run.best, run.skipped = content["step"], content["best"], content["skipped"]
+    run.validation_due = content["validation_due"]
+    run.damaged = set(map(str, content["damaged"]))
+    if distributed.rank() == 0:
+        run.lock = stopped.lock
+        run.logger = Logger(run.folder, resumed_from=run.step)
+        write_text(run.folder / "config.json", json.dumps(_configuration(run), indent=2) + "\n")
+        if run.validation_due:  # the run may have been killed after the validation was logged, before it was saved
+            for entry in run.logger.records:
+                if (entry["split"], entry["step"]) == ("validation", run.step):
+                    note_best(run, entry)
+    run.validation_due = distributed.gather(run.validation_due)[0]
+    for entry in run.logger.records:
+        if entry["split"] == "train":
+            run.watch.look(entry["step"], entry)
+
+
+def _check_same_data(run: Run, record: dict[str, Any]) -> None:
+    """InputError unless the data are those that the run began with."""
+    data = run.options.data
+    for name in ("snippets", "height", "width"):
+        now, before = run.record[name], record.get(name)
+        if before not in (None, now):
+            raise InputError(f"{data}: {name} {now}, but the run began with {before}; expected the same data")
+    if record.get("scenes") and (new := {scene.name for scene in run.dataset.scenes} - set(record["scenes"])):
+        raise InputError(f"{data}: the run began without the scene {min(new)}; expected the same data")
+
+
+def _share_and_compile(run: Run) -> None:
+    if run.options.compile:
+        run.objective = torch.compile(objective)
+        run.weights.compile()
+    run.model = distributed.share_gradients(run.weights)
+
+
+def _say_begin(run: Run, resumed: bool) -> None:
+    data, options, processes = run.dataset, run.options, distributed.count()
+    validation = f"{len(run.validation)} snippets" if run.validation else "none, val.txt names no scene"
+    log_line(
+        f"{run.folder}: {len(data)} snippets of {options.sequence_length} frames, {data.width} x {data.height}, "
+        f"from {len(data.scenes)} scenes; {run.total_steps} steps, {run.total_steps / run.steps_per_epoch:.1f} epochs"
+        f"{f', from step {run.step} on' if resumed else ''}; validation: {validation}; "
+        f"{f'{processes} processes, ' if processes > 1 else ''}{run.device}"
+    )

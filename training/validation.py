@@ -6,16 +6,17 @@ from path import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.snippets import SnippetDataset, load_batches
+from datasets.augmentation import normalise_snippets
+from datasets.loading import load_batches
+from datasets.snippets import SnippetDataset
 from evaluation.metrics.depth import METRICS, DepthProtocol, image_metrics, mean_metrics
 from evaluation.metrics.pose import snippet_ate, snippets
 from files.errors import InputError
-from files.images import to_network_input
 from files.text import read_names
-from geometry.pose import pose_to_matrix, snippet_poses
+from geometry.pose import snippet_poses
 from inverse_warp import inverse_warp
-from loss_functions import Warps, split_snippet
-from models import DispNet, PoseExpNet
+from loss_functions import Warps
+from models import SfMLearner
 from training import distributed
 
 # Every pixel of the prepared depth counts; the published protocols, with their crops, are test_depth.py's.
@@ -24,41 +25,43 @@ PROTOCOL = DepthProtocol(cap=80, crop="none")
 
 @torch.no_grad()
 def validate(
-    disp_net: DispNet,
-    pose_exp_net: PoseExpNet,
-    dataset: SnippetDataset,
-    batch_size: int,
-    workers: int,
-    rotation: str,
-    damaged: set[str],
+    model: SfMLearner, dataset: SnippetDataset, batch_size: int, workers: int, damaged: set[str]
 ) -> dict[str, float]:
-    """Mean metrics over the snippets of a data set with ground truth (as far as it has any).
+    """Mean metrics over the snippets of a data set, with ground truth where it has any.
 
-    On several processes each takes its share of the batches, and all get the metrics of the whole.
+    The model is in evaluation mode meanwhile. On several processes each takes its share of the batches, and all get
+    the metrics of the whole.
 
     Args:
-        rotation: how the last three numbers of a pose are read (see `geometry.pose.pose_to_matrix`).
-        damaged: the damaged files that were named before; new ones are named and added.
+        damaged: the damaged files that were named before; new ones are printed and added.
 
     Returns:
         `photometric` and `photometric_identity` always; the depth metrics where there is a ground-truth depth; `ate`
         (as published: metres, with a scale for each snippet) where there are ground-truth poses.
     """
-    device = next(disp_net.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        return _validate(model, dataset, batch_size, workers, damaged)
+    finally:
+        model.train(was_training)
+
+
+def _validate(
+    model: SfMLearner, dataset: SnippetDataset, batch_size: int, workers: int, damaged: set[str]
+) -> dict[str, float]:
+    device = next(model.parameters()).device
     photometric = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     depth_errors, ates = [], []
     batches = torch.arange(len(dataset)).split(batch_size)[distributed.rank() :: distributed.count()]
     loader = load_batches(dataset, [batch.tolist() for batch in batches], workers, device.type == "cuda")
     first = distributed.rank() == 0
     for batch in tqdm(loader, total=len(batches), desc="validation", leave=False, delay=1, disable=not first):
-        frames = to_network_input(batch.frames.to(device, non_blocking=True))
-        target, sources = split_snippet(frames)
-        disparity = disp_net(target)[0]
-        poses, _ = pose_exp_net(target, sources)
-        source_from_target = pose_to_matrix(poses, rotation)
-        intrinsics = batch.intrinsics.to(device, non_blocking=True)
-        warped, valid = inverse_warp(sources, 1 / disparity, source_from_target, intrinsics)
-        photometric += torch.stack(photometric_errors(Warps(target, warped, valid), sources)).sum(1)
+        now = normalise_snippets(batch.snippets.to(device))
+        prediction = model(now)
+        disparity, source_from_target = prediction.disparities[0], prediction.source_from_target
+        warped, valid = inverse_warp(now.sources, 1 / disparity, source_from_target, prediction.intrinsics)
+        photometric += torch.stack(photometric_errors(Warps(now.target, warped, valid), now.sources)).sum(1)
         depth_errors += _depth_metrics(disparity, batch.depth, batch.indices, dataset)
         ates += _ate(source_from_target, batch.poses)
         report_damaged(batch.damaged, damaged)
@@ -84,10 +87,10 @@ def report_damaged(lines: list[str], damaged: set[str]) -> None:
 
 
 def photometric_errors(warps: Warps, sources: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean |target - warped| and mean |target - source| (the identity warp's) over the same, valid, pixels.
+    """Mean |target - warped| and mean |target - source| (the identity warp's error) over the same, valid, pixels.
 
-    Both are [B], of each snippet, so that their mean does not depend on how snippets are put into batches. The images
-    are in [-1, 1]: an error of 0.02 is 1 % of the range. Both are 1 where not one pixel is valid.
+    Both are [B], one value for each snippet, so that their mean does not depend on the batches. The images are in
+    [-1, 1]: an error of 0.02 is 1 % of the range. Both are 1 where no pixel is valid.
     """
     count = 3 * warps.valid.sum((1, 2, 3))
     error = ((warps.target[:, None] - warps.warped).abs() * warps.valid[:, :, None]).sum((1, 2, 3, 4))
@@ -123,7 +126,8 @@ def _ate(source_from_target: Tensor, world_from_camera: Tensor | None) -> list[f
 def open_validation(root: Path, length: int, size: tuple[int, int]) -> SnippetDataset | None:
     """The validation snippets of a prepared data set; None where its `val.txt` is missing or empty.
 
-    InputError unless its images have the training's size (height, width).
+    Args:
+        size: (height, width) of the training images; InputError for validation images of another size.
     """
     file = root / "val.txt"
     if not file.is_file() or not read_names(file):

@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.utils import make_grid
 
-from loss_functions import Objective, split_snippet
+from geometry.snippets import Snippets
+from loss_functions import Loss
+from models.sfm_learner import Prediction
 
 
 def colourise(values: Tensor, lowest: float, highest: float, colours: str) -> Tensor:
@@ -31,19 +33,20 @@ def to_picture(images: Tensor) -> Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
-def snippet_pictures(
-    frames: Tensor, disparities: list[Tensor], logits: list[Tensor] | None, result: Objective, most: int = 2
-) -> dict[str, Tensor]:
-    """Pictures of a batch that show what the objective compared: a column for each of the first `most` snippets.
+def snippet_pictures(snippets: Snippets, prediction: Prediction, loss: Loss, most: int = 2) -> dict[str, Tensor]:
+    """Pictures of a batch that show the images that the objective compared.
 
-    Args: as in `loss_functions.objective`, and what it returned.
+    Args:
+        snippets: images in [-1, 1].
+        prediction, loss: of these snippets.
+        most: number of snippets that are shown, a column each.
 
     Returns:
         By name, uint8 [3, H, W]. In all but `target`, `disparity` and `depth`, there is a row for each source.
     """
-    frames, finest = frames[:most], result.warps[0]
-    height, width = frames.shape[3:]
-    target, sources = split_snippet(frames)
+    target, sources = snippets.target[:most], snippets.sources[:most]
+    disparities, logits, finest = prediction.disparities, prediction.mask_logits, loss.warps[0]
+    height, width = target.shape[2:]
     warped, valid = finest.warped[:most], finest.valid[:most, :, None]
     identity_error = (target[:, None] - sources).abs().mean(2)
     error = ((target[:, None] - warped).abs() * valid).mean(2)

@@ -1,0 +1,78 @@
+"""The start of a new training: the model's first weights, and the check of the data."""
+
+from dataclasses import replace
+
+import torch
+from path import Path
+
+from cli.tables import report_data_check
+from datasets.preparation.check import check_data
+from files.errors import InputError
+from models import NetworkSpec, SfMLearner, build
+from models.checkpoint import LoadedModel, load_model, load_weights
+from training import distributed
+from training.options import TrainOptions
+
+
+def make_model(options: TrainOptions) -> tuple[SfMLearner, list[list[str] | None]]:
+    """The model with weights drawn from the seed, or those of the checkpoints in --start-from.
+
+    Returns:
+        The model, and for each of these checkpoints the scenes that it was trained on; None where it does not say.
+
+    Raises:
+        InputError: a checkpoint that does not fit the options.
+    """
+    specs = options.networks()
+    torch.manual_seed(options.seed)
+    model = build(specs["depth"], specs["pose"], specs["camera"])
+    ancestors = []
+    for file in options.start_from:
+        loaded = load_model(Path(file))
+        ancestors.append(loaded.scenes)
+        _take_weights(model, specs, loaded, Path(file))
+    return model, ancestors
+
+
+def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: LoadedModel, file: Path) -> None:
+    """Copy the networks that a checkpoint holds into the model; InputError where it has other networks."""
+    for role, flag in (("depth", "--depth-net"), ("pose", "--pose-net"), ("camera", "--camera")):
+        theirs = {"depth": loaded.depth_net, "pose": loaded.pose_net, "camera": loaded.camera}[role]
+        if theirs is None:
+            continue
+        ours = {"depth": model.depth_net, "pose": model.pose_net, "camera": model.camera}[role]
+        found, expected = (without_initial_arguments(which[role], ours) for which in (loaded.specs, specs))
+        if found != expected:
+            raise InputError(f"{file}: its {role} network is {found}, the options' is {expected}; {_hint(flag, found)}")
+        load_weights(ours, theirs.state_dict(), file, found.name)
+
+
+def without_initial_arguments(spec: NetworkSpec, network: torch.nn.Module) -> NetworkSpec:
+    """A specification without the arguments that only choose a network's first weights."""
+    initial = getattr(network, "initial_arguments", ())
+    return replace(spec, arguments={name: value for name, value in spec.arguments.items() if name not in initial})
+
+
+def _hint(flag: str, spec: NetworkSpec) -> str:
+    decided_elsewhere = ("sources", "explainability")  # by --sequence-length and --explainability
+    arguments = {name: value for name, value in spec.arguments.items() if name not in decided_elsewhere}
+    hints = [f"give {flag} {NetworkSpec(spec.name, arguments)}"]
+    if "sources" in spec.arguments:
+        hints.append(f"--sequence-length {spec.arguments['sources'] + 1}")
+    if "explainability" in spec.arguments:
+        hints.append("--explainability" if spec.arguments["explainability"] else "--no-explainability")
+    return " ".join(hints)
+
+
+def check_before_training(options: TrainOptions) -> list[str]:
+    """Check a sample of the data, print the result, and return its warnings.
+
+    Raises:
+        InputError: nothing can be learned from the data.
+    """
+    if not options.check or distributed.rank() > 0:
+        return []
+    # The data set has read all headers already.
+    check = check_data(Path(options.data), options.sequence_length, most_pairs=200, all_headers=False)
+    report_data_check(check)
+    return check.warnings

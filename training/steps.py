@@ -1,0 +1,205 @@
+"""Everything around a training step: data in, validation, checkpoints, logs, and the ends of a run.
+
+`train.py` holds the step itself: forward, loss, backward, update.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from datasets.augmentation import draw_augmentation
+from datasets.loading import Batch, seeded
+from files.errors import InputError
+from geometry.snippets import Snippets
+from training import distributed
+from training.guard import Outcome
+from training.run import Run, log_line, note_best, resume_command, save_run
+from training.validation import report_damaged, validate
+from visualization.colours import snippet_pictures
+
+
+def before_step(run: Run) -> bool:
+    """Validate and save when due. False ends the training."""
+    pause_start = time.perf_counter()  # the pause is no part of the training's speed
+    if run.validation and run.validation_due and not run.stopping:
+        _validate(run)
+        run.save_due = True
+    ended = run.stopping or run.step >= run.total_steps
+    if run.save_due or ended:
+        save_run(run)
+        run.next_save = time.monotonic() + 60 * run.options.save_every
+    if ended:
+        return False
+    run.throughput.pause(time.perf_counter() - pause_start)
+    logged = (run.step + 1) % run.options.log_every == 0 or run.step == 0
+    run.log.begin(run.step + 1, diagnose=logged)
+    return True
+
+
+def batches(run: Run) -> Iterator[tuple[Snippets, Tensor]]:
+    """The step's batches on the device: snippets of uint8 images, and the random numbers of their augmentation."""
+    processes, accumulate = distributed.count(), run.options.accumulate
+    for number in range(accumulate):
+        batch = _next_batch(run)
+        run.log.indices += batch.indices
+        run.log.damaged += batch.damaged
+        generator, piece = seeded(run.options.seed, 1, run.step), number * processes + distributed.rank()
+        random = draw_augmentation(generator, len(batch.indices), piece, processes * accumulate)
+        # Of several batches only the last one averages the gradients over the processes.
+        distributed.share_next_gradients(run.model, share=number + 1 == accumulate)
+        yield batch.snippets.to(run.device), random
+
+
+def before_update(run: Run) -> None:
+    """Set the learning rate, and let the optimiser skip a step whose loss or gradient is not finite."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(run.options.learning_rate, run.options.schedule, run.step, run.total_steps)
+    log = run.log
+    save_due = time.monotonic() > run.next_save
+    run.guard.before_step(log.step, log.loss, log.terms, log.indices, stop=bool(run.stop), save=save_due)
+
+
+def after_step(run: Run) -> None:
+    """Count the step, read back the results that are ready, and log."""
+    run.step += 1
+    report_damaged(run.log.damaged, run.damaged)
+    validate_every = run.options.validate_every or max(500, run.steps_per_epoch)
+    last = run.step == run.total_steps
+    run.validation_due = run.validation is not None and (run.step % validate_every == 0 or last)
+    # On a GPU the results lag one step, which avoids a synchronisation.
+    outcomes = run.guard.outcomes(wait=run.log.diagnose or run.validation_due or last)
+    run.stopping = any(outcome.stop for outcome in outcomes)
+    run.save_due = any(outcome.save for outcome in outcomes)
+    if run.stopping or run.save_due:
+        outcomes += run.guard.outcomes(wait=True)
+    for outcome in outcomes:
+        if not outcome.finite:
+            _skip_or_end(run, outcome)
+    _log_step(run, outcomes)
+    run.progress.update(run.snippets_per_step)
+
+
+def end_run(run: Run) -> None:
+    """Print the best checkpoints and how the run ended."""
+    run.progress.close()
+    for name, score in run.best.items():
+        log_line(f"best {name} {score['value']:.4f} at step {score['step']}: {run.folder}/best_{name}.pt")
+    if run.skipped:
+        log_line(f"{run.skipped} steps were skipped: their loss or gradient was not finite")
+    if run.step >= run.total_steps and not run.validation_due:
+        log_line(f"done: step {run.step}; {run.folder}/last.pt")
+    else:
+        log_line(f"stopped at step {run.step}; go on with: {resume_command(run)}")
+
+
+def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> float:
+    """Learning rate at `step` (0-based).
+
+    "constant" is the peak. "cosine" rises linearly over the first 2 % of the steps, and falls to 0 at the last.
+    """
+    if schedule == "constant":
+        return peak
+    rise = total_steps / 50
+    return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
+
+
+def _next_batch(run: Run) -> Batch:
+    try:
+        return run.throughput.next_batch(run.loader)
+    except InputError as error:
+        _end_between_steps(run, error)
+
+
+def _validate(run: Run) -> None:
+    """Validate, log and print the scores, and note where the run is best."""
+    if run.validation is None:
+        return
+    try:
+        scores = validate(run.weights, run.validation, run.options.batch_size, run.options.workers, run.damaged)
+    except InputError as error:
+        _end_between_steps(run, error)
+    run.logger.scalars("validation", run.step, scores)
+    note_best(run, scores)
+    log_line(f"step {run.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+
+
+def _log_step(run: Run, outcomes: list[Outcome]) -> None:
+    """Log scalars, pictures and the end of an epoch where they are due."""
+    if run.log.diagnose and outcomes[-1].finite:
+        values = run.log.values() | {"gradient/norm": outcomes[-1].gradient_norm} | _speeds(run)
+        run.logger.scalars("train", run.step, values)
+        for name, text in run.watch.look(run.step, values).items():
+            run.logger.warning(run.step, name, text)
+            log_line(f"\n{'!' * 20} WARNING, step {run.step}: {text} {'!' * 20}\n")
+        postfix = f"loss {values['objective/loss']:.3f}, step {run.step}/{run.total_steps}"
+        run.progress.set_postfix_str(postfix, refresh=False)
+    pictured = run.step % run.options.pictures_every == 0 or run.step == 1
+    if pictured and distributed.rank() == 0 and run.log.last is not None:
+        with torch.no_grad():
+            run.logger.pictures(run.step, snippet_pictures(*run.log.last))
+    epoch, rest = divmod(run.step, run.steps_per_epoch)
+    if rest == 0 and (report := run.throughput.end_of_epoch(epoch)):
+        run.logger.scalars("epoch", run.step, {"waiting_for_data": report[0]})
+        log_line(report[1])
+
+
+def _speeds(run: Run) -> dict[str, float]:
+    """Speed since the last call, and the numbers of damaged files and skipped steps in all."""
+    batches_per_second, waiting = run.throughput.lap()
+    return {
+        "speed/images_per_second": batches_per_second * run.options.batch_size * distributed.count(),
+        "speed/waiting_for_data": waiting,
+        "speed/damaged_files": len(set().union(*distributed.gather(run.damaged))),
+        "speed/skipped_steps": run.skipped,
+    }
+
+
+def _skip_or_end(run: Run, outcome: Outcome) -> None:
+    """Count a step that was not finite as skipped, with --skip-non-finite; else end the run as it was before it."""
+    line = _describe_non_finite(run, outcome)
+    if run.options.skip_non_finite:
+        run.skipped += 1
+        log_line(f"skipped: {line}")
+        return
+    before = outcome.step - 1  # the weights are unchanged since
+    save_run(replace(run, step=before, validation_due=False))
+    if distributed.rank() > 0:
+        sys.exit(1)  # the first process prints the reason
+    raise InputError(
+        f"{line}; the weights of step {before} are in {run.folder}/last.pt; look at these images, take a smaller "
+        f"--learning-rate, or skip such steps: --resume {run.folder} --skip-non-finite"
+    )
+
+
+def _end_between_steps(run: Run, error: InputError) -> NoReturn:
+    """End a run whose data cannot be read any more, after saving it."""
+    if distributed.count() > 1:  # the other processes are in the middle of a step
+        raise error
+    for outcome in run.guard.outcomes(wait=True):
+        if not outcome.finite:
+            _skip_or_end(run, outcome)
+    save_run(run)
+    raise InputError(f"{error}; step {run.step} is saved, go on with: {resume_command(run)}") from None
+
+
+def _describe_non_finite(run: Run, outcome: Outcome) -> str:
+    """A step that is not finite in one line: its terms, and the files of the processes that it comes from."""
+    own = all(math.isfinite(value) for value in outcome.terms.values())
+    reports = distributed.gather((own, outcome.terms, outcome.indices))
+    causes = [report for report in reports if not report[0]] or reports
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in causes[0][1].items())
+    files = []
+    for _, _, indices in causes:
+        for index in indices:
+            scene, first = run.dataset.snippet(index)
+            files.append(f"{scene.frames[first]} to {scene.frames[first + run.dataset.length - 1].name}")
+    return (
+        f"step {outcome.step}: the loss is {outcome.loss:.4g} ({terms}; gradient {outcome.gradient_norm:.4g}) "
+        f"on {', '.join(files)}"
+    )
