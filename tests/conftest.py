@@ -2,10 +2,13 @@
 
 import os
 
+import numpy as np
 import pytest
+import scipy.io
 import torch
 from hypothesis import settings
 from path import Path
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +24,22 @@ def shared() -> Path:
 def _own_cache(tmp_path_factory):
     """Nothing is kept in, or taken from, the user's own cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def make3d(tmp_path_factory) -> Path:
+    """A folder in Make3D's formats: 134 portraits and grids, the test set's number, with nothing to see."""
+    root = Path(tmp_path_factory.mktemp("make3d"))
+    for package in ("Test134", "Gridlaserdata"):
+        (root / package).makedirs()
+    for number in range(134):
+        grid = np.zeros((55, 305, 4))
+        grid[..., 3] = np.linspace(80, 2 + number % 7, 55)[:, None]
+        file = root / f"Gridlaserdata/depth_sph_corr-op{number}-p.mat"
+        scipy.io.savemat(file, {"Position3DGrid": grid}, do_compression=True)
+        picture = np.full((100, 75, 3), number, dtype=np.uint8)
+        Image.fromarray(picture).save(root / f"Test134/img-op{number}-p.jpg")
+    return root
 
 
 @pytest.fixture(autouse=True)

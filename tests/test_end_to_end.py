@@ -6,14 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 from path import Path
 from PIL import Image
 
 from datasets.layout import write_intrinsics, write_scene_names
 from files.images import write_jpeg
-from models.checkpoint import load_networks
+from models.checkpoint import load_model
 
 ROOT = Path(__file__).absolute().parent.parent
 
@@ -75,7 +74,7 @@ def test_from_a_download_to_the_tables(tmp_path):
 
 
 @pytest.mark.slow
-def test_cityscapes_then_kitti_then_make3d(tmp_path):
+def test_cityscapes_then_kitti_then_make3d(make3d, tmp_path):
     """The paper's way to its generalisation table, on small files in the formats of the three data sets."""
     folder = Path(tmp_path)
     size = ("--height", 64, "--width", 96)
@@ -89,15 +88,14 @@ def test_cityscapes_then_kitti_then_make3d(tmp_path):
     script(
         "train.py", folder / "prepared/kitti", "--start-from", first, "--learning-rate", 2e-5, "--name", "both", *short
     )
-    before, after = (load_networks(folder / f"runs/{name}/last.pt").disp_net for name in ("cityscapes", "both"))
+    before, after = (load_model(folder / f"runs/{name}/last.pt").depth_net for name in ("cityscapes", "both"))
     for old, new in zip(before.parameters(), after.parameters(), strict=True):
         assert (old - new).abs().max() < 1e-4  # two steps of 2e-5: the second training began with the first's weights
     assert any(not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True))
 
-    write_make3d(folder / "make3d")
     results = folder / "r.json"
     checkpoint = folder / "runs/both/last.pt"
-    table = script("test_make3d.py", checkpoint, "--make3d", folder / "make3d", "--json", results)
+    table = script("test_make3d.py", checkpoint, "--make3d", make3d, "--json", results)
     assert "protocol: 134 of the 134 test images of Make3D" in table
     result = json.loads(results.read_text())
     assert f"{result['result']['abs_rel']:.4f}" in table
@@ -127,17 +125,3 @@ def write_prepared_kitti(root: Path) -> None:
             write_jpeg(root / drive / f"{frame:07d}.jpg", np.roll(texture, -2 * frame, axis=1)[:, :96])
         write_intrinsics(root / drive / "cam.txt", np.array([[56.0, 0, 47], [0, 60, 31], [0, 0, 1]]))
         write_scene_names(root / f"{side}.txt", [drive])
-
-
-def write_make3d(root: Path) -> None:
-    """134 portraits and grids: the test set's number and formats, nothing to see."""
-    for package in ("Test134", "Gridlaserdata"):
-        (root / package).makedirs()
-    for number in range(134):
-        grid = np.zeros((55, 305, 4))
-        grid[..., 3] = np.linspace(80, 2 + number % 7, 55)[:, None]
-        scipy.io.savemat(
-            root / f"Gridlaserdata/depth_sph_corr-op{number}-p.mat", {"Position3DGrid": grid}, do_compression=True
-        )
-        picture = np.full((100, 75, 3), number, dtype=np.uint8)
-        Image.fromarray(picture).save(root / f"Test134/img-op{number}-p.jpg")

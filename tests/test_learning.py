@@ -9,11 +9,12 @@ import torch
 from path import Path
 
 import demo
+from datasets.augmentation import normalise
 from datasets.layout import write_intrinsics, write_text
 from datasets.synthetic import WorldOptions, list_drives, write_world
 from evaluation.metrics.depth import DepthProtocol, image_metrics, mean_metrics
-from files.images import read_depth_picture, read_image, to_network_input, write_jpeg
-from models.checkpoint import load_networks
+from files.images import read_depth_picture, read_image, write_jpeg
+from models.checkpoint import load_model
 
 ROOT = Path(__file__).absolute().parent.parent
 OPTIONS = WorldOptions(
@@ -55,11 +56,11 @@ def test_depth_gets_better_than_the_mean_depth_map(world, tmp_path):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
 
-    disp_net = load_networks(Path(tmp_path) / "run/last.pt").disp_net
+    depth_net = load_model(Path(tmp_path) / "run/last.pt").depth_net
     *training, (files, truth) = drives.values()
     images = torch.from_numpy(np.stack([read_image(file) for file in files])).movedim(-1, 1)
     with torch.no_grad():
-        predicted = (1 / disp_net(to_network_input(images))[0][:, 0]).numpy()
+        predicted = (1 / depth_net(normalise(images))[0][:, 0]).numpy()
     mean_map = mean_depth_map(np.concatenate([depths for _, depths in training]))
 
     def abs_rel(depths: np.ndarray) -> float:

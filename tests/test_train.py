@@ -1,4 +1,3 @@
-import argparse
 import itertools
 import json
 import multiprocessing
@@ -19,14 +18,17 @@ from torch.nn import functional
 import train
 from cli.flags import run_script
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
-from datasets.snippets import load_batches
+from datasets.loading import load_batches
 from datasets.synthetic import WorldOptions, list_drives, write_world
 from files.errors import InputError
 from files.images import read_image, write_jpeg
-from models import DispNet, PoseExpNet
-from models.checkpoint import load_checkpoint, load_networks
+from geometry.snippets import Snippets
+from models import DEPTH_NETS, pose_exp_net
+from models.checkpoint import load_checkpoint, load_model
 from training import run as training_run
-from training import validation as validate
+from training import start, validation
+from training import steps as training_steps
+from training.guard import NonFiniteGuard
 from training.logger import read_metrics
 
 ROOT = Path(__file__).absolute().parent.parent
@@ -63,7 +65,7 @@ def run(data, tmp_path, monkeypatch, capsys):
 
     def run(*arguments, **options):
         flags = {"runs": tmp_path / "runs", "name": "run", "batch-size": 2, "workers": 0, "device": "cpu"}
-        flags |= {"network-width": SMALL}
+        flags |= {} if "--depth-net" in arguments else {"network-width": SMALL}
         flags = options if options.pop("resume", False) else flags | options
         given = [text for name, value in flags.items() for text in (f"--{name}", value)]
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*arguments, *given])])
@@ -109,13 +111,14 @@ def test_a_run_as_typed_stopped_by_ctrl_c_leaves_its_folder(data, tmp_path):
     assert out.splitlines()[-1] == f"stopped at step {steps}; go on with: python train.py --resume runs/mine"
 
     config = json.loads((folder / "config.json").read_text())
-    assert (config["batch_size"], config["height"], config["recipe"]) == (2, HEIGHT, "paper-depth")
+    assert (config["options"]["batch_size"], config["options"]["recipe"]) == (2, "paper-depth")
+    assert config["record"]["height"] == HEIGHT
     assert [line["step"] for line in metrics(folder, "train")] == list(range(1, steps + 1))
     assert {"photometric", "photometric_identity", "abs_rel", "a1", "ate"} <= metrics(folder, "validation")[0].keys()
     assert load_checkpoint(folder / "last.pt")["step"] == steps
     for criterion in ("abs_rel", "ate", "photometric"):
-        networks = load_networks(folder / f"best_{criterion}.pt")
-        assert (networks.height, networks.width, networks.disp_net is not None) == (HEIGHT, WIDTH, True)
+        loaded = load_model(folder / f"best_{criterion}.pt")
+        assert (loaded.height, loaded.width, loaded.depth_net is not None) == (HEIGHT, WIDTH, True)
     assert len(folder.files("events.out.tfevents.*")) == 1
     assert not folder.files("*.part")
 
@@ -170,8 +173,8 @@ def test_the_seed_alone_decides(run, data, tmp_path):
     ("module", "moment", "call"),
     [
         (training_run, "make_run_folder", 1),
-        (train, "to_network_input", 2),
-        (train, "report_damaged", 2),
+        (train, "normalise_snippets", 2),
+        (training_steps, "report_damaged", 2),
         (training_run, "keep_copy", 2),
     ],
 )
@@ -204,18 +207,20 @@ def test_epochs_and_no_augmentation_and_five_frames(run, data, tmp_path):
     assert "validation: none" in out
     assert out.splitlines()[-1].startswith("done: step 4;")
     config = json.loads((Path(tmp_path) / "runs" / "run" / "config.json").read_text())
-    assert (config["sequence_length"], config["explainability"], config["total_steps"]) == (5, False, 4)
+    options, record = config["options"], config["record"]
+    assert (options["sequence_length"], options["objective"]["explainability"]) == (5, False)
+    assert record["total_steps"] == 4
 
 
 def test_the_learning_rate_rises_and_falls_by_the_step_alone(run, data, monkeypatch):
-    rates = [train.learning_rate(1e-3, "cosine", step, 1000) for step in range(1000)]
+    rates = [training_steps.learning_rate(1e-3, "cosine", step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(1e-3 / 20)
     assert max(rates) == pytest.approx(1e-3, rel=2e-3)
     assert rates.index(max(rates)) in (19, 20)
     assert rates[500] == pytest.approx(0.5e-3)
     assert all(later < sooner for sooner, later in itertools.pairwise(rates[20:]))
     assert 0 < rates[-1] < 1e-8
-    assert {train.learning_rate(1e-3, "constant", step, 1000) for step in range(1000)} == {1e-3}
+    assert {training_steps.learning_rate(1e-3, "constant", step, 1000) for step in range(1000)} == {1e-3}
 
     used = []
 
@@ -226,7 +231,7 @@ def test_the_learning_rate_rises_and_falls_by_the_step_alone(run, data, monkeypa
 
     monkeypatch.setattr(torch.optim, "Adam", Watched)
     assert run(data, "--schedule", "cosine", "--learning-rate", 1e-3, steps=4)[0] == 0
-    assert used == [train.learning_rate(1e-3, "cosine", step, 4) for step in range(4)]
+    assert used == [training_steps.learning_rate(1e-3, "cosine", step, 4) for step in range(4)]
 
 
 def test_a_truncated_image_is_skipped_counted_and_named_once(run, data, tmp_path):
@@ -284,10 +289,8 @@ def spoil(data: Path, how: str) -> None:
         ("all damaged", [], "train.txt: not one of the frames of its scenes can be read"),
         ("val of another size", [], "val.txt: its scenes have 97 x 64 pixels"),
         ("val with ..", [], "val.txt, line 1: '../data/val' leads out of its folder"),
-        ("", ["--sequence-length", "4"], "sequence length is 4, expected an odd number"),
         ("", ["--sequence-length", "9"], "no snippet of 9 frames: the longest of 2 scenes, a, has 7"),
         ("", ["--batch-size", "99"], "the data set has 8 snippets, fewer than the batch size of 99"),
-        ("", ["--explainability-weight", "0"], "--no-explainability"),
         ("", ["--device", "tpu"], "--device tpu: no such device"),
         ("", ["--start-from", "nowhere.pt"], "nowhere.pt: no such file, expected a checkpoint"),
         ("", ["--start-from", __file__], "test_train.py: not a checkpoint"),
@@ -318,10 +321,14 @@ def test_images_that_are_all_damaged_inside_end_the_run_in_one_line(run, data):
     [
         ((), "the folder of the prepared data set is missing"),
         (("data", "--recipe", "mine"), "argument --recipe: invalid choice: 'mine' (choose from"),
-        (("data", "--steps", "0"), "argument --steps: got '0', expected a whole number above 0"),
-        (("data", "--steps", "3", "--epochs", "1"), "not allowed with argument"),
-        (("data", "--beta1", "1"), "expected numbers below 1"),
-        (("data", "--seed", "9" * 30), "expected less than 2^63"),
+        (("data", "--steps", "0"), "argument --steps: got '0', expected a whole number greater than 0"),
+        (("data", "--steps", "3", "--epochs", "1"), "--steps 3 --epochs 1: expected one of them"),
+        (("data", "--beta1", "1"), "argument --beta1: got '1', expected a number greater than 0 and less than 1"),
+        (("data", "--seed", "9" * 30), "expected a whole number of 0 or more less than 9.22337e+18"),
+        (("data", "--sequence-length", "4"), "--sequence-length 4: expected an odd number of frames from 3 on"),
+        (("data", "--explainability-weight", "0"), "expected a weight above 0, or --no-explainability"),
+        (("data", "--depth-net", "unet"), "--depth-net unknown network 'unet', expected one of disp_net"),
+        (("data", "--pose-net", "pose_exp_net", "depth=1"), "pose_exp_net: unknown argument 'depth', expected"),
     ],
 )
 def test_wrong_use(run, flags, message):
@@ -357,7 +364,7 @@ def test_a_run_that_is_there_is_refused_and_untouched(run, data, tmp_path):
 def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(run, data, tmp_path, monkeypatch):
     folder = Path(tmp_path) / "runs" / "run"
     with monkeypatch.context() as killed:
-        killed.setattr(train, "save_run", lambda run: sys.exit(9))
+        killed.setattr(training_steps, "save_run", lambda run: sys.exit(9))
         assert run(data, steps=2)[0] == 9
     assert "config.json" in [file.name for file in folder.files()]
     expect_one_line(run("--resume", folder, resume=True), "it ended before its first checkpoint; start it anew")
@@ -381,22 +388,26 @@ def test_a_run_is_one_process_s(run, data, tmp_path):
     assert run("--resume", folder, "--steps", 3, resume=True)[0] == 0
 
 
-def spoil_steps(monkeypatch, *steps):
+def spoil_steps(monkeypatch, *numbers):
     """Make the frames of these steps (the first is 1) NaN."""
-    plain, calls = train.to_network_input, []
+    plain, calls = train.normalise_snippets, []
 
-    def spoilt(frames):
+    def spoilt(snippets):
         calls.append(None)
-        return plain(frames) * (float("nan") if len(calls) in steps else 1)
+        target, sources, intrinsics = plain(snippets)
+        factor = float("nan") if len(calls) in numbers else 1
+        return Snippets(target * factor, sources * factor, intrinsics)
 
-    monkeypatch.setattr(train, "to_network_input", spoilt)
+    monkeypatch.setattr(train, "normalise_snippets", spoilt)
 
 
 @pytest.fixture(params=[False, True], ids=["at once", "late"])
 def late(request, monkeypatch):
     """The host looks at each step at once, as on a CPU, or one step late, as on a GPU."""
-    plain = train.StepCheck
-    monkeypatch.setattr(train, "StepCheck", lambda optimizer, skip, late: plain(optimizer, skip, request.param))
+    plain = training_run.NonFiniteGuard
+    monkeypatch.setattr(
+        training_run, "NonFiniteGuard", lambda optimizer, skip, late: plain(optimizer, skip, request.param)
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes(run, data, tmp_path, monkeypatch, late):
@@ -410,7 +421,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_weight_changes(run, da
     folder = Path(tmp_path) / "runs" / "run"
     assert f"the weights of step 3 are in {folder}/last.pt" in err
     assert f"--resume {folder} --skip-non-finite" in err
-    assert_same_run(Path(tmp_path) / "runs" / "whole", folder, ["disp_net", "pose_exp_net", "optimizer", "step"])
+    assert_same_run(Path(tmp_path) / "runs" / "whole", folder, ["model", "optimizer", "step"])
 
 
 def test_by_flag_such_a_batch_is_skipped_and_counted(run, data, tmp_path, monkeypatch, late):
@@ -436,8 +447,8 @@ def test_a_gradient_that_is_not_finite_counts_too(run, data, monkeypatch):
         def backward(ctx, gradient):
             return gradient * float("inf")
 
-    plain = train.pose_to_matrix
-    monkeypatch.setattr(train, "pose_to_matrix", lambda poses, rotation: plain(Spoils.apply(poses), rotation))
+    plain = pose_exp_net.pose_to_matrix
+    monkeypatch.setattr(pose_exp_net, "pose_to_matrix", lambda poses, rotation: plain(Spoils.apply(poses), rotation))
     status, _, err = run(data, steps=3)
     assert status == 1
     assert "gradient nan) on" in err or "gradient inf) on" in err
@@ -456,7 +467,7 @@ def test_a_full_disk_stops_with_one_line_and_leaves_the_checkpoint_before(run, d
     assert (folder / "last.pt").read_bytes() == before
 
 
-def assert_same_run(folder: Path, other: Path, names=("disp_net", "pose_exp_net", "optimizer", "step", "best")):
+def assert_same_run(folder: Path, other: Path, names=("model", "optimizer", "step", "best")):
     contents = [load_checkpoint(where / "last.pt") for where in (folder, other)]
     for name in names:
         assert_equal(*(content[name] for content in contents))
@@ -500,7 +511,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(run, data, tmp_path, monkeypatch
     """
     flags = [data, "--log-every", 1, "--validate-every", 4, "--steps", 10]
     assert run(*flags, name="whole")[0] == 0
-    plain, calls = train.to_network_input, []
+    plain, calls = train.normalise_snippets, []
 
     def signalled(frames):
         calls.append(None)
@@ -510,7 +521,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(run, data, tmp_path, monkeypatch
             signal.raise_signal(signal.SIGTERM)
         return plain(frames)
 
-    monkeypatch.setattr(train, "to_network_input", signalled)
+    monkeypatch.setattr(train, "normalise_snippets", signalled)
     status, out, _ = run(*flags, name="parts")
     whole, folder = (Path(tmp_path) / "runs" / name for name in ("whole", "parts"))
     assert status == 0
@@ -538,8 +549,8 @@ def test_a_run_that_was_stopped_goes_on_exactly(run, data, tmp_path, monkeypatch
 
 def test_a_signal_in_the_last_step_leaves_its_validation_to_do(run, data, tmp_path, monkeypatch):
     with monkeypatch.context() as asked:
-        plain = train.to_network_input
-        asked.setattr(train, "to_network_input", lambda x: (signal.raise_signal(signal.SIGTERM), plain(x))[1])
+        plain = train.normalise_snippets
+        asked.setattr(train, "normalise_snippets", lambda x: (signal.raise_signal(signal.SIGTERM), plain(x))[1])
         status, out, _ = run(data, "--validate-every", 5, steps=1)
     folder = Path(tmp_path) / "runs" / "run"
     assert out.splitlines()[-1] == f"stopped at step 1; go on with: python train.py --resume {folder}"
@@ -563,12 +574,12 @@ def test_a_validation_that_was_logged_is_not_made_again(run, data, tmp_path, mon
             sys.exit(9)
         plain(state)
 
-    plain = train.save_run
+    plain = training_steps.save_run
     with monkeypatch.context() as dying:
         # The checkpoint before the validation is the one that a stop at that step would have written.
-        stop = train.validate
-        dying.setattr(train, "save_run", die_at_step_2)
-        dying.setattr(train, "validate", lambda *given: (plain(caught[0]), stop(*given))[1])
+        stop = training_steps.validate
+        dying.setattr(training_steps, "save_run", die_at_step_2)
+        dying.setattr(training_steps, "validate", lambda *given: (plain(caught[0]), stop(*given))[1])
         caught: list = []
         opened = train.open_run
         dying.setattr(train, "open_run", lambda *given: caught.append(opened(*given)) or caught[0])
@@ -583,7 +594,7 @@ def test_a_validation_that_was_logged_is_not_made_again(run, data, tmp_path, mon
 
 
 def test_a_worker_that_is_killed_ends_the_run_saved(run, data, tmp_path, monkeypatch):
-    plain, calls = train.report_damaged, []
+    plain, calls = training_steps.report_damaged, []
 
     def kill(*given):
         calls.append(None)
@@ -592,23 +603,23 @@ def test_a_worker_that_is_killed_ends_the_run_saved(run, data, tmp_path, monkeyp
                 os.kill(worker.pid, signal.SIGKILL)
         return plain(*given)
 
-    monkeypatch.setattr(train, "report_damaged", kill)
+    monkeypatch.setattr(training_steps, "report_damaged", kill)
     status, _, err = run(data, "--no-check", "--validate-every", 1000, workers=1, steps=1000)
     folder = Path(tmp_path) / "runs" / "run"
     step = load_checkpoint(folder / "last.pt")["step"]
     assert status == 1
     assert 3 <= step <= 6  # some batches were read before
     line = err.splitlines()[-1]
-    assert line.startswith("train.py: error: a process that reads images was ended from outside")
+    assert line.startswith("train.py: error: a process that reads images was killed")
     assert line.endswith(f"step {step} is saved, go on with: python train.py --resume {folder}")
     assert "Traceback" not in err
 
 
 def test_a_worker_that_is_killed_in_validation_ends_the_run_saved(run, data, tmp_path, monkeypatch):
-    plain = train.validate
+    plain = training_steps.validate
 
     def kill(*given):
-        monkeypatch.setattr(validate, "load_batches", doomed)
+        monkeypatch.setattr(validation, "load_batches", doomed)
         return plain(*given)
 
     def doomed(*given):
@@ -617,9 +628,9 @@ def test_a_worker_that_is_killed_in_validation_ends_the_run_saved(run, data, tmp
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGKILL)
         yield from loader
-        raise InputError("a process that reads images was ended")  # where all was read before
+        raise InputError("a process that reads images was killed")  # where all was read before
 
-    monkeypatch.setattr(train, "validate", kill)
+    monkeypatch.setattr(training_steps, "validate", kill)
     status, _, err = run(data, "--no-check", "--validate-every", 3, workers=1, steps=1000)
     folder = Path(tmp_path) / "runs" / "run"
     assert status == 1
@@ -663,7 +674,7 @@ def test_a_finished_run_says_so_and_goes_on_for_more_steps(run, data, tmp_path):
     )
     assert run("--resume", folder, "--steps", 5, resume=True)[0] == 0
     assert [line["step"] for line in metrics(folder, "train")] == [1, 2, 3, 4, 5]
-    assert json.loads((folder / "config.json").read_text())["total_steps"] == 5
+    assert json.loads((folder / "config.json").read_text())["record"]["total_steps"] == 5
 
 
 @pytest.mark.parametrize(
@@ -675,7 +686,7 @@ def test_a_finished_run_says_so_and_goes_on_for_more_steps(run, data, tmp_path):
         (["--recipe", "paper-pose"], "--recipe paper-pose: the run in"),
         (["--name", "other"], "--name other: the run in"),
         (["--start-from", "a.pt"], "--start-from"),
-        (["--batch-size", "4"], "the run has 2 snippets a step; to go on it must stay so"),
+        (["--batch-size", "4"], "the run has 2 snippets per step; a resumed run keeps that number"),
         (["--precision", "bf16"], "--precision bf16: the run in"),
     ],
 )
@@ -690,11 +701,11 @@ def test_what_would_be_another_training_is_refused(run, data, tmp_path, flags, m
 @pytest.mark.parametrize(
     ("spoil_it", "message"),
     [
-        (lambda content: content["config"].update(batch_size="many"), "its config has batch_size = 'many'"),
-        (lambda content: content["config"].update(learning_rate=[1]), "its config has learning_rate = [1]"),
-        (lambda content: content["config"].update(schedule="x"), "its config has schedule = 'x'"),
-        (lambda content: content["config"].update(snippets=9), "snippets 8, but the run began with 9"),
-        (lambda content: content["config"].update(scenes=["a"]), "the run began without the scene b"),
+        (lambda content: content["options"].update(batch_size="many"), "batch_size is 'many', expected a whole number"),
+        (lambda content: content["options"].update(learning_rate=[1]), "learning_rate is a list, expected a number"),
+        (lambda content: content["options"].update(schedule="x"), "schedule is 'x', expected one of constant, cosine"),
+        (lambda content: content["record"].update(snippets=9), "snippets 8, but the run began with 9"),
+        (lambda content: content["record"].update(scenes=["a"]), "the run began without the scene b"),
         (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "the optimiser's exp_avg of parameter 0"),
         (
             lambda content: content.update(best={"abs_rel": 0.3}),
@@ -703,13 +714,13 @@ def test_what_would_be_another_training_is_refused(run, data, tmp_path, flags, m
         (lambda content: content.update(best={"x/../../../evil": {"value": 0.3, "step": 1}}), "its best 'x/../../.."),
         (lambda content: content.update(best={"ate": {"value": 0.3, "step": 1, "x": torch.ones(1)}}), "its best 'ate'"),
         (lambda content: content.update(step=-1), "step -1"),
-        (lambda content: content.update(step=10**30), "step 1000"),
+        (lambda content: content.update(step=10**30), "step 1e+30"),
         (lambda content: content.update(damaged="all"), "its damaged is of type str, expected list"),
-        (lambda content: content["config"].update(height=torch.zeros(2)), "height is tensor([0., 0.])"),
-        (lambda content: content["config"].update(scenes=torch.zeros(2)), "its config has scenes = tensor"),
-        (lambda content: content["config"].update(seed=10**40), "its config has seed = 1000"),
-        (lambda content: content.update(optimizer=3), "no state of the optimiser"),
-        (lambda content: content["disp_net"].clear(), "it lacks conv1.0.weight"),
+        (lambda content: content["record"].update(height=torch.zeros(2)), "its height is a Tensor, expected pixels"),
+        (lambda content: content["record"].update(scenes=torch.zeros(2)), "its scenes are a Tensor, expected names"),
+        (lambda content: content["options"].update(seed=10**40), "seed is 1000"),
+        (lambda content: content.update(optimizer=3), "its optimizer is of type int, expected dict"),
+        (lambda content: content["model"].clear(), "it lacks depth_net.conv1.0.weight"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(run, data, tmp_path, spoil_it, message):
@@ -722,7 +733,7 @@ def test_a_damaged_checkpoint_is_refused(run, data, tmp_path, spoil_it, message)
 
 
 def test_what_is_no_run_cannot_go_on(run, data, tmp_path):
-    expect_one_line(run("--resume", tmp_path / "nowhere", resume=True), "no such folder, expected that of a run")
+    expect_one_line(run("--resume", tmp_path / "nowhere", resume=True), "no such folder, expected the folder of a run")
     expect_one_line(run("--resume", data, resume=True), "has no last.pt")
 
 
@@ -733,14 +744,14 @@ def test_a_schedule_is_one_of_all_its_steps(run, data, tmp_path):
 
 
 def test_checkpoints_are_written_in_between(run, data, tmp_path, monkeypatch):
-    steps = []
+    saved = []
     plain = training_run.save_checkpoint
-    monkeypatch.setattr(training_run, "save_checkpoint", lambda *given: (steps.append(given[4]), plain(*given)))
+    monkeypatch.setattr(training_run, "save_checkpoint", lambda *given: (saved.append(given[1]["step"]), plain(*given)))
     assert run(data, "--save-every", 1e-9, "--validate-every", 100, steps=4)[0] == 0
-    assert steps == [0, 1, 2, 3, 4]
-    steps.clear()
+    assert saved == [0, 1, 2, 3, 4]
+    saved.clear()
     assert run(data, "--validate-every", 100, name="seldom", steps=4)[0] == 0
-    assert steps == [0, 4]
+    assert saved == [0, 4]
 
 
 def test_accumulated_batches_are_one_larger_batch(run, data, tmp_path):
@@ -756,17 +767,17 @@ def test_accumulated_batches_give_the_gradient_of_the_larger_one(run, data, monk
     """In float64: in float32 the L1 error's sign flips with the last bit here and there."""
     write_text(data / "val.txt", "")
     gradients = []
-    before_step, to_network_input, augment = train.StepCheck.before_step, train.to_network_input, train.augment
+    before_step, normalise, build = NonFiniteGuard.before_step, train.normalise_snippets, start.build
 
     def watched(self, *given, **options):
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in self._parameters]))
         before_step(self, *given, **options)
 
-    monkeypatch.setattr(train.StepCheck, "before_step", watched)
-    monkeypatch.setattr(train, "DispNet", lambda *given: DispNet(*given).double())
-    monkeypatch.setattr(train, "PoseExpNet", lambda *given: PoseExpNet(*given).double())
-    monkeypatch.setattr(train, "to_network_input", lambda frames: to_network_input(frames).double())
-    monkeypatch.setattr(train, "augment", lambda frames, k, *given: augment(frames, k.double(), *given))
+    monkeypatch.setattr(NonFiniteGuard, "before_step", watched)
+    monkeypatch.setattr(start, "build", lambda *given: build(*given).double())
+    monkeypatch.setattr(
+        train, "normalise_snippets", lambda snippets: Snippets(*(part.double() for part in normalise(snippets)))
+    )
     for name, flags in (("one", {"batch-size": 6}), ("three", {"batch-size": 2, "accumulate": 3})):
         assert run(data, name=name, steps=1, **flags)[0] == 0
     assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
@@ -779,63 +790,18 @@ def test_a_recipe_is_printed_without_data(run):
     assert (printed["sequence_length"], printed["smoothed"], printed["smoothness_weight"]) == ("5", "depth", "0.5")
 
 
-def arguments(**values) -> argparse.Namespace:
-    default = {"seed": 0, "start_from": [], "rotation": "euler", "resume": None}
-    default |= {
-        "network_width": 1.0,
-        "pose_net_width": None,
-        "first_disparity": 5.01,
-        "translation_scale": 0.01,
-        "rotation_scale": 0.01,
-        "fixation_depth": None,
-    }
-    return argparse.Namespace(**(default | values))
-
-
-def test_start_from_takes_each_network_from_where_it_is(tmp_path):
-    disp_net, pose_exp_net = DispNet(), PoseExpNet(2, True)
-    files = [Path(tmp_path) / "disp.pt", Path(tmp_path) / "pose.pt"]
-    for file, network in zip(files, (disp_net, pose_exp_net), strict=True):
-        torch.save({"epoch": 1, "state_dict": network.state_dict()}, file)
-    got = train.make_networks(arguments(start_from=files), 2, True)
-    assert got[2] == [None, None]  # the port's files don't say what they were trained on
-    for network, expected in zip(got[:2], (disp_net, pose_exp_net), strict=True):
-        weights = network.state_dict()
-        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.state_dict().items())
-    with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has 2 sources, with explainability; expected 4"):
-        train.make_networks(arguments(start_from=files[1:]), 4, True)
-    with pytest.raises(
-        InputError, match=r"pose.pt: its poses have other units; give .* --rotation-scale 0.01, and no --fix"
-    ):
-        train.make_networks(arguments(start_from=files[1:], rotation_scale=0.2), 2, True)
-    with pytest.raises(InputError, match=r"disp.pt: its DispNet has another width; give --network-width 1"):
-        train.make_networks(arguments(start_from=files, network_width=0.5), 2, True)
-    with pytest.raises(InputError, match=r"pose.pt: its PoseExpNet has another width; give --pose-net-width 1"):
-        train.make_networks(arguments(start_from=files, pose_net_width=0.5), 2, True)
-    disp_net, pose_exp_net, _ = train.make_networks(arguments(network_width=0.25, pose_net_width=0.5), 2, True)
-    assert (disp_net.width, pose_exp_net.width) == (0.25, 0.5)
-    _, pose_exp_net, _ = train.make_networks(arguments(translation_scale=0.1, rotation_scale=0.2), 2, True)
-    assert (pose_exp_net.translation_scale, pose_exp_net.rotation_scale) == (0.1, 0.2)
-
-
-def test_start_from_reads_poses_as_the_checkpoint_did(run, data, tmp_path, monkeypatch):
-    given = argparse.Namespace(config={"rotation": "quaternion"}, rotation="quaternion")
-    monkeypatch.setattr(train, "load_networks", lambda file: given)
-    with pytest.raises(InputError, match="its poses are read as quaternion; give --rotation quaternion"):
-        train.make_networks(arguments(start_from=["last.pt"]), 2, True)
-
-
 def test_a_checkpoint_names_its_training_scenes_and_those_of_what_it_started_from(run, data, tmp_path, monkeypatch):
     assert run(data, name="first", steps=1)[0] == 0
-    content = load_checkpoint(tmp_path / "runs" / "first" / "last.pt")
-    assert content["config"]["scenes"] == ["a", "b"]
+    first = tmp_path / "runs" / "first" / "last.pt"
+    assert load_checkpoint(first)["record"]["scenes"] == ["a", "b"]
     write_text(data / "train.txt", "b\nval\n")
-    for known, expected in (({"scenes": ["a", "elsewhere"]}, ["a", "b", "elsewhere", "val"]), ({}, None)):
-        given = argparse.Namespace(config=known, rotation="euler", disp_net=DispNet(width=SMALL), pose_exp_net=None)
-        monkeypatch.setattr(train, "load_networks", lambda file, given=given: given)
+    for known, expected in ((["a", "elsewhere"], ["a", "b", "elsewhere", "val"]), (None, None)):
+        loaded = load_model(first)
+        loaded.scenes = known
+        monkeypatch.setattr(start, "load_model", lambda file, loaded=loaded: loaded)
         name = "known" if expected else "unknown"
-        assert run(data, "--start-from", "first.pt", name=name, steps=1)[0] == 0
-        assert load_checkpoint(tmp_path / "runs" / name / "last.pt")["config"]["scenes"] == expected
+        assert run(data, "--start-from", first, name=name, steps=1)[0] == 0
+        assert load_checkpoint(tmp_path / "runs" / name / "last.pt")["record"]["scenes"] == expected
 
 
 @pytest.mark.slow
@@ -869,8 +835,8 @@ def test_a_step_does_not_make_the_host_wait(run, data, monkeypatch):
     def end_of_step(lines, damaged):
         torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(train, "load_batches", watched)
-    monkeypatch.setattr(train, "report_damaged", end_of_step)
+    monkeypatch.setattr(training_run, "load_batches", watched)
+    monkeypatch.setattr(training_steps, "report_damaged", end_of_step)
     try:
         flags = {"device": "cuda", "network-width": 1}
         status, _, err = run(data, "--log-every", 100, "--validate-every", 100, steps=8, **flags)
@@ -908,9 +874,9 @@ def test_denormal_numbers_are_rounded_to_zero_in_all_threads():
 def test_an_unforeseen_error_ends_the_process(data, tmp_path):
     """Out of memory, say: its traceback holds the loader, whose workers ignore SIGTERM."""
     script = (
-        "import train\n"
+        "import train\nfrom training import run\n"
         "def objective(*arguments): raise RuntimeError('unforeseen')\n"
-        "train.objective = objective\n"
+        "run.objective = objective\n"
         "train.main()"
     )
     flags = ["--runs", tmp_path / "runs", "--network-width", SMALL, "--workers", 2, "--no-check", "--device", "cpu"]
@@ -957,7 +923,7 @@ def test_two_processes_train_as_one_and_one_goes_on_from_there(run, data, tmp_pa
         given = [text for flag, value in options.items() for text in (flag, value)]
         status, _, err = run(*([] if "--resume" in options else [data, *flags]), *given, resume=True)
         assert status == 0, err
-        assert json.loads((folder / "config.json").read_text())["batch_size"] == 4
+        assert json.loads((folder / "config.json").read_text())["options"]["batch_size"] == 4
     one, two = without_speed(runs / "one"), without_speed(runs / "two")
     one = [line for line in one if (line["split"], line["step"]) != ("validation", 24)]
     two = [line for line in two if line["split"] == "train" or line["step"] in (10, 20)]
@@ -1008,14 +974,14 @@ def test_other_ways_to_compute_a_step_give_nearly_the_same(run, data, tmp_path, 
     for line, another in zip(plain, other, strict=True):
         for name in ("objective/loss", "disparity/mean", "photometric/warp"):
             assert another[name] == pytest.approx(line[name], rel=0.02)
-    weights = load_checkpoint(Path(tmp_path) / "runs" / "other" / "last.pt")["disp_net"]
+    weights = load_checkpoint(Path(tmp_path) / "runs" / "other" / "last.pt")["model"]
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-class ConstantDispNet(torch.nn.Module):
+class ConstantNet(torch.nn.Module):
     """One learnt depth for all pixels: the way in which training collapses."""
 
-    def __init__(self, first_disparity, width):
+    def __init__(self) -> None:
         super().__init__()
         self.logit = torch.nn.Parameter(torch.zeros(()))
 
@@ -1028,9 +994,10 @@ class ConstantDispNet(torch.nn.Module):
 def test_a_constant_depth_sets_off_a_loud_warning(run, data, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr(train, "DispNet", ConstantDispNet)
+    monkeypatch.setitem(DEPTH_NETS, "constant", ConstantNet)
     write_text(data / "val.txt", "")
-    status, out, err = run(data, "--no-check", "--pictures-every", 1000, steps=200)
+    flags = ["--depth-net", "constant", "--pose-net", "pose_exp_net", "width=0.0625"]
+    status, out, err = run(data, "--no-check", "--pictures-every", 1000, *flags, steps=200)
     assert status == 0, err
     assert "!!!!!!!!!! WARNING, step 200: disparity is the same everywhere" in out
     folder = Path(tmp_path) / "runs" / "run"

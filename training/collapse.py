@@ -1,21 +1,21 @@
-"""Watches the logged values of a training for its ways to collapse.
+"""Warnings for trainings that collapse, from their logged values.
 
-Each check is of a mean over the last steps, since single batches mislead (the car stands, the wall is white), and
-begins when a healthy run is past what it looks for. docs/training.md says where the thresholds come from.
+Each check looks at means over the last steps, since single batches mislead (the car stands, the wall is white). It
+starts at a step by which a healthy run has passed its threshold. docs/training.md says where the thresholds come from.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FIRST_STEPS = 200  # no check before: networks as they are drawn have little spread and no motion yet
+FIRST_STEPS = 200  # no check before: new networks predict little spread and no motion
 WINDOW = 500  # steps over which values are averaged
-LOOKS = 4  # logged values that there must be in the window
+LOOKS = 4  # entries that the window must hold
 
 
 @dataclass(frozen=True)
 class Check:
-    """`is_bad` is given the means of the logged values by name."""
+    """A sign of collapse: `is_bad` is called with the means of the logged values by name."""
 
     name: str
     needs: tuple[str, ...]
@@ -64,26 +64,26 @@ CHECKS = (
     Check(
         "mask_hides_nothing",
         (MASK, WARP, IDENTITY),
-        # A mask of ones is right where nothing moves. It is a sign of trouble where little is explained, too.
+        # A mask of ones is right where nothing moves. Together with a warp that explains little it is a bad sign.
         lambda mean: mean[MASK] > 0.99 and mean[WARP] >= 0.98 * mean[IDENTITY],
         "the explainability mask is {explainability/mean:.3f} everywhere although the warp explains next to nothing "
         "({photometric/warp:.4f}, unwarped {photometric/identity_warp:.4f}): it hides nothing any more. Likely: its "
-        "weight is too large (--explainability-weight), or what the line on the unwarped sources names",
+        "weight is too large (--explainability-weight), or a cause that the warning on the unwarped sources names",
         1000,
     ),
 )
 
 
 class CollapseWatch:
-    """Give it each logged set of values; it answers with the warnings that they newly set off."""
+    """Keeps the recent entries of a training and returns the warnings that each new entry sets off."""
 
     def __init__(self) -> None:
         self._recent: deque[tuple[int, dict[str, float]]] = deque()
         self._warned: set[str] = set()
 
     def look(self, step: int, values: dict[str, float]) -> dict[str, str]:
-        """Warnings, text by name. A warning is given again only when its sign had gone in between."""
-        # Records from a file may lack what a newer version logs, or be damaged.
+        """Warnings, text by name. A warning is repeated only after its check has passed in between."""
+        # Entries from a file may lack values that a newer version logs, or be damaged.
         self._recent.append((step, {name: value for name, value in values.items() if isinstance(value, float)}))
         while len(self._recent) > LOOKS and self._recent[0][0] <= step - WINDOW:
             self._recent.popleft()

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its configuration, `metrics.jsonl` and TensorBoard events, in one folder."""
+"""The logs of a run: its configuration, `metrics.jsonl` and TensorBoard events, in one folder."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from files.errors import InputError
 from files.lock import hold
 from files.text import read_json
 
-# What a run leaves before its first checkpoint.
+# Files that a run writes before its first checkpoint.
 _BEGINNINGS = ("config.json", "config.json.part", "metrics.jsonl", "last.pt.part", ".lock")
 
 
@@ -24,14 +24,14 @@ class Logger:
     """Writes scalars to `metrics.jsonl` (a line a call) and to TensorBoard, pictures to TensorBoard."""
 
     def __init__(self, folder: Path | None, resumed_from: int | None = None) -> None:
-        """A folder's logs, which a resumed run goes on with.
+        """Open the logs of a run's folder.
 
         Args:
-            folder: of the run; None logs nothing (the processes of a training but the first).
-            resumed_from: the step after which the run goes on. What is logged of later steps is removed, or for
-                TensorBoard declared void.
+            folder: of the run; None logs nothing, as in all processes but the first.
+            resumed_from: the step after which a resumed run goes on. Entries of later steps are removed;
+                TensorBoard's are marked as void.
         """
-        self.records: list[dict[str, Any]] = []  # of a resumed run
+        self.records: list[dict[str, Any]] = []  # the entries of metrics.jsonl, in a resumed run
         self._metrics: IO[str] | None = None
         self._tensorboard: SummaryWriter | None = None
         if folder is None:
@@ -45,7 +45,7 @@ class Logger:
         self._tensorboard = SummaryWriter(folder, purge_step=None if resumed_from is None else resumed_from + 1)
         if resumed_from is not None:
             return
-        # Curves that only mean something side by side share a chart, in the tab "custom scalars".
+        # Curves that are to be compared share a chart, in the tab "custom scalars".
         self._tensorboard.add_custom_scalars(
             {
                 "judge the run by": {
@@ -58,18 +58,18 @@ class Logger:
     def scalars(self, split: str, step: int, values: dict[str, float]) -> None:
         """Log values of the training (`split` "train"), the validation ("validation") or an epoch ("epoch") at a step.
 
-        TensorBoard makes a group of what shares a name up to the slash; validation and epoch are groups of their own.
+        TensorBoard groups names by the part before the slash; validation and epoch are groups of their own.
         """
         if not self._tensorboard:
             return
         with self._writing():
             for name, value in values.items():
                 self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
-            self._tensorboard.flush()  # what was logged is there, however the run ends
-            self._line({"split": split, "step": step} | values)  # at last: what has its line is in both
+            self._tensorboard.flush()  # the values are on the disk, however the run ends
+            self._line({"split": split, "step": step} | values)  # last: a step with a line is in TensorBoard, too
 
     def warning(self, step: int, name: str, text: str) -> None:
-        """Log that something is wrong from this step on."""
+        """Log a warning that holds from this step on."""
         if not self._tensorboard:
             return
         with self._writing():
@@ -88,12 +88,13 @@ class Logger:
             self._tensorboard.flush()
 
     def text(self, name: str, text: str) -> None:
+        """Log a text, in TensorBoard alone."""
         if self._tensorboard:
             with self._writing():
                 self._tensorboard.add_text(name, text)
 
     def sync(self) -> None:
-        """Wait until what was logged is on the disk: a checkpoint that is past it must not be there before it."""
+        """Wait until the entries are on the disk. A checkpoint must not be there before the entries up to its step."""
         if self._metrics:
             with self._writing():
                 os.fsync(self._metrics.fileno())
@@ -110,8 +111,8 @@ class Logger:
             yield
         except OSError as error:
             raise InputError(
-                f"{self.folder}: the logs could not be written ({error.strerror or error}); what the last checkpoint "
-                f"has is safe, go on with: python train.py --resume {self.folder}"
+                f"{self.folder}: the logs could not be written ({error.strerror or error}); the last checkpoint is "
+                f"safe, go on with: python train.py --resume {self.folder}"
             ) from None
 
     def _line(self, record: dict[str, Any]) -> None:
@@ -121,18 +122,18 @@ class Logger:
 
 
 def _quiet_about_files(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread, whose error is raised again where the training next logs: once is enough."""
+    """Hide the traceback of TensorBoard's thread: its error is raised again at the training's next entry."""
     if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
         threading.__excepthook__(args)
 
 
 def make_run_folder(folder: Path, config: dict[str, Any]) -> IO[str]:
-    """A new folder for a run, with its `config.json`; no other process can have it until the returned file is closed.
+    """Make the folder of a new run with its `config.json`, and lock it until the returned lock is closed.
 
-    What a run left that ended before its first checkpoint is removed.
+    The files of a run that ended before its first checkpoint are removed.
 
     Raises:
-        InputError: there is something else already, or another process is at work there.
+        InputError: the folder holds something else, or another process works there.
     """
     _check_is_new(folder)
     folder.makedirs_p()
@@ -146,7 +147,7 @@ def make_run_folder(folder: Path, config: dict[str, Any]) -> IO[str]:
 
 
 def _check_is_new(folder: Path) -> None:
-    """InputError if there is more than what is left of a run that ended before its first checkpoint."""
+    """InputError if the folder holds more than the files of a run that ended before its first checkpoint."""
     if not folder.exists() or (folder.is_dir() and _has_only_a_beginning(folder)):
         return
     raise InputError(f"{folder}: is there already, expected a new folder for the run; choose another --name")
@@ -161,20 +162,21 @@ def _has_only_a_beginning(folder: Path) -> bool:
     if not known or "config.json" not in sizes or sizes.get("metrics.jsonl", 0) > 0:
         return False
     try:
-        return "total_steps" in read_json(folder / "config.json")
+        configuration = read_json(folder / "config.json")
+        return isinstance(configuration.get("options"), dict) or "total_steps" in configuration  # (version 1)
     except InputError:
         return False
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, to the last whole one: a run that was killed leaves half a line.
+    """The entries of a `metrics.jsonl`. Half a line at its end, which a killed run leaves, is left out.
 
     Raises:
         InputError: no such file, or a line before the last is damaged.
     """
     if not file.is_file():
         raise InputError(f"{file}: no such file, expected the metrics of a run")
-    *lines, _ = file.read_bytes().split(b"\n")  # behind the last line's end is nothing, or half a line
+    *lines, _ = file.read_bytes().split(b"\n")  # after the last line's end comes nothing, or half a line
     records = []
     for number, line in enumerate(lines, 1):
         try:
@@ -188,7 +190,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
 
 
 def cut_metrics(file: Path, step: int) -> list[dict[str, Any]]:
-    """Remove from a `metrics.jsonl` what is later than a step, and half a line at its end; returns what stays."""
+    """Remove the entries of a `metrics.jsonl` after a step, and half a line at its end; returns those that stay."""
     records = [record for record in read_metrics(file) if record["step"] <= step] if file.is_file() else []
     write_text(file, "".join(json.dumps(record) + "\n" for record in records))
     return records

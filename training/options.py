@@ -190,6 +190,8 @@ def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
         options.objective, **{name: value for name, value in given.items() if name in of_objective}
     )
     others = {name: value for name, value in given.items() if name not in of_objective}
+    if "start_from" in others:
+        others["start_from"] = tuple(map(str, others["start_from"]))
     return dataclasses.replace(options, objective=objective, **others)
 
 

@@ -7,7 +7,7 @@ from path import Path
 
 from cli.tables import report_data_check
 from datasets.preparation.check import check_data
-from files.errors import InputError
+from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
 from models.checkpoint import LoadedModel, load_model, load_weights
 from training import distributed
@@ -25,7 +25,10 @@ def make_model(options: TrainOptions) -> tuple[SfMLearner, list[list[str] | None
     """
     specs = options.networks()
     torch.manual_seed(options.seed)
-    model = build(specs["depth"], specs["pose"], specs["camera"])
+    try:
+        model = build(specs["depth"], specs["pose"], specs["camera"])
+    except InputError as error:
+        raise UsageError(f"--depth-net, --pose-net, --camera: {error}") from None
     ancestors = []
     for file in options.start_from:
         loaded = load_model(Path(file))

@@ -137,7 +137,7 @@ def count_lines(run: Path) -> int:
 
 def compare(run: Path, other: Path) -> None:
     contents = [load_checkpoint(where / "last.pt") for where in (run, other)]
-    for name in ("step", "best", "skipped", "disp_net", "pose_exp_net", "optimizer"):
+    for name in ("step", "best", "skipped", "model", "optimizer"):
         if not equal(*(content[name] for content in contents)):
             raise InputError(f"{run}/last.pt: its {name} differs from that of the run that was never stopped")
     logged, expected = (logged_values(where) for where in (run, other))
