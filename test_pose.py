@@ -25,7 +25,7 @@ from evaluation.metrics.pose import (
     snippets,
     straight_line,
 )
-from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets, to_homogeneous
+from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets
 from evaluation.predictions import (
     check_writable,
     default_file,
@@ -46,6 +46,7 @@ from evaluation.trajectories import (
 from files.errors import InputError
 from files.images import to_network_input
 from geometry.pose import pose_to_matrix, snippet_poses
+from geometry.rigid import to_3x4, to_homogeneous
 from loss_functions import split_snippet
 from models import PoseExpNet
 from models.checkpoint import load_networks
@@ -377,7 +378,7 @@ def chain(predicted: np.ndarray, truth: np.ndarray, snippet_scale_from: str) -> 
     if snippet_scale_from == "ground-truth":
         scale = snippet_scale(snippets(truth, predicted.shape[1]), predicted)
         predicted = np.concatenate([predicted[..., :3], scale[:, None, None, None] * predicted[..., 3:]], -1)
-    return (to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(predicted)))[:, :3]
+    return to_3x4(to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(predicted)))
 
 
 def summarise(results: list[dict], about: dict, snippet_scale_from: str) -> dict:

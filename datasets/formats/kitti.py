@@ -12,7 +12,7 @@ from path import Path
 
 from files.errors import InputError
 from files.text import parse_bounded, read_lines, read_rows
-from geometry.rigid import is_rotation
+from geometry.rigid import axis_rotation, invert, is_rotation, transform_from
 
 EARTH_RADIUS = 6378137.0  # metres, as in KITTI's development kit
 DEPTH_KINDS = ("camera_z", "velodyne_x")
@@ -93,7 +93,7 @@ def read_rigid_calibration(file: Path) -> np.ndarray:
     cam0 is the unrectified camera 0.
     """
     matrices = read_calibration(file, ("R", "T"))
-    return _transform(matrices["R"], matrices["T"])
+    return transform_from(matrices["R"], matrices["T"])
 
 
 def read_odometry_calibration(file: Path) -> dict[str, np.ndarray]:
@@ -187,9 +187,9 @@ def oxts_to_poses(packets: np.ndarray) -> np.ndarray:
     scale = np.cos(np.radians(latitude[0]))
     east = scale * EARTH_RADIUS * np.radians(longitude)
     north = scale * EARTH_RADIUS * np.log(np.tan(np.radians(90 + latitude) / 2))
-    rotation = _axis_rotation(2, yaw) @ _axis_rotation(1, pitch) @ _axis_rotation(0, roll)
-    map_from_imu = _transform(rotation, np.stack([east, north, altitude], -1))
-    return invert_rigid(map_from_imu[0]) @ map_from_imu
+    rotation = axis_rotation(2, yaw) @ axis_rotation(1, pitch) @ axis_rotation(0, roll)
+    map_from_imu = transform_from(rotation, np.stack([east, north, altitude], -1))
+    return invert(map_from_imu[0]) @ map_from_imu
 
 
 def camera_from_rectified(projection: np.ndarray) -> np.ndarray:
@@ -197,7 +197,7 @@ def camera_from_rectified(projection: np.ndarray) -> np.ndarray:
 
     t is about (0.06, 0, 0) for camera 2 and (-0.48, 0, 0) for camera 3, in metres.
     """
-    return _transform(np.eye(3), np.linalg.solve(projection[:, :3], projection[:, 3]))
+    return transform_from(np.eye(3), np.linalg.solve(projection[:, :3], projection[:, 3]))
 
 
 def camera_from_velodyne(cam_to_cam: dict[str, np.ndarray], velo_to_cam: np.ndarray, camera: str) -> np.ndarray:
@@ -207,7 +207,7 @@ def camera_from_velodyne(cam_to_cam: dict[str, np.ndarray], velo_to_cam: np.ndar
         cam_to_cam: from `read_raw_calibration`.
         velo_to_cam: [4, 4] from `read_rigid_calibration`.
     """
-    rectified_from_cam0 = _transform(cam_to_cam["R_rect_00"], np.zeros(3))
+    rectified_from_cam0 = transform_from(cam_to_cam["R_rect_00"], np.zeros(3))
     return camera_from_rectified(cam_to_cam[f"P_rect_{camera}"]) @ rectified_from_cam0 @ velo_to_cam
 
 
@@ -322,27 +322,3 @@ def _mix_row_ends_as_published(depth: np.ndarray, pixel: np.ndarray, distance: n
         for point in members:
             depth[pixel[point]] = distance[point]
         depth[pixel[members[0]]] = distance[members].min()
-
-
-def invert_rigid(a_from_b: np.ndarray) -> np.ndarray:
-    """b_from_a of rigid transforms [..., 4, 4]."""
-    rotation = np.swapaxes(a_from_b[..., :3, :3], -1, -2)
-    return _transform(rotation, -(rotation @ a_from_b[..., :3, 3:])[..., 0])
-
-
-def _transform(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """[R t; 0 1]: [..., 4, 4]."""
-    transform = np.zeros((*rotation.shape[:-2], 4, 4))
-    transform[..., :3, :3], transform[..., :3, 3], transform[..., 3, 3] = rotation, translation, 1
-    return transform
-
-
-def _axis_rotation(axis: int, angle: np.ndarray) -> np.ndarray:
-    """Rotations about x (0), y (1) or z (2) by angles [n], counter-clockwise: [n, 3, 3]."""
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    rotation = np.zeros((len(angle), 3, 3))
-    rotation[:, axis, axis] = 1
-    rotation[:, i, i] = rotation[:, j, j] = np.cos(angle)
-    rotation[:, j, i] = np.sin(angle)
-    rotation[:, i, j] = -np.sin(angle)
-    return rotation

@@ -16,7 +16,7 @@ from path import Path
 
 from datasets.formats import kitti
 from files.errors import InputError
-from geometry.rigid import is_rotation
+from geometry.rigid import invert, is_rotation, to_homogeneous
 
 LAYOUTS = ("raw", "odometry")
 COLOUR_CAMERAS = ("02", "03")
@@ -157,9 +157,7 @@ def read_calibration(recording: Recording, need_lidar: bool, need_imu: bool) -> 
                 )
         projection = matrices[f"P{int(camera)}"]
         cam_to_cam = {"R_rect_00": np.eye(3), f"P_rect_{camera}": projection}
-        return Calibration(
-            projection, None, cam_to_cam, np.vstack([matrices["Tr"], [0, 0, 0, 1]]) if need_lidar else None
-        )
+        return Calibration(projection, None, cam_to_cam, to_homogeneous(matrices["Tr"]) if need_lidar else None)
     date = recording.folder.parent
     cam_to_cam = kitti.read_raw_calibration(date, camera)
     if not need_lidar and not need_imu:
@@ -190,13 +188,13 @@ def camera_poses(
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """world_from_camera [4, 4] of a recording's frames, and what is wrong with the frames that have none.
 
-    The world is any fixed frame: `relative_to_first` makes it the first camera.
+    The world is any fixed frame: `geometry.rigid.relative_to_first` makes it the first camera.
     """
     if calibration.camera_from_imu is not None:
         if not packets:
             return {}, {}
         world_from_imu = kitti.oxts_to_poses(np.stack(list(packets.values())))
-        imu_from_camera = kitti.invert_rigid(calibration.camera_from_imu)
+        imu_from_camera = invert(calibration.camera_from_imu)
         return {frame: pose @ imu_from_camera for frame, pose in zip(packets, world_from_imu, strict=True)}, {}
     if recording.poses_file is None:
         raise ValueError(f"{recording.scene}: neither the IMU's calibration nor a poses file")
@@ -204,13 +202,8 @@ def camera_poses(
     rigid = is_rotation(rows[:, :, :3])
     if not rigid.all():
         raise InputError(f"{recording.poses_file}, line {np.argmin(rigid) + 1}: the 3 x 3 part is no rotation")
-    world_from_rectified = np.concatenate([rows, np.broadcast_to([0, 0, 0, 1.0], (len(rows), 1, 4))], axis=1)
-    rectified_from_camera = kitti.invert_rigid(kitti.camera_from_rectified(calibration.projection))
+    world_from_rectified = to_homogeneous(rows)
+    rectified_from_camera = invert(kitti.camera_from_rectified(calibration.projection))
     poses = {f: world_from_rectified[f] @ rectified_from_camera for f in recording.images if f < len(rows)}
     missing = f"{recording.poses_file}: {len(rows)} lines, none for frame "
     return poses, {frame: f"{missing}{frame}" for frame in recording.images if frame not in poses}
-
-
-def relative_to_first(world_from_camera: list[np.ndarray]) -> np.ndarray:
-    """Poses [n, 3, 4] in the frame of the first camera, whose own pose becomes the identity."""
-    return (np.linalg.inv(world_from_camera[0]) @ np.stack(world_from_camera))[:, :3]

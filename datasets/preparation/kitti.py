@@ -14,6 +14,7 @@ from datasets.preparation.jobs import Plan, SceneJob, check_aspect
 from files.errors import InputError
 from files.images import image_size, read_image, resize_area
 from geometry.camera import scale_intrinsics
+from geometry.rigid import relative_to_first, to_3x4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,8 @@ class KittiScene(SceneJob):
 
     def write_poses(self, plan: Plan, frames: list[int]) -> None:
         if plan.poses is not None:
-            poses = kitti_layout.relative_to_first([plan.poses[frame] for frame in frames])
-            write_poses(self.folder / "poses.txt", poses)
+            first_from_camera = relative_to_first(np.stack([plan.poses[frame] for frame in frames]))
+            write_poses(self.folder / "poses.txt", to_3x4(first_from_camera))
 
     def intrinsics(self) -> np.ndarray:
         height, width = self._original_size()
