@@ -1,7 +1,7 @@
 """The prepared layout on disk, read and written.
 
     root/train.txt, root/val.txt         one scene's name a line
-    root/SCENE/0000000.jpg ...           frames, in order of their names; numbers may have gaps
+    root/SCENE/0000000.jpg ...           frames, in order of the numbers in their names; numbers may have gaps
     root/SCENE/cam.txt                   K, 3 x 3, in pixels of these images
     root/SCENE/poses.txt    (optional)   a line for each frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
@@ -10,16 +10,21 @@ It is the layout of the well-known PyTorch port: what that prepared is read as i
 """
 
 import io
+import os
+import posixpath
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from path import Path
 
 from files.errors import InputError
-from files.text import read_names, read_rows
+from files.text import read_lines, read_rows
 
 _LARGEST_DEPTH = 256 * 2**20  # bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,36 @@ class Scene:
 
 
 def read_scene_names(file: Path) -> list[str]:
-    """The scenes of `train.txt` or `val.txt`; InputError if it names none."""
-    names = read_names(file)
+    """The scenes of `train.txt` or `val.txt`, relative to its folder; InputError if it names none."""
+    names = read_paths(file, Path(file).parent)
     if not names:
         raise InputError(f"{file}: the list is empty, expected the name of a scene on each line")
     return names
+
+
+def read_paths(file: Path, root: Path) -> list[str]:
+    """The paths in a list, one a line, relative to the folder `root`, with slashes: "a/b c.png".
+
+    A path may contain blanks, begin with `./`, have backslashes, or be absolute below `root`. Blank lines and lines
+    that begin with # do not count.
+
+    Raises:
+        InputError: a path that leads out of `root`, with its line.
+    """
+    bases = [posixpath.join(folder, "") for folder in (os.path.abspath(root), os.path.realpath(root))]
+    paths = []
+    for number, line in enumerate(read_lines(file), 1):
+        if not line.strip() or line.strip().startswith("#"):
+            continue
+        path = line.strip().replace("\\", "/")
+        climbs = ".." in path.split("/")
+        path = posixpath.normpath(path)
+        for base in bases:
+            path = path.removeprefix(base)
+        if climbs or path.startswith("/") or "\0" in path:
+            raise InputError(f"{file}, line {number}: {line.strip()!r} leads out of its folder ({root})")
+        paths.append(path)
+    return paths
 
 
 def read_scene(folder: Path) -> Scene:
@@ -49,20 +79,43 @@ def read_scene(folder: Path) -> Scene:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such scene folder")
-    # What begins with a dot is no frame: macOS puts a ._0000000.jpg beside each file on a foreign disk.
-    frames = sorted(
-        file for file in folder.files() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
+    frames = list_frames(folder)
     if not frames:
         raise InputError(f"{folder}: no frames, expected images 0000000.jpg, 0000001.jpg, ...")
     poses = None
-    if (folder / "poses.txt").exists():
+    if os.path.lexists(folder / "poses.txt"):  # a link that leads nowhere is an error, not a scene without poses
         poses = read_rows(folder / "poses.txt", 12).reshape(-1, 3, 4)
         if len(poses) != len(frames):
             raise InputError(
                 f"{folder / 'poses.txt'}: {len(poses)} poses for {len(frames)} frames, expected one for each"
             )
     return Scene(folder, frames, read_intrinsics(folder / "cam.txt"), poses)
+
+
+def list_frames(folder: Path) -> list[Path]:
+    """The images of a folder in order of time (`frame_order`).
+
+    An image is what has an image's name. One that cannot be opened, such as a link that leads nowhere, stays in its
+    place: whoever reads it finds it damaged, and the frames before and after it are not neighbours. Names that begin
+    with a dot are left out: macOS puts a ._0000000.jpg beside each file on a foreign disk.
+    """
+    names = [name for name in os.listdir(folder) if is_image_name(name)]
+    return [Path(folder) / name for name in sorted(names, key=frame_order)]
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def frame_order(name: str) -> tuple:
+    """The sorting key that puts the names of frames in order of the numbers in them, padded with zeros or not.
+
+    Names are compared piece by piece, digits as numbers and the rest as text: 1.jpg, 2.jpg, 10.jpg; a9.jpg, a10.jpg,
+    b1.jpg. Names without digits keep the order of names. A name that is a decimal fraction is a time: 0.5.png comes
+    after 0.25.png.
+    """
+    pieces = _NUMBERS.split(os.path.splitext(name)[0])
+    return tuple(Decimal(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name
 
 
 def read_intrinsics(file: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -81,7 +82,7 @@ class SnippetDataset(Dataset):
         for file in files:
             try:
                 images.append(read_image(file))
-            except InputError as error:
+            except (InputError, OSError) as error:
                 damaged.append(str(error))
                 return None
             if images[-1].shape[:2] != (self.height, self.width):
@@ -104,11 +105,11 @@ class SnippetDataset(Dataset):
     def _depth(self, frame: Path, damaged: list[str]) -> Tensor:
         file = depth_file(frame)
         unknown = torch.zeros(self.height, self.width)
-        if not file.is_file():
+        if not os.path.lexists(file):
             return unknown
         try:
             depth = read_depth(file)
-        except InputError as error:
+        except (InputError, OSError) as error:
             damaged.append(str(error))
             return unknown
         if depth.shape != (self.height, self.width):
