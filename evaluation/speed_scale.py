@@ -84,12 +84,8 @@ def true_ways(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, flo
     if not file.is_file():
         file = folder / "oxts/timestamps.txt"
     stamps = _timestamps(file, file.stat().st_mtime_ns if file.is_file() else 0)
-    if frames[-1] >= len(stamps):
-        raise InputError(f"{file}: {len(stamps)} time stamps, none for frame {frames[-1]}")
-    times = (stamps[frames] - stamps[frames[0]]) / np.timedelta64(1, "s")
+    times = kitti.frame_seconds(stamps, frames, file)
     steps = np.diff(times)
-    if not (steps > 0).all():
-        raise InputError(f"{file}: the time stamps of frames {frames[0]} to {frames[-1]} do not rise")
     distances = np.concatenate([[0], np.cumsum(0.5 * (speeds[1:] + speeds[:-1]) * steps)])
     middle = len(frames) // 2
     ways = np.abs(distances - distances[middle])

@@ -50,6 +50,20 @@ def test_true_ways_by_hand(root):
     np.testing.assert_allclose(true_ways(root, name_of(2), [1, 2, 3])[0], [2.6, 3.0])
 
 
+def test_a_blank_line_moves_no_time_and_stops_only_the_frame_that_has_none(root):
+    stamps = [f"2011-09-26 13:00:{frame**2:02d}\n" for frame in range(7)]  # uneven, so that a shift shows
+    file = root / DRIVE / "oxts/timestamps.txt"
+    file.write_text("".join(stamps))
+    expected = true_ways(root, name_of(3), [2, 3, 4])
+    stamps[1] = "\n"
+    file.write_text("".join(stamps))
+    ways, speed = true_ways(root, name_of(3), [2, 3, 4])
+    np.testing.assert_array_equal(ways, expected[0])
+    assert speed == expected[1]
+    with pytest.raises(InputError, match="7 time stamps, none for frame 1"):
+        true_ways(root, name_of(0), [0, 1, 2])
+
+
 @pytest.mark.parametrize(
     ("file", "text", "expected"),
     [
