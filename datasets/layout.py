@@ -13,8 +13,10 @@ import io
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 from path import Path
@@ -116,6 +118,16 @@ def frame_order(name: str) -> tuple:
     """
     pieces = _NUMBERS.split(os.path.splitext(name)[0])
     return tuple(Decimal(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name
+
+
+def number_gaps(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last number of each gap between ascending numbers. Example: 1, 2, 5, 9 has (3, 4) and (6, 8)."""
+    return [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
+
+
+def describe_gap(first: int, last: int) -> str:
+    """The words for a gap in the frames' numbers: "no image 3" or "no images 3 to 7"."""
+    return f"no image {first}" if first == last else f"no images {first} to {last}"
 
 
 def read_intrinsics(file: Path) -> np.ndarray:

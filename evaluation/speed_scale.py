@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.formats import kitti
+from datasets.formats.kitti_folders import IMAGE_SUFFIXES, frame_number, numbered_files
 from evaluation.ground_truth import split_name
 from evaluation.predictions import in_parallel
 from files.errors import InputError
@@ -43,8 +44,8 @@ def snippet_frames(root: Path, name: str, length: int) -> list[int]:
     """
     *_, frame = split_name(name)
     folder = (root / name).parent
-    there = _frames(folder)
-    number = int(frame)
+    there = drive_images(folder)
+    number = frame_number(frame)
     starts = [
         start
         for start in range(number - length + 1, number + 1)
@@ -59,8 +60,9 @@ def snippet_frames(root: Path, name: str, length: int) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def _frames(folder: Path) -> frozenset[int]:
-    return frozenset(int(file.stem) for file in folder.files() if file.stem.isdecimal())
+def drive_images(folder: Path) -> dict[int, Path]:
+    """The images of a drive's folder by frame number. A folder is listed once."""
+    return numbered_files(folder, IMAGE_SUFFIXES)
 
 
 def true_ways(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, float]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from path import Path
 
-from evaluation.speed_scale import snippet_frames, speed_scales, true_ways
+from evaluation.speed_scale import drive_images, snippet_frames, speed_scales, true_ways
 from files.errors import InputError
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
@@ -36,6 +36,21 @@ def test_the_snippet_lies_around_the_image_as_far_as_the_drive_allows(root):
     assert snippet_frames(root, name_of(3), 5) == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match="frame 6 has no 2 neighbours"):
         snippet_frames(root, name_of(6), 3)
+
+
+def test_neighbours_are_found_by_number(root):
+    folder = (root / name_of(0)).parent
+    for file in folder.files():
+        file.move(folder / f"{int(file.stem) + 6}.jpg")  # 6.jpg .. 10.jpg, 12.jpg
+    (folder / "._9.jpg").touch()
+    drive_images.cache_clear()
+    name = f"{DRIVE}/image_02/data/9.jpg"
+    assert snippet_frames(root, name, 3) == [8, 9, 10]
+    assert [drive_images(folder)[frame].name for frame in (8, 9, 10)] == ["8.jpg", "9.jpg", "10.jpg"]
+    with pytest.raises(InputError, match="frame 12 has no 2 neighbours"):
+        snippet_frames(root, f"{DRIVE}/image_02/data/12.jpg", 3)
+    with pytest.raises(InputError, match="cover: no frame number"):
+        snippet_frames(root, f"{DRIVE}/image_02/data/cover.jpg", 3)
 
 
 def test_true_ways_by_hand(root):
