@@ -2,7 +2,6 @@
 any system's trajectory file."""
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table, write_json
 from datasets.formats.kitti import read_poses
-from datasets.formats.kitti_folders import find_sequence, pose_file, sequence_folder
+from datasets.formats.kitti_folders import find_sequence, has_ground_truth, pose_file, sequence_folder
 from datasets.formats.trajectories import read_frame_times, read_trajectory
 from evaluation.leakage import KITTI_SEQUENCES, check_overlap, trained_scenes
 from evaluation.metrics.pose import (
@@ -202,11 +201,11 @@ def score_sequences(args: argparse.Namespace) -> dict:
     training = read_training_poses(args.kitti, [*predicted])
     results, not_scored = [], {}
     for sequence, poses in predicted.items():
-        if not os.path.lexists(pose_file(args.kitti, sequence)):
-            not_scored[sequence] = f"no ground truth ({pose_file(args.kitti, sequence)})"
-            export_without_truth(sequence, poses, args)
-            continue
         try:
+            if not has_ground_truth(args.kitti, sequence):
+                not_scored[sequence] = f"no ground truth ({pose_file(args.kitti, sequence)})"
+                export_without_truth(sequence, poses, args)
+                continue
             truth = read_truth(args.kitti, sequence, poses)
             times = read_times_of_sequence(args.kitti, sequence, len(truth))
             scores = score(sequence, poses, truth, training)

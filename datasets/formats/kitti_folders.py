@@ -221,6 +221,18 @@ def pose_file(root: Path, name: str) -> Path:
     return _first_there([base / "poses" / f"{name}.txt" for base in _odometry_bases(root)])
 
 
+def has_ground_truth(root: Path, name: str) -> bool:
+    """Whether an odometry sequence has poses, as 00 to 10 have and 11 to 21 do not.
+
+    Raises:
+        InputError: there is neither a file of poses nor a folder of the sequence.
+    """
+    file, folder = pose_file(root, name), sequence_folder(root, name)
+    if not os.path.lexists(file) and not folder.is_dir():
+        raise InputError(f"{file}: no such file, and no sequence {folder}")
+    return os.path.lexists(file)
+
+
 def _first_there(places: list[Path]) -> Path:
     return next((place for place in places if os.path.lexists(place)), places[0])
 

@@ -345,7 +345,7 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
     lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
-    write_text(folder / REPORT_FILE, "".join(f"{line}\n" for line in lines))
+    write_text(folder / REPORT_FILE, _printable("".join(f"{line}\n" for line in lines)))
 
     if done == 0:
         print("nothing to do: all scenes are complete")
@@ -362,6 +362,11 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     if left_out or without_depth:
         print(f"missing or damaged files: {left_out} frames left out, {without_depth} without depth, e.g.")
         for text in [*problems, *(f"{scene}: {describe_gap(first, last)}" for scene, first, last in gaps)][:3]:
-            print(f"  {text}")
+            print(f"  {_printable(text)}")
     if lines:
         print(f"each of them is in {folder / REPORT_FILE}")
+
+
+def _printable(text: str) -> str:
+    """The text with the bytes of file names that are no UTF-8 as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

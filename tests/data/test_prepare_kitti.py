@@ -559,6 +559,17 @@ def test_names_of_any_form_make_the_same_scenes(folder, prepare, names):
     assert len(read_scene(folder / "a" / scene).frames) == 12
 
 
+def test_a_name_that_is_no_utf_8_is_a_frame_like_others(raw, prepare, folder):
+    images = raw / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
+    for frame in range(6):
+        os.rename(images / f"{frame:010d}.png", os.fsencode(images) + b"/b\xe9b\xe9%d.png" % frame)
+    (images / os.fsdecode(b"b\xe9b\xe92.png")).write_bytes(b"gone")
+    prepare(raw, "--cameras", "02")
+    scene = read_scene(folder / "out/2011_09_26_drive_0001_sync_02")
+    assert [int(frame.stem) for frame in scene.frames] == [0, 1, 3, 4, 5]
+    assert "b\\udce9b\\udce92.png: begins with 67 6f 6e 65" in (folder / "out/prepare_report.txt").read_text()
+
+
 def test_partial_downloads(raw, prepare, folder):
     (raw / "2011_09_26/2011_09_26_drive_0001_sync/oxts").rmtree()
     (raw / "2011_09_26/2011_09_26_drive_0005_sync/velodyne_points").rmtree()

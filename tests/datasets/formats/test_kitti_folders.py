@@ -213,6 +213,16 @@ def test_frames_behind_the_last_pose_have_none(folder):
         find_sequence(folder, "09")
 
 
+def test_sequences_with_and_without_ground_truth(folder):
+    write_sequence(folder, "09", ["0.png"], 1)
+    write_sequence(folder, "11", ["0.png"], base="dataset")
+    assert [kitti_folders.has_ground_truth(folder, name) for name in ("09", "11")] == [True, False]
+    (folder / "sequences/09").rmtree()  # to score a file of predictions, poses will do
+    assert kitti_folders.has_ground_truth(folder, "09")
+    with pytest.raises(InputError, match=r"poses/12.txt: no such file, and no sequence .*sequences/12"):
+        kitti_folders.has_ground_truth(folder, "12")
+
+
 def test_sequences_that_cannot_be_tested(folder):
     with pytest.raises(InputError, match="sequences/11: no such sequence"):
         find_sequence(folder, "11")
