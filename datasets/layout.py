@@ -1,4 +1,4 @@
-"""The prepared layout on disk, read and written.
+"""Reading and writing the prepared layout on disk.
 
     root/train.txt, root/val.txt         one scene's name a line
     root/SCENE/0000000.jpg ...           frames, in order of the numbers in their names; numbers may have gaps
@@ -6,7 +6,7 @@
     root/SCENE/poses.txt    (optional)   a line for each frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
 
-It is the layout of the well-known PyTorch port: what that prepared is read as it is.
+It is the layout of the well-known PyTorch port: data prepared by the port can be read.
 """
 
 import io
@@ -25,7 +25,7 @@ from files.errors import InputError
 from files.text import read_lines, read_rows
 
 _LARGEST_DEPTH = 256 * 2**20  # bytes
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
 
 
@@ -152,7 +152,7 @@ def check_intrinsics_fit(intrinsics: np.ndarray, height: int, width: int, file: 
 
 
 def depth_file(frame: Path) -> Path:
-    """Where the depth of a frame lies: 0000000.npy beside 0000000.jpg."""
+    """The file of a frame's depth: 0000000.npy beside 0000000.jpg."""
     return frame.with_suffix(".npy")
 
 
@@ -161,7 +161,7 @@ def read_depth(file: Path) -> np.ndarray:
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file")
     try:
-        # Mapped, not read: a damaged header's size then fails on the file's length instead of taking memory.
+        # Mapped, not read: a size that only a damaged header claims takes no memory, and fails on the file's length.
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
         if mapped.nbytes > _LARGEST_DEPTH:
             raise ValueError(f"{mapped.nbytes >> 20} MiB, expected at most {_LARGEST_DEPTH >> 20} MiB")
@@ -169,7 +169,7 @@ def read_depth(file: Path) -> np.ndarray:
         raise InputError(f"{file}: not a readable .npy array ({error})") from None
     if not isinstance(mapped, np.ndarray) or mapped.ndim != 2 or mapped.dtype.kind != "f":
         raise InputError(f"{file}: expected a floating-point [H, W] array")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # larger numbers than float32's become infinite, and are refused below
         depth = np.array(mapped, dtype=np.float32)
     if not np.isfinite(depth).all() or (depth < 0).any():
         raise InputError(f"{file}: has depths that are negative or not finite, expected metres, 0 = unknown")
@@ -193,7 +193,7 @@ def write_poses(file: Path, world_from_camera: np.ndarray) -> None:
 def write_depth(file: Path, depth: np.ndarray) -> None:
     """A depth map [H, W] as float32 `.npy`."""
     part = Path(f"{file}.part")
-    content = io.BytesIO()  # np.save into a file would not say that the disk is full, only that fewer were written
+    content = io.BytesIO()  # np.save into a file hides that the disk is full: it reports fewer bytes written
     np.save(content, np.asarray(depth, dtype=np.float32), allow_pickle=False)
     part.write_bytes(content.getvalue())
     part.rename(file)
@@ -205,7 +205,7 @@ def write_text(file: Path, text: str) -> None:
     try:
         part.write_text(text, encoding="utf-8")
         part.rename(file)
-    except OSError:  # no room, perhaps: what was begun goes
+    except OSError:  # the disk is full, perhaps: remove the part
         part.unlink_p()
         raise
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.formats import kitti
-from datasets.formats.kitti_folders import IMAGE_SUFFIXES, frame_number, numbered_files
+from datasets.formats.kitti_folders import frame_number, numbered_files
+from datasets.layout import IMAGE_SUFFIXES
 from evaluation.ground_truth import split_name
 from evaluation.predictions import in_parallel
 from files.errors import InputError

@@ -20,14 +20,13 @@ import numpy as np
 from path import Path
 
 from datasets.formats import kitti
-from datasets.layout import describe_gap, is_image_name, number_gaps, read_paths
+from datasets.layout import IMAGE_SUFFIXES, describe_gap, is_image_name, number_gaps, read_paths
 from files.errors import InputError
 from geometry.rigid import invert, is_rotation, to_homogeneous
 
 LAYOUTS = ("raw", "odometry")
 COLOUR_CAMERAS = ("02", "03")
 GREY_CAMERAS = ("00", "01")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # in order of preference: KITTI's own are PNG
 _DATE = re.compile(r"[0-9]{4}_[0-9]{2}_[0-9]{2}")
 _DRIVE = re.compile(rf"{_DATE.pattern}_drive_[0-9]{{4}}_sync")
 _DRIVE_OR_SCENE = re.compile(rf"({_DATE.pattern}_drive_[0-9]{{4}})(_(sync|extract))?(_[0-9]{{2}})?")

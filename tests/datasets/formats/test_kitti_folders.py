@@ -28,6 +28,7 @@ from datasets.formats.kitti_folders import (
     read_image_list,
     sequence_folder,
 )
+from datasets.layout import IMAGE_SUFFIXES
 from files.errors import InputError
 from geometry.rigid import to_homogeneous
 
@@ -103,7 +104,7 @@ def test_other_names_are_no_files_of_a_recording(folder):
 
 def test_suffixes_of_images(folder):
     touch(folder, "0.PNG", "1.jpeg", "2.JPG", "3.jpg", "3.png", "3.jpeg", "4.webp")
-    names = [file.name for file in numbered_files(folder, kitti_folders.IMAGE_SUFFIXES).values()]
+    names = [file.name for file in numbered_files(folder, IMAGE_SUFFIXES).values()]
     assert names == ["0.PNG", "1.jpeg", "2.JPG", "3.png"]
 
 
@@ -111,7 +112,7 @@ def test_suffixes_of_images(folder):
 def test_one_number_for_two_images_is_refused(folder, twice):
     touch(folder, "0.png", *twice, "2.png")
     with pytest.raises(InputError, match=r"are both number 1, expected one file for a number") as caught:
-        numbered_files(folder, kitti_folders.IMAGE_SUFFIXES)
+        numbered_files(folder, IMAGE_SUFFIXES)
     assert all(name in str(caught.value) for name in twice)
 
 
