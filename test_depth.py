@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table, write_json
+from datasets.formats.kitti_folders import describe_conversion, find_image, read_image_list
 from evaluation.baselines import mean_depth_map
 from evaluation.cache import default_cache
 from evaluation.depth_scoring import (
@@ -38,16 +39,22 @@ from evaluation.predictions import (
     read_resized,
     save_predictions,
 )
-from evaluation.speed_scale import SLOWEST, SpeedScale, predict_ways, snippet_frames, speed_scales, true_ways
+from evaluation.speed_scale import (
+    SLOWEST,
+    SpeedScale,
+    drive_images,
+    predict_ways,
+    snippet_frames,
+    speed_scales,
+    true_ways,
+)
 from files.errors import InputError
 from files.images import read_image
-from files.text import read_names
 from models.checkpoint import LoadedModel, load_model
 from visualization.depth_sheet import choose_rows, draw_row, write_sheet
 
 SPLITS = Path(__file__).absolute().parent / "data/splits"
 LISTS = {"eigen": SPLITS / "eigen_test_files.txt", "benchmark": SPLITS / "eigen_benchmark_test_files.txt"}
-SIDES = {"l": "image_02", "r": "image_03"}
 TITLES = {"mean_map": "mean depth map of the training set", "best_constant": "best constant"}
 MOST_IN_FULL = 8  # results; more are printed in one line each
 PICTURES_OF_EACH = 3  # best, median and worst images on a sheet
@@ -200,6 +207,11 @@ def main() -> None:
     results = {
         name: summarise(name, test, sets[test.images, test.ground_truth], scores[name]) for name, test in tests.items()
     }
+    conversion = predictions.about.get("conversion")
+    if isinstance(conversion, str) and conversion:  # figures of images that are not those of the list
+        for summary in results.values():
+            summary["line"] += f"; {conversion}"
+            summary["images"]["conversion"] = conversion
     for name, per_image in scales.items():
         slow = sum(not scale.measured for scale in per_image.values())
         results[name]["scale"]["measured"] = len(per_image) - slow
@@ -273,10 +285,10 @@ def all_kinds(kitti: Path) -> list[str]:
 
 def find_images(images: str, truth: str, args: argparse.Namespace) -> ImageSet:
     file = LISTS.get(images, Path(images))
-    listed = read_image_list(file)
+    listed = read_image_list(file, args.kitti)
     found, missing = [], []
     for name in listed:
-        needed = [] if args.predictions else [args.kitti / name]
+        needed = [] if args.predictions else [find_image(args.kitti, name)]
         needed += truth_files(args.kitti, name, truth)
         absent = next((file for file in needed if not file.is_file()), None)
         if absent is None:
@@ -300,25 +312,6 @@ def check_complete(images: ImageSet, listed: str, truth: str, args: argparse.Nam
         f"{images.missing[0]}: no such file; of the {len(images.listed)} images of {LISTS.get(listed, listed)}, "
         f"{len(images.missing)} lack their image, ground truth or calibration{hint}"
     )
-
-
-def read_image_list(file: Path) -> list[str]:
-    """The images of a list as paths relative to KITTI raw; both forms that the field's lists have."""
-    names = []
-    for line in read_names(file):
-        words = line.split()
-        if len(words) == 1:
-            names.append(line)
-        elif len(words) == 3 and words[1].isdecimal() and words[2] in SIDES:
-            names.append(f"{words[0]}/{SIDES[words[2]]}/data/{int(words[1]):010d}.png")
-        else:
-            raise InputError(f"{file}: {line!r} is not an image's path nor 'DATE/DRIVE FRAME l' (or r)")
-    if not names:
-        raise InputError(f"{file}: the list is empty, expected the path of an image on each line")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{file}: lists {twice} twice, expected each image once")
-    return names
 
 
 # Predictions
@@ -355,7 +348,8 @@ def predict(
             frames = [snippet_frames(args.kitti, name, pose_net.sources + 1) for name in names]
             for name, numbers in zip(names, frames, strict=True):
                 true_ways(args.kitti, name, numbers)  # better known now than after the predictions
-            files = [frame_files(args.kitti / name, numbers) for name, numbers in zip(names, frames, strict=True)]
+            folders = [drive_images((args.kitti / name).parent) for name in names]
+            files = [[images[k] for k in numbers] for images, numbers in zip(folders, frames, strict=True)]
             start = time.perf_counter()
             arrays["ways"] = predict_ways(pose_net, files, read, args.batch_size, args.workers)
             arrays["snippet_frames"] = np.array(frames)
@@ -364,7 +358,7 @@ def predict(
             if asks_for_speed(args):
                 raise
             left_out.append(f"scaling speed: {error}")
-    images = in_parallel(lambda name: read(args.kitti / name), names, args.workers)
+    images = in_parallel(lambda name: read(find_image(args.kitti, name)), names, args.workers)
     start = time.perf_counter()
     arrays["depth"] = predict_depth(networks.depth_net, images, len(names), args.batch_size, device, args.flip_average)
     seconds["predicting_per_image"] = (time.perf_counter() - start) / len(names)
@@ -374,17 +368,13 @@ def predict(
         "height": height,
         "width": width,
         "flip_average": args.flip_average,
+        "conversion": describe_conversion(args.kitti, names),
         "training_data": training_data(networks),
         "scenes": trained,
     }
     save_predictions(file, "depth", arrays, about)
     print(f"predictions: {file}")
     return seconds
-
-
-def frame_files(image: Path, frames: list[int]) -> list[Path]:
-    """The files of other frames of an image's drive."""
-    return [image.parent / f"{frame:0{len(image.stem)}d}{image.suffix}" for frame in frames]
 
 
 def wants_speed(tests: dict[str, DepthTest]) -> bool:
@@ -410,7 +400,7 @@ def load_listed(file: Path, names: list[str], sets: Sets) -> tuple[Predictions, 
     predicted = depth_by_name(arrays, file)
     listed = {name for images in sets.values() for name in images.listed}
     if any(images in LISTS for images, _ in sets):  # of predictions of all 697, the 652 may be scored alone
-        listed.update(read_image_list(LISTS["eigen"]))
+        listed.update(read_image_list(LISTS["eigen"], Path(".")))
     absent = [name for name in names if name not in predicted]
     surplus = sorted(predicted.keys() - listed)
     if absent or surplus:
@@ -506,6 +496,8 @@ def set_line(protocol: dict) -> str:
     count = f"{images['found']} of {images['listed']} images found, {len(images['missing'])} missing"
     if images["missing"]:
         count = f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: {count.upper()}"
+    if "conversion" in images:
+        count += f"; {images['conversion']}"
     return f"{images['list']}, {describe_truth(protocol['ground_truth'])}: {count}"
 
 
@@ -537,7 +529,7 @@ def draw_pictures(
     for kind, index in tqdm(chosen, desc="drawing", unit="image", leave=False, delay=2):
         image = found[index]
         truth = read_truth(args.kitti, image, test.ground_truth, places[image], args.cache)
-        pixels = read_image(args.kitti / image)
+        pixels = read_image(find_image(args.kitti, image))
         rows.append(draw_row(pixels, predictions.depth[image], of_images[index]["scale"], truth, test))
         parts = image.split("/")
         where = image

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table, write_json
 from datasets.formats.kitti import read_poses
+from datasets.formats.kitti_folders import find_sequence, has_ground_truth, pose_file, sequence_folder
 from datasets.formats.trajectories import read_frame_times, read_trajectory
 from evaluation.leakage import KITTI_SEQUENCES, check_overlap, trained_scenes
 from evaluation.metrics.pose import (
@@ -25,7 +26,7 @@ from evaluation.metrics.pose import (
     snippets,
     straight_line,
 )
-from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets, to_homogeneous
+from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets
 from evaluation.predictions import (
     check_writable,
     default_file,
@@ -46,6 +47,7 @@ from evaluation.trajectories import (
 from files.errors import InputError
 from files.images import to_network_input
 from geometry.pose import snippet_poses
+from geometry.rigid import to_3x4, to_homogeneous
 from models.checkpoint import load_model
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
@@ -195,9 +197,13 @@ def score_sequences(args: argparse.Namespace) -> dict:
 
     start = time.perf_counter()
     training = read_training_poses(args.kitti, [*predicted])
-    results = []
+    results, not_scored = [], {}
     for sequence, poses in predicted.items():
         try:
+            if not has_ground_truth(args.kitti, sequence):
+                not_scored[sequence] = f"no ground truth ({pose_file(args.kitti, sequence)})"
+                export_without_truth(sequence, poses, args)
+                continue
             truth = read_truth(args.kitti, sequence, poses)
             times = read_times_of_sequence(args.kitti, sequence, len(truth))
             scores = score(sequence, poses, truth, training)
@@ -209,9 +215,20 @@ def score_sequences(args: argparse.Namespace) -> dict:
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
         results.append({"sequence": sequence, **scores, "trajectory": whole})
-    seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(results)
-    result = summarise(results, about, args.snippet_scale)
-    return result | {"training_overlap": overlap, "predictions": {"file": str(file), **about}, "seconds": seconds}
+    seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(predicted)
+    result = summarise(results, about, args.snippet_scale) if results else {"results": []}
+    result |= {"not_scored": not_scored, "training_overlap": overlap, "seconds": seconds}
+    return result | {"predictions": {"file": str(file), **about}}
+
+
+def export_without_truth(sequence: str, predicted: np.ndarray, args: argparse.Namespace) -> None:
+    """Write the trajectory of a sequence that has no ground truth, in its first camera's frame, if --export asks."""
+    if args.snippet_scale == "ground-truth":
+        raise InputError(f"--snippet-scale ground-truth: sequence {sequence} has no {pose_file(args.kitti, sequence)}")
+    if args.export:
+        chained = chain_snippets(predicted)
+        times = read_times_of_sequence(args.kitti, sequence, len(chained))
+        print_files(export_trajectory(args.export, sequence, chained, None, times, None, ()))
 
 
 def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float:
@@ -257,25 +274,8 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
 
 
 def find_images(kitti: Path, sequence: str) -> list[Path]:
-    """A sequence's frames: the left colour camera, or the left grey one where there is no colour."""
-    folder = kitti / "sequences" / sequence
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such sequence")
-    for camera in CAMERAS:
-        if (folder / camera).is_dir():
-            images = sorted((folder / camera).files("*.png")) or sorted((folder / camera).files("*.jpg"))
-            if images:
-                break
-    else:
-        raise InputError(f"{folder}: no images in image_2 (colour) or image_0 (grey)")
-    count = len(read_poses(pose_file(kitti, sequence)))
-    if len(images) != count:
-        raise InputError(f"{pose_file(kitti, sequence)}: {count} poses for {len(images)} images in {images[0].parent}")
-    return images
-
-
-def pose_file(kitti: Path, sequence: str) -> Path:
-    return kitti / "poses" / f"{sequence}.txt"
+    """A sequence's frames, in order of time: the left colour camera, or the left grey one where there is no colour."""
+    return list(find_sequence(kitti, sequence).images.values())
 
 
 def overlapping_batches(images: Iterator[np.ndarray], snippets: int, frames: int) -> Iterator[np.ndarray]:
@@ -334,7 +334,7 @@ def read_truth(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:
 
 
 def read_times_of_sequence(kitti: Path, sequence: str, count: int) -> np.ndarray | None:
-    file = kitti / "sequences" / sequence / "times.txt"
+    file = sequence_folder(kitti, sequence) / "times.txt"
     return read_frame_times(file, count) if file.is_file() else None
 
 
@@ -376,7 +376,7 @@ def chain(predicted: np.ndarray, truth: np.ndarray, snippet_scale_from: str) -> 
     if snippet_scale_from == "ground-truth":
         scale = snippet_scale(snippets(truth, predicted.shape[1]), predicted)
         predicted = np.concatenate([predicted[..., :3], scale[:, None, None, None] * predicted[..., 3:]], -1)
-    return (to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(predicted)))[:, :3]
+    return to_3x4(to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(predicted)))
 
 
 def summarise(results: list[dict], about: dict, snippet_scale_from: str) -> dict:
@@ -409,6 +409,11 @@ def print_result(result: dict) -> None:
     def cell(error: dict[str, float]) -> str:
         return f"{error['mean']:.4f} ± {error['std']:.4f}"
 
+    for sequence, reason in result.get("not_scored", {}).items():
+        print(f"sequence {sequence}: not scored: {reason}")
+    if not result["results"]:
+        print(result["training_overlap"]["line"])
+        return
     print(f"\n{result['protocol']['line']}")
     if "training_overlap" in result:
         rows = [

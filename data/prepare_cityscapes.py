@@ -1,15 +1,15 @@
-"""Turn Cityscapes' video into the layout that train.py reads, the bonnet cropped off.
+"""Prepare Cityscapes' video for train.py, without the car's bonnet.
 
     python data/prepare_cityscapes.py CITYSCAPES PREPARED
 
 CITYSCAPES holds leftImg8bit_sequence/ (from leftImg8bit_sequence_trainvaltest.zip, 324 GB) and camera/ (from
-camera_trainvaltest.zip), unpacked; vehicle_sequence/ only for --static speed.
+camera_trainvaltest.zip), unpacked. --static speed also needs vehicle_sequence/.
 
-Every second frame is taken, since KITTI has 10 frames a second and Cityscapes 17; the frames between become a scene of
-their own. PREPARED gets two scenes for each sequence of 30 frames: the upper three quarters of the images, resized true
-to area (0000000.jpg), the camera matrix of these images (cam.txt); and train.txt and val.txt. No snippet crosses the
-end of a sequence. Stopped half way, the same command goes on; run again, it does only what is new.
-docs/preparation.md tells more.
+Cityscapes has 17 frames a second and KITTI 10, so every second frame is taken. The frames between make a second scene.
+PREPARED gets two scenes for each sequence of 30 frames: the upper three quarters of the images, resized by area
+averaging (0000000.jpg), and the camera matrix of these images (cam.txt). It also gets train.txt and val.txt. No snippet
+crosses the end of a sequence. After a stop the same command goes on. Run again, it makes only what is new.
+docs/preparation.md has the details.
 """
 
 import argparse
@@ -23,7 +23,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from path import Path
 
 from cli.flags import fraction, non_negative_float, positive_int, run_script
-from datasets.formats.cityscapes import SPLITS, CityscapesScene, Sequence, find_sequences, read_camera
+from datasets.formats.cityscapes import SPLITS, Sequence, find_sequences, read_camera
+from datasets.preparation.cityscapes import CityscapesScene
 from datasets.preparation.jobs import claim_folder, prepare_scenes, report, write_lists
 from files.errors import InputError
 
@@ -32,17 +33,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("cityscapes", type=Path, help="folder with leftImg8bit_sequence/ and camera/, as downloaded and unpacked")
-    add("prepared", type=Path, help="folder to write: a new or empty one, or one begun with the same options")
-    add("--splits", nargs="+", choices=SPLITS, default=["train"], help="Cityscapes' own (default: train)")
-    add("--height", type=positive_int, default=128, help="of the prepared images (default: %(default)s)")
-    add("--width", type=positive_int, default=416, help="the aspect isn't kept (default: %(default)s)")
+    add("prepared", type=Path, help="folder to write: new, empty, or begun with the same options")
+    add("--splits", nargs="+", choices=SPLITS, default=["train"], help="Cityscapes' splits to prepare (default: train)")
+    add("--height", type=positive_int, default=128, help="height of the prepared images (default: %(default)s)")
+    add(
+        "--width",
+        type=positive_int,
+        default=416,
+        help="width of the prepared images, whatever the aspect (default: %(default)s)",
+    )
     add(
         "--keep",
         type=_share,
         default=0.75,
         metavar="SHARE",
-        help="of the height that is kept, from the top; below is the car's bonnet (default: %(default)s, as in the "
-        "paper's code; monodepth keeps 0.8)",
+        help="share of the height that is kept, from the top; the rest shows the car's bonnet (default: %(default)s, "
+        "as in the paper's code; monodepth keeps 0.8)",
     )
     add("--every", type=positive_int, default=2, metavar="N", help="take every N-th frame (default: %(default)s)")
     add(
@@ -50,24 +56,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=("none", "speed", "images"),
         default="images",
         help="leave out frames in which the camera stands: by the images alone, or by the speed in the vehicle files; "
-        "the paper's code takes all (default: %(default)s)",
+        "the paper's code leaves out none (default: %(default)s)",
     )
     add(
         "--min-speed",
         type=non_negative_float,
         default=0.5,
         metavar="M/S",
-        help="with --static speed: slower is standing (default: %(default)s)",
+        help="with --static speed: the car stands below this speed (default: %(default)s)",
     )
     add(
         "--val-fraction",
         type=fraction,
         default=0.1,
-        help="share of the cities for validation, at least one; of the sequences, where there is one city (default: "
+        help="share of the cities for validation, at least one; with a single city, share of its sequences (default: "
         "%(default)s)",
     )
-    add("--seed", type=int, default=0, help="of the choice for validation (default: %(default)s)")
-    add("--jobs", type=positive_int, default=os.cpu_count() or 1, help="processes (default: the cores, %(default)s)")
+    add("--seed", type=int, default=0, help="seed for choosing validation (default: %(default)s)")
+    add("--jobs", type=positive_int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -80,18 +86,16 @@ def _share(text: str) -> float:
 
 def main() -> None:
     args = parse_arguments()
-    sequences, without = find_sequences(args.cityscapes, tuple(dict.fromkeys(args.splits)))
+    sequences, surplus = find_sequences(args.cityscapes, tuple(dict.fromkeys(args.splits)))
     if args.static == "speed" and not any(sequence.vehicle_files for sequence in sequences):
         raise InputError(
             f"{args.cityscapes}: --static speed needs vehicle_sequence/, the vehicle files of all frames (vehicle/ has "
             "one frame in thirty); --static images needs none"
         )
-    jobs = make_jobs(args, sequences)  # a missing or damaged camera file ends it here, before anything is written
+    jobs = make_jobs(args, sequences)  # raises for a damaged camera file, before anything is written
     with claim_folder(args.prepared, chosen_options(args)):
-        if without:
-            print(
-                f"note: {without} images belong to no sequence (no camera file within 19 frames behind, 10 before them)"
-            )
+        if surplus:
+            print(f"note: {surplus} images belong to no sequence: no camera file at most 19 frames later or 10 earlier")
         todo = [job for job in jobs if not job.is_complete()]
         if todo:
             prepare_scenes(todo, args.jobs)
@@ -102,7 +106,7 @@ def main() -> None:
 
 
 def chosen_options(args: argparse.Namespace) -> dict:
-    """The options that every frame of one prepared folder must share."""
+    """The options that all frames of a prepared folder share; a later run must have the same ones."""
     return {
         "layout": "cityscapes",
         "size": f"{args.width} x {args.height}",
@@ -113,7 +117,7 @@ def chosen_options(args: argparse.Namespace) -> dict:
 
 
 def make_jobs(args: argparse.Namespace, sequences: list[Sequence]) -> list[CityscapesScene]:
-    """The scenes of each sequence: with every second frame, one of the even and one of the odd ones."""
+    """The jobs of each sequence: for every second frame (--every 2) one for the even and one for the odd frames."""
     one_city = len({sequence.city for sequence in sequences}) == 1
     jobs = []
     for sequence in sequences:

@@ -1,15 +1,16 @@
-"""Turn a KITTI download, raw or odometry, into the layout that train.py reads.
+"""Prepare a KITTI download, raw or odometry, for train.py.
 
     python data/prepare_kitti.py KITTI_RAW PREPARED
     python data/prepare_kitti.py KITTI_RAW PREPARED --with-depth --with-poses
     python data/prepare_kitti.py KITTI_ODOMETRY PREPARED --with-poses --sequences 00 06
 
-KITTI_RAW holds DATE/DATE_drive_NNNN_sync, KITTI_ODOMETRY holds sequences/NN (and poses/NN.txt); which of the two it is
-is found out. Parts may be missing (oxts, velodyne_points, image_03, time stamps, colour images).
+KITTI_RAW holds DATE/DATE_drive_NNNN_sync. KITTI_ODOMETRY holds sequences/NN and poses/NN.txt, or a folder dataset/ with
+them. The script detects which of the two it is. Parts may be missing (oxts, velodyne_points, image_03, time stamps,
+colour images). Images may be PNG or JPEG.
 
-PREPARED gets a folder for each camera of each drive: frames resized true to area (0000000.jpg), the camera matrix of
-these images (cam.txt), on request depth (0000000.npy) and poses (poses.txt); and train.txt and val.txt. Stopped half
-way, the same command goes on; run again, it does only what is new. docs/preparation.md tells more.
+PREPARED gets a folder for each camera of each drive: frames resized by area averaging (0000000.jpg), the camera matrix
+of these images (cam.txt), on request depth (0000000.npy) and poses (poses.txt). It also gets train.txt and val.txt.
+After a stop the same command goes on. Run again, it makes only what is new. docs/preparation.md has the details.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")  # --jobs says how many processes run, each with one thread
+    os.environ.setdefault(variable, "1")  # --jobs processes run, each with one thread
 
 from path import Path
 
@@ -31,6 +32,7 @@ from datasets.formats.kitti_folders import (
     drive_folders,
     find_recordings,
     read_calibration,
+    read_drive_list,
 )
 from datasets.preparation.jobs import claim_folder, prepare_scenes, report, write_lists
 from datasets.preparation.kitti import KittiScene
@@ -46,19 +48,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("kitti", type=Path, help="folder of KITTI raw or KITTI odometry, as downloaded and unpacked")
-    add("prepared", type=Path, help="folder to write: a new or empty one, or one begun with the same options")
-    add("--layout", choices=("auto", *LAYOUTS), default="auto", help="default: found out")
-    add("--height", type=positive_int, default=128, help="of the prepared images (default: %(default)s)")
-    add("--width", type=positive_int, default=416, help="the aspect isn't kept (default: %(default)s)")
+    add("prepared", type=Path, help="folder to write: new, empty, or begun with the same options")
+    add("--layout", choices=("auto", *LAYOUTS), default="auto", help="default: detected")
+    add("--height", type=positive_int, default=128, help="height of the prepared images (default: %(default)s)")
+    add(
+        "--width",
+        type=positive_int,
+        default=416,
+        help="width of the prepared images, whatever the aspect (default: %(default)s)",
+    )
     add(
         "--cameras",
         type=_camera,
         nargs="+",
         metavar="CAMERA",
-        help="00 to 03 (default: 02 03, the colour ones; 00 01, the grey ones, for drives without colour)",
+        help="00 to 03 (default: 02 03, which are colour; for drives without colour images 00 01, which are grey)",
     )
-    add("--with-depth", action="store_true", help="depth maps from the LiDAR scans: z along the camera's axis, metres")
-    add("--with-poses", action="store_true", help="poses from OXTS (raw) or the poses files (odometry)")
+    add(
+        "--with-depth",
+        action="store_true",
+        help="write depth maps from the LiDAR scans: z along the camera's axis, metres",
+    )
+    add("--with-poses", action="store_true", help="write poses from OXTS (raw) or the poses files (odometry)")
     add(
         "--static",
         choices=STATIC_CHOICES,
@@ -70,16 +81,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=non_negative_float,
         default=0.5,
         metavar="M/S",
-        help="with --static speed: slower is standing (default: %(default)s)",
+        help="with --static speed: the car stands below this speed (default: %(default)s)",
     )
     test = parser.add_mutually_exclusive_group()
-    test.add_argument("--keep-test-scenes", action="store_true", help="raw: prepare the Eigen test drives as well")
+    test.add_argument("--keep-test-scenes", action="store_true", help="raw: prepare the Eigen test drives, too")
     test.add_argument(
         "--test-scenes",
         type=Path,
         default=SPLITS / "eigen_test_scenes.txt",
         metavar="FILE",
-        help="raw: drives to leave out, one a line (default: the 28 drives of the Eigen test split)",
+        help="raw: drives to leave out, one per line (default: the 28 drives of the Eigen test split)",
     )
     add(
         "--sequences",
@@ -93,8 +104,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=0.1,
         help="share of the drives for validation, at least one (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of the choice of validation drives (default: %(default)s)")
-    add("--jobs", type=positive_int, default=os.cpu_count() or 1, help="processes (default: the cores, %(default)s)")
+    add("--seed", type=int, default=0, help="seed for choosing the validation drives (default: %(default)s)")
+    add("--jobs", type=positive_int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -112,7 +123,7 @@ def main() -> None:
         raise InputError(f"--static {static}: KITTI odometry has no such information, use --static images or none")
     notices: list[str] = []
     recordings = choose_recordings(args, layout, static, notices)
-    jobs = make_jobs(args, recordings, static)  # a damaged calibration ends it here, before anything is written
+    jobs = make_jobs(args, recordings, static)  # raises for a damaged calibration, before anything is written
     with claim_folder(args.prepared, chosen_options(args, layout, static)):
         for notice in notices:
             print(f"note: {notice}", flush=True)
@@ -124,11 +135,11 @@ def main() -> None:
         report(args.prepared, jobs, records, len(todo))
 
 
-# What there is to do
+# Choosing recordings
 
 
 def choose_recordings(args: argparse.Namespace, layout: str, static: str, notices: list[str]) -> list[Recording]:
-    """The recordings to prepare. What is missing in some drives becomes a notice, in all of them an InputError."""
+    """The recordings to prepare. Parts missing in some drives become a notice, parts missing in all an InputError."""
     folders = drive_folders(args.kitti, layout)
     chosen = _without_test_drives(args, layout, folders)
     if len(chosen) < len(folders):
@@ -178,7 +189,7 @@ def _without_test_drives(args: argparse.Namespace, layout: str, folders: list[Pa
         raise InputError("--sequences is for KITTI odometry, this is KITTI raw")
     if args.keep_test_scenes:
         return folders
-    test = {name.split("/")[-1].removesuffix("_sync") for name in read_names(args.test_scenes)}
+    test = read_drive_list(args.test_scenes, args.kitti)
     chosen = [folder for folder in folders if folder.name.removesuffix("_sync") not in test]
     if not chosen:
         raise InputError(f"{args.kitti}: only test drives in it (of {args.test_scenes}); --keep-test-scenes takes them")
@@ -186,7 +197,7 @@ def _without_test_drives(args: argparse.Namespace, layout: str, folders: list[Pa
 
 
 def chosen_options(args: argparse.Namespace, layout: str, static: str) -> dict:
-    """The options that every frame of one prepared folder must share."""
+    """The options that all frames of a prepared folder share; a later run must have the same ones."""
     return {
         "layout": layout,
         "size": f"{args.width} x {args.height}",
@@ -197,7 +208,7 @@ def chosen_options(args: argparse.Namespace, layout: str, static: str) -> dict:
     }
 
 
-# Doing it
+# Jobs
 
 
 def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str) -> list[KittiScene]:
@@ -217,7 +228,6 @@ def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str
                 calibration=read_calibration(recording, need_lidar, need_imu),
                 height=args.height,
                 width=args.width,
-                with_depth=need_lidar,
                 with_poses=args.with_poses,
                 static=static,
                 min_speed=args.min_speed,
@@ -228,7 +238,7 @@ def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str
 
 
 def _read_static_list() -> dict[str, set[int]]:
-    """Frames of the published list by drive; they hold for all cameras of the drive."""
+    """Frame numbers of the published list by drive, for all of its cameras."""
     listed: dict[str, set[int]] = {}
     for line in read_names(SPLITS / "static_frames.txt"):
         _, drive, frame = line.split()

@@ -1,25 +1,32 @@
-"""The prepared layout on disk, read and written.
+"""Reading and writing the prepared layout on disk.
 
     root/train.txt, root/val.txt         one scene's name a line
-    root/SCENE/0000000.jpg ...           frames, in order of their names; numbers may have gaps
+    root/SCENE/0000000.jpg ...           frames, in order of the numbers in their names; numbers may have gaps
     root/SCENE/cam.txt                   K, 3 x 3, in pixels of these images
     root/SCENE/poses.txt    (optional)   a line for each frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
 
-It is the layout of the well-known PyTorch port: what that prepared is read as it is.
+It is the layout of the well-known PyTorch port: data prepared by the port can be read.
 """
 
 import io
+import os
+import posixpath
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 from path import Path
 
 from files.errors import InputError
-from files.text import read_names, read_rows
+from files.text import read_lines, read_rows
 
 _LARGEST_DEPTH = 256 * 2**20  # bytes
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,36 @@ class Scene:
 
 
 def read_scene_names(file: Path) -> list[str]:
-    """The scenes of `train.txt` or `val.txt`; InputError if it names none."""
-    names = read_names(file)
+    """The scenes of `train.txt` or `val.txt`, relative to its folder; InputError if it names none."""
+    names = read_paths(file, Path(file).parent)
     if not names:
         raise InputError(f"{file}: the list is empty, expected the name of a scene on each line")
     return names
+
+
+def read_paths(file: Path, root: Path) -> list[str]:
+    """The paths in a list, one a line, relative to the folder `root`, with slashes: "a/b c.png".
+
+    A path may contain blanks, begin with `./`, have backslashes, or be absolute below `root`. Blank lines and lines
+    that begin with # do not count.
+
+    Raises:
+        InputError: a path that leads out of `root`, with its line.
+    """
+    bases = [posixpath.join(folder, "") for folder in (os.path.abspath(root), os.path.realpath(root))]
+    paths = []
+    for number, line in enumerate(read_lines(file), 1):
+        if not line.strip() or line.strip().startswith("#"):
+            continue
+        path = line.strip().replace("\\", "/")
+        climbs = ".." in path.split("/")
+        path = posixpath.normpath(path)
+        for base in bases:
+            path = path.removeprefix(base)
+        if climbs or path.startswith("/") or "\0" in path:
+            raise InputError(f"{file}, line {number}: {line.strip()!r} leads out of its folder ({root})")
+        paths.append(path)
+    return paths
 
 
 def read_scene(folder: Path) -> Scene:
@@ -49,20 +81,53 @@ def read_scene(folder: Path) -> Scene:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such scene folder")
-    # What begins with a dot is no frame: macOS puts a ._0000000.jpg beside each file on a foreign disk.
-    frames = sorted(
-        file for file in folder.files() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
+    frames = list_frames(folder)
     if not frames:
         raise InputError(f"{folder}: no frames, expected images 0000000.jpg, 0000001.jpg, ...")
     poses = None
-    if (folder / "poses.txt").exists():
+    if os.path.lexists(folder / "poses.txt"):  # a link that leads nowhere is an error, not a scene without poses
         poses = read_rows(folder / "poses.txt", 12).reshape(-1, 3, 4)
         if len(poses) != len(frames):
             raise InputError(
                 f"{folder / 'poses.txt'}: {len(poses)} poses for {len(frames)} frames, expected one for each"
             )
     return Scene(folder, frames, read_intrinsics(folder / "cam.txt"), poses)
+
+
+def list_frames(folder: Path) -> list[Path]:
+    """The images of a folder in order of time (`frame_order`).
+
+    An image is what has an image's name. One that cannot be opened, such as a link that leads nowhere, stays in its
+    place: whoever reads it finds it damaged, and the frames before and after it are not neighbours. Names that begin
+    with a dot are left out: macOS puts a ._0000000.jpg beside each file on a foreign disk.
+    """
+    names = [name for name in os.listdir(folder) if is_image_name(name)]
+    return [Path(folder) / name for name in sorted(names, key=frame_order)]
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+
+
+def frame_order(name: str) -> tuple:
+    """The sorting key that puts the names of frames in order of the numbers in them, padded with zeros or not.
+
+    Names are compared piece by piece, digits as numbers and the rest as text: 1.jpg, 2.jpg, 10.jpg; a9.jpg, a10.jpg,
+    b1.jpg. Names without digits keep the order of names. A name that is a decimal fraction is a time: 0.5.png comes
+    after 0.25.png.
+    """
+    pieces = _NUMBERS.split(os.path.splitext(name)[0])
+    return tuple(Decimal(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name
+
+
+def number_gaps(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last number of each gap between ascending numbers. Example: 1, 2, 5, 9 has (3, 4) and (6, 8)."""
+    return [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
+
+
+def describe_gap(first: int, last: int) -> str:
+    """The words for a gap in the frames' numbers: "no image 3" or "no images 3 to 7"."""
+    return f"no image {first}" if first == last else f"no images {first} to {last}"
 
 
 def read_intrinsics(file: Path) -> np.ndarray:
@@ -87,7 +152,7 @@ def check_intrinsics_fit(intrinsics: np.ndarray, height: int, width: int, file: 
 
 
 def depth_file(frame: Path) -> Path:
-    """Where the depth of a frame lies: 0000000.npy beside 0000000.jpg."""
+    """The file of a frame's depth: 0000000.npy beside 0000000.jpg."""
     return frame.with_suffix(".npy")
 
 
@@ -96,7 +161,7 @@ def read_depth(file: Path) -> np.ndarray:
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file")
     try:
-        # Mapped, not read: a damaged header's size then fails on the file's length instead of taking memory.
+        # Mapped, not read: a size that only a damaged header claims takes no memory, and fails on the file's length.
         mapped = np.load(file, mmap_mode="r", allow_pickle=False)
         if mapped.nbytes > _LARGEST_DEPTH:
             raise ValueError(f"{mapped.nbytes >> 20} MiB, expected at most {_LARGEST_DEPTH >> 20} MiB")
@@ -104,7 +169,7 @@ def read_depth(file: Path) -> np.ndarray:
         raise InputError(f"{file}: not a readable .npy array ({error})") from None
     if not isinstance(mapped, np.ndarray) or mapped.ndim != 2 or mapped.dtype.kind != "f":
         raise InputError(f"{file}: expected a floating-point [H, W] array")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # larger numbers than float32's become infinite, and are refused below
         depth = np.array(mapped, dtype=np.float32)
     if not np.isfinite(depth).all() or (depth < 0).any():
         raise InputError(f"{file}: has depths that are negative or not finite, expected metres, 0 = unknown")
@@ -128,7 +193,7 @@ def write_poses(file: Path, world_from_camera: np.ndarray) -> None:
 def write_depth(file: Path, depth: np.ndarray) -> None:
     """A depth map [H, W] as float32 `.npy`."""
     part = Path(f"{file}.part")
-    content = io.BytesIO()  # np.save into a file would not say that the disk is full, only that fewer were written
+    content = io.BytesIO()  # np.save into a file hides that the disk is full: it reports fewer bytes written
     np.save(content, np.asarray(depth, dtype=np.float32), allow_pickle=False)
     part.write_bytes(content.getvalue())
     part.rename(file)
@@ -140,7 +205,7 @@ def write_text(file: Path, text: str) -> None:
     try:
         part.write_text(text, encoding="utf-8")
         part.rename(file)
-    except OSError:  # no room, perhaps: what was begun goes
+    except OSError:  # the disk is full, perhaps: remove the part
         part.unlink_p()
         raise
 

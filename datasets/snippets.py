@@ -1,5 +1,6 @@
 """Snippets of a prepared data set: which frames make one, and how one is read."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -75,7 +76,7 @@ class SnippetDataset(Dataset):
         for file in files:
             try:
                 images.append(read_image(file))
-            except InputError as error:
+            except (InputError, OSError) as error:
                 damaged.append(str(error))
                 return None
             if images[-1].shape[:2] != (self.height, self.width):
@@ -98,11 +99,11 @@ class SnippetDataset(Dataset):
     def _depth(self, frame: Path, damaged: list[str]) -> Tensor:
         file = depth_file(frame)
         unknown = torch.zeros(self.height, self.width)
-        if not file.is_file():
+        if not os.path.lexists(file):
             return unknown
         try:
             depth = read_depth(file)
-        except InputError as error:
+        except (InputError, OSError) as error:
             damaged.append(str(error))
             return unknown
         if depth.shape != (self.height, self.width):

@@ -17,6 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.formats import kitti
+from datasets.formats.kitti_folders import frame_number, numbered_files
+from datasets.layout import IMAGE_SUFFIXES
 from evaluation.ground_truth import split_name
 from evaluation.predictions import in_parallel
 from files.errors import InputError
@@ -41,8 +43,8 @@ def snippet_frames(root: Path, name: str, length: int) -> list[int]:
     """
     *_, frame = split_name(name)
     folder = (root / name).parent
-    there = _frames(folder)
-    number = int(frame)
+    there = drive_images(folder)
+    number = frame_number(frame)
     starts = [
         start
         for start in range(number - length + 1, number + 1)
@@ -57,8 +59,9 @@ def snippet_frames(root: Path, name: str, length: int) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def _frames(folder: Path) -> frozenset[int]:
-    return frozenset(int(file.stem) for file in folder.files() if file.stem.isdecimal())
+def drive_images(folder: Path) -> dict[int, Path]:
+    """The images of a drive's folder by frame number. A folder is listed once."""
+    return numbered_files(folder, IMAGE_SUFFIXES)
 
 
 def true_ways(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, float]:
@@ -82,12 +85,8 @@ def true_ways(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, flo
     if not file.is_file():
         file = folder / "oxts/timestamps.txt"
     stamps = _timestamps(file, file.stat().st_mtime_ns if file.is_file() else 0)
-    if frames[-1] >= len(stamps):
-        raise InputError(f"{file}: {len(stamps)} time stamps, none for frame {frames[-1]}")
-    times = (stamps[frames] - stamps[frames[0]]) / np.timedelta64(1, "s")
+    times = kitti.frame_seconds(stamps, frames, file)
     steps = np.diff(times)
-    if not (steps > 0).all():
-        raise InputError(f"{file}: the time stamps of frames {frames[0]} to {frames[-1]} do not rise")
     distances = np.concatenate([[0], np.cumsum(0.5 * (speeds[1:] + speeds[:-1]) * steps)])
     middle = len(frames) // 2
     ways = np.abs(distances - distances[middle])

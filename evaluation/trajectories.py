@@ -105,15 +105,16 @@ def export_trajectory(
     folder: Path,
     name: str,
     predicted: np.ndarray,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     times: np.ndarray | None,
-    scores: dict,
+    scores: dict | None,
     inputs: tuple[Path, ...],
 ) -> list[Path]:
     """Write NAME.txt (KITTI), NAME_tum.txt (TUM, if times are known), both not aligned, and the picture NAME.png.
 
     Args:
-        scores: of `score_trajectory`; the picture has the last of its alignments.
+        truth, scores: the true poses and the result of `score_trajectory`; the picture has the last of its alignments.
+            Without them there is no picture.
         inputs: files that must not be written over.
 
     Returns:
@@ -124,11 +125,15 @@ def export_trajectory(
         if file.realpath() in (kitti.realpath(), tum.realpath()):
             raise InputError(f"--export {folder}: would write over {file}, choose another folder")
     write_poses(kitti, predicted)
+    written = [kitti]
     if times is not None:
         write_tum_trajectory(tum, times, predicted)
-    alignment, errors = list(scores["alignments"].items())[-1]
-    write_trajectory_picture(picture, name, truth, predicted, alignment, errors)
-    return [kitti, picture] if times is None else [kitti, tum, picture]
+        written.append(tum)
+    if truth is not None and scores is not None:
+        alignment, errors = list(scores["alignments"].items())[-1]
+        write_trajectory_picture(picture, name, truth, predicted, alignment, errors)
+        written.append(picture)
+    return written
 
 
 def table_rows(heading: str, name: str, scores: dict) -> list[dict[str, str]]:

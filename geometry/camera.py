@@ -1,4 +1,4 @@
-"""The pinhole camera: pixels, rays and points, and what happens to K when its image changes.
+"""The pinhole camera: pixels, rays and points, and K of resized, cropped and flipped images.
 
 Integer coordinates are pixel centres, x = 0 .. W-1 to the right, y = 0 .. H-1 down; the image covers
 [-0.5, W - 0.5] x [-0.5, H - 0.5]. The camera looks along +z, x right, y down. K [..., 3, 3] is in pixels of the
@@ -30,7 +30,7 @@ def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
     _check_depth(depth)
     _check_intrinsics(intrinsics)
     height, width = depth.shape[2:]
-    # inv_ex: unlike inv it doesn't make the host wait for the device to say that K is invertible.
+    # inv_ex and not inv, which makes the host wait for the device to check that K is invertible.
     rays = torch.linalg.inv_ex(intrinsics).inverse @ pixel_grid(height, width, depth)
     return rays.view(-1, 3, height, width) * depth
 
@@ -39,8 +39,8 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
     """Pixel coordinates of camera points.
 
     Args:
-        points: [B, 3, ...], z > 0. Points at or behind the camera give coordinates without meaning (inf, nan,
-            or the mirrored pixel): mask by z, or use `inverse_warp`, which does.
+        points: [B, 3, ...], z > 0. The coordinates of points at or behind the camera have no meaning (inf, nan, or
+            the mirrored pixel): mask by z, as `inverse_warp` does.
         intrinsics: [B, 3, 3].
 
     Returns:
@@ -75,8 +75,8 @@ def crop_intrinsics(intrinsics: Tensor, left: float | Tensor, top: float | Tenso
 def flip_intrinsics(intrinsics: Tensor, width: int) -> Tensor:
     """K of the horizontally flipped image of this width: cx' = W - 1 - cx; fx stays positive.
 
-    The flipped image is what a camera sees of the world mirrored at its y-z plane: K' = F K M, F the flip of pixels,
-    M = diag(-1, 1, 1) that of points. (Skew, where there is any, changes its sign.)
+    The flipped image shows the world mirrored at the camera's y-z plane: K' = F K M, where F flips pixels and
+    M = diag(-1, 1, 1) mirrors points. Skew changes its sign.
     """
     _check_intrinsics(intrinsics)
     x, y, one = intrinsics.unbind(-2)

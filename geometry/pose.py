@@ -34,8 +34,8 @@ def euler_to_matrix(angles: Tensor) -> Tensor:
 def quaternion_to_matrix(vector: Tensor) -> Tensor:
     """Rotation matrix of the unit quaternion along (w, x, y, z) = (1, x, y, z).
 
-    Three numbers suffice because w is fixed before normalisation: zero is the identity, and every rotation by
-    less than 180 degrees can be reached.
+    Three numbers suffice because w is fixed before normalisation: zero is the identity, and every rotation below 180
+    degrees is possible.
 
     Args:
         vector: [..., 3], the quaternion's (x, y, z).
@@ -60,7 +60,7 @@ def pose_to_matrix(pose: Tensor, rotation: str = "euler") -> Tensor:
 
     Args:
         pose: [..., 6] = (tx, ty, tz, rx, ry, rz). From PoseExpNet it is target to source.
-        rotation: what the last three numbers are: "euler" (radians, R = Rx Ry Rz) or "quaternion".
+        rotation: the meaning of the last three numbers: "euler" (radians, R = Rx Ry Rz) or "quaternion".
 
     Returns:
         [..., 4, 4], `source_from_target` for a pose from PoseExpNet.
@@ -81,7 +81,7 @@ def transform_from(rotation: Tensor, translation: Tensor) -> Tensor:
 
 
 def invert(a_from_b: Tensor) -> Tensor:
-    """`b_from_a` of the rigid transform `a_from_b` [..., 4, 4]: R^T and -R^T t, exact and without a solver."""
+    """`b_from_a` of the rigid transform `a_from_b` [..., 4, 4]: R^T and -R^T t, without a solver."""
     _check_transform(a_from_b)
     rotation = a_from_b[..., :3, :3].transpose(-1, -2)
     translation = -(rotation @ a_from_b[..., :3, 3:]).squeeze(-1)
@@ -99,7 +99,7 @@ def snippet_poses(source_from_target: Tensor) -> Tensor:
     """Each frame's pose in the snippet's first frame, from the network's poses.
 
     Args:
-        source_from_target: [..., N, 4, 4], N even, the sources in order of time, the target in the middle of them.
+        source_from_target: [..., N, 4, 4], N even, the sources in order of time with the target in their middle.
 
     Returns:
         `first_from_frame` [..., N + 1, 4, 4] in order of time; the first is the identity.

@@ -33,6 +33,7 @@ from evaluation.predictions import load_predictions
 from files.errors import InputError
 from files.images import image_size, read_depth_picture, read_image
 from files.text import read_json, read_names
+from geometry.rigid import invert
 from models.checkpoint import load_checkpoint, load_networks
 from training.logger import read_metrics
 
@@ -167,7 +168,7 @@ READERS = {  # name: content, reader, what holds for a result
     "calib_velo_to_cam.txt": (
         RIGID,
         kitti.read_rigid_calibration,
-        lambda t: t.shape == (4, 4) and abs(np.linalg.det(t) - 1) < 0.05 and finite(kitti.invert_rigid(t)),
+        lambda t: t.shape == (4, 4) and abs(np.linalg.det(t) - 1) < 0.05 and finite(invert(t)),
     ),
     "calib.txt": (ODOMETRY_CALIBRATION, kitti.read_odometry_calibration, camera_matrices),
     "0000000000.txt": (OXTS, kitti.read_oxts, lambda p: p.shape == (30,) and finite(kitti.oxts_to_poses(p[None]))),

@@ -171,11 +171,51 @@ def test_times_7_changes_nothing_that_is_scaled(kitti, run, tmp_path):
 
 def test_benchmark_form_and_any_order(kitti, run, tmp_path):
     (kitti / "list.txt").write_text("# frames\n" + "".join(f"{DRIVE} {frame} l\n" for frame in (4, 2, 0, 1, 3)))
-    assert test_depth.read_image_list(kitti / "list.txt")[0] == name_of(4)
+    assert test_depth.read_image_list(kitti / "list.txt", kitti)[0] == name_of(4)
     saved = save(Path(tmp_path) / "depth.npz")
     status, output, _ = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
     assert status == 0
     assert "5 of 5 images" in output
+
+
+def test_kitti_converted_to_jpeg_is_found_and_the_line_says_so(kitti, checkpoint, run, tmp_path):
+    saved, result = Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--json", result)
+    pixels = {frame: imageio.imread(kitti / name_of(frame)) for frame in range(FRAMES)}
+    for frame in (1, 2, 3):
+        (kitti / name_of(frame)).unlink()
+        imageio.imwrite((kitti / name_of(frame)).with_suffix(".jpg"), pixels[frame], quality=95)
+    status, output, errors = run(checkpoint, *flags, "--pictures", Path(tmp_path) / "sheet.png")
+    assert status == 0, errors
+    assert "paper: 5 of 5 images of list.txt found, 0 missing" in output
+    assert output.count("3 images read as .jpg, not as .png") == 2  # in both protocols' lines
+    first = json.loads(result.read_text())["protocols"]
+    assert first["paper"]["images"]["conversion"] == "3 images read as .jpg, not as .png"
+    assert np.load(saved)["files"].tolist() == [name_of(frame) for frame in range(FRAMES)]
+    # The file of predictions knows it, whatever lies there when it is scored again.
+    for frame in (1, 2, 3):
+        imageio.imwrite(kitti / name_of(frame), pixels[frame])
+    status, output, errors = run("--predictions", saved, *flags[:4], "--json", result, "--protocol", "all")
+    assert status == 0, errors
+    again = json.loads(result.read_text())["protocols"]
+    assert again["paper"]["line"] == first["paper"]["line"]
+    assert all("3 images read as .jpg" in one["line"] for one in again.values())
+    assert "list.txt, the LiDAR's x, as published: 5 of 5 images found, 0 missing; 3 images read as .jpg" in output
+    status, output, errors = run(checkpoint, *flags)  # PNGs come first
+    assert status == 0, errors
+    assert "read as" not in output
+
+
+def test_a_list_in_any_form_gives_the_same_figures(kitti, checkpoint, run, tmp_path):
+    saved, result = Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
+    results = []
+    for form in ("{}", "./{}", f"{kitti.absolute()}/{{}}"):
+        (kitti / "list.txt").write_text("".join(f"{form.format(name_of(frame))}\n" for frame in range(FRAMES)))
+        flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--json", result)
+        status, _, errors = run(checkpoint, *flags)
+        assert status == 0, errors
+        results.append(json.loads(result.read_text())["protocols"])
+    assert results[0] == results[1] == results[2]
 
 
 def test_stored_depth_beside_any_image(tmp_path, checkpoint, run):

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 
 import imageio.v3 as imageio
@@ -10,6 +11,7 @@ from path import Path
 import test_pose
 from cli.flags import run_script
 from evaluation.metrics.pose import snippets
+from evaluation.metrics.trajectory import chain_snippets
 from geometry.pose import invert, pose_to_matrix
 from models import DispNet, PoseExpNet
 from models.checkpoint import save_checkpoint
@@ -118,6 +120,93 @@ def test_batches_of_any_size_give_the_same(kitti, checkpoint, run, tmp_path):
         stored.append(np.load(saved)["snippets_09"])
     np.testing.assert_allclose(stored[1], stored[0], atol=1e-6)
     np.testing.assert_allclose(stored[2], stored[0], atol=1e-6)
+
+
+def predict(run, kitti, checkpoint, tmp_path, *flags):
+    """Predict and score sequence 09: (predicted snippets, the result)."""
+    saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
+    arguments = ("--kitti", kitti, "--sequences", "09", "--save", saved, "--json", result, "--device", "cpu", *SMALL)
+    status, _, errors = run(checkpoint[0], *arguments, *flags)
+    assert status == 0, errors
+    return np.load(saved)["snippets_09"], json.loads(result.read_text())["results"]
+
+
+@pytest.mark.parametrize("names", ["{}.png", "frame{}.png", "{:01d}.jpeg"])
+def test_names_without_padding_give_the_same_figures(checkpoint, run, tmp_path, names):
+    """1, 2, .., 10, 11 and not 1, 10, 11, 2: of 14 frames, numbered from 1."""
+    random = np.random.default_rng(3)
+    images = random.integers(0, 256, (14, 40, 100, 3), dtype=np.uint8)
+    for root, name in (("padded", "{:06d}.png"), ("other", names)):
+        folder = (Path(tmp_path) / root / "sequences/09/image_2").makedirs_p()
+        (Path(tmp_path) / root / "poses").makedirs_p()
+        np.savetxt(Path(tmp_path) / root / "poses/09.txt", trajectory(14).reshape(-1, 12).numpy())
+        for frame, image in enumerate(images, 1):
+            file = folder / name.format(frame)
+            imageio.imwrite(file.with_suffix(".png"), image)
+            file.with_suffix(".png").rename(file)  # as it is: JPEG would change its pixels
+    expected, expected_results = predict(run, Path(tmp_path) / "padded", checkpoint, tmp_path)
+    found, results = predict(run, Path(tmp_path) / "other", checkpoint, tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert results == expected_results
+    assert results[0]["trajectory"]["alignments"]["7dof"]["ate_m"] > 0
+
+
+def test_kitti_as_it_lies_on_a_mac_and_below_dataset(kitti, checkpoint, run, tmp_path):
+    expected, expected_results = predict(run, kitti, checkpoint, tmp_path)
+    for image in (kitti / "sequences/09/image_2").files():
+        (image.parent / f"._{image.name}").write_bytes(b"\0\5\26\7")
+    (kitti / "dataset").makedirs()
+    for part in ("sequences", "poses"):
+        (kitti / part).move(kitti / "dataset" / part)
+    found, results = predict(run, kitti, checkpoint, tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert results == expected_results
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "damaged"])
+def test_a_frame_that_cannot_be_read_never_makes_its_neighbours_neighbours(kitti, checkpoint, run, tmp_path, kind):
+    image = kitti / "sequences/09/image_2/000004.png"
+    image.unlink()
+    if kind == "link":
+        os.symlink("nowhere.png", image)
+    elif kind == "damaged":
+        image.write_bytes(b"\x89PNG")
+    (kitti / "poses/09.txt").unlink()  # the number of poses would tell
+    saved = Path(tmp_path) / "pose.npz"
+    status, _, errors = run(checkpoint[0], "--kitti", kitti, "--sequences", "09", "--save", saved, *SMALL)
+    assert status == 1
+    assert ("image_2: no image 4," if kind == "missing" else "000004.png: ") in errors
+    assert not saved.exists()
+
+
+def test_a_sequence_without_poses_is_predicted_and_exported_but_not_scored(kitti, checkpoint, run, tmp_path):
+    file = checkpoint[0]
+    (kitti / "sequences/09").move(kitti / "sequences/11")
+    (kitti / "poses/09.txt").unlink()
+    (kitti / "sequences/11/times.txt").write_text("".join(f"{0.1 * k}\n" for k in range(LENGTH)))
+    saved, result, folder = (Path(tmp_path) / name for name in ("pose.npz", "result.json", "out"))
+    flags = ("--kitti", kitti, "--sequences", "11", "--json", result, "--export", folder)
+    for arguments in ((file, "--save", saved, *SMALL), ("--predictions", saved)):
+        status, output, errors = run(*arguments, *flags)
+        assert status == 0, errors
+        assert f"sequence 11: not scored: no ground truth ({kitti}/poses/11.txt)" in output
+        assert sorted(path.name for path in folder.files()) == ["11.txt", "11_tum.txt"]
+        exported = np.loadtxt(folder / "11.txt").reshape(-1, 3, 4)
+        np.testing.assert_allclose(exported, chain_snippets(np.load(saved)["snippets_11"]), atol=1e-12)
+        assert len(exported) == LENGTH
+        stored = json.loads(result.read_text())
+        assert stored["results"] == []
+        assert list(stored["not_scored"]) == ["11"]
+    # Beside one that has poses, that one is scored as ever.
+    alone = run(file, "--kitti", kitti, "--sequences", "10", "--save", saved, "--json", result, *SMALL)
+    expected = json.loads(result.read_text())["results"]
+    status, output, errors = run(file, *flags[:2], "--sequences", "11", "10", "--save", saved, "--json", result, *SMALL)
+    assert (alone[0], status) == (0, 0), errors
+    assert "sequence 11: not scored" in output
+    assert json.loads(result.read_text())["results"] == expected
+    status, _, errors = run("--predictions", saved, *flags, "--snippet-scale", "ground-truth")
+    assert status == 1
+    assert "--snippet-scale ground-truth: sequence 11 has no" in errors
 
 
 class PerfectNetwork:
@@ -232,7 +321,7 @@ def test_a_file_that_another_method_wrote(kitti, run, tmp_path):
 
 def test_sequences_without_images_or_too_short_are_errors(kitti, checkpoint, run, tmp_path):
     save_flags = ("--save", Path(tmp_path) / "x.npz")
-    for image in (kitti / "sequences/10/image_0").files()[2:]:
+    for image in sorted((kitti / "sequences/10/image_0").files())[2:]:
         image.unlink()
     (kitti / "poses/10.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" * 2)
     status, _, errors = run(checkpoint[0], "--kitti", kitti, "--sequences", "10", *save_flags, *SMALL)

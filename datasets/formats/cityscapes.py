@@ -1,12 +1,12 @@
-"""Cityscapes' video: where its files lie, and a sequence's way to scenes of the prepared layout.
+"""Cityscapes' video: its folders, and the files of camera and vehicle. numpy only.
 
     leftImg8bit_sequence/SPLIT/CITY/CITY_SSSSSS_FFFFFF_leftImg8bit.png   2048 x 1024, 17 Hz
     camera/SPLIT/CITY/CITY_SSSSSS_FFFFFF_camera.json                     one for each sequence
     vehicle_sequence/SPLIT/CITY/CITY_SSSSSS_FFFFFF_vehicle.json          the car's speed; optional
 
-A sequence is 30 frames around the one that Cityscapes annotates: 19 before it and 10 behind. The camera file has the
-annotated frame's number, and so says where a sequence begins and ends. In some cities SSSSSS counts the sequences, in
-others it is one long recording that sequences were cut from, seconds or minutes apart.
+A sequence has 30 frames: the one that Cityscapes annotates, the 19 before it and the 10 after it. The camera file is
+named after the annotated frame, and so determines where a sequence begins and ends. In some cities SSSSSS counts the
+sequences. In others it is one long recording, from which sequences were cut seconds or minutes apart.
 
 M. Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 """
@@ -16,31 +16,27 @@ import re
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from path import Path
 
-from datasets.preparation.jobs import Plan, SceneJob, check_aspect
 from files.errors import InputError
-from files.images import read_image, resize_area
 from files.text import read_json
-from geometry.camera import scale_intrinsics
 
 SPLITS = ("train", "val", "test")
-HEIGHT, WIDTH = 1024, 2048  # of the images that the camera files are for
-_BEFORE, _BEHIND = 19, 10  # frames of a sequence around the annotated one
-_NAME = re.compile(r"(.+)_(\d{6})_(\d{6})_(?:leftImg8bit\.(?:png|jpg)|camera\.json|vehicle\.json)")
+HEIGHT, WIDTH = 1024, 2048  # pixels, of the images that the camera files are for
+_BEFORE, _AFTER = 19, 10  # frames of a sequence before and after the annotated one
+_NAME = re.compile(r"(.+)_(\d{6})_(\d{6})_(?:leftImg8bit\.(?:png|jpe?g)|camera\.json|vehicle\.json)")
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """30 frames of video, or those of them that are there."""
+    """The files of 30 frames of video; frames may be missing."""
 
     city: str
     recording: str  # SSSSSS
     annotated: int  # the frame that the camera file is named after
     camera_file: Path
-    images: dict[int, Path] = field(repr=False)  # by frame number
-    vehicle_files: dict[int, Path] = field(repr=False)
+    images: dict[int, Path] = field(repr=False)  # by frame number, ascending
+    vehicle_files: dict[int, Path] = field(repr=False)  # by frame number
 
     @property
     def name(self) -> str:
@@ -48,7 +44,7 @@ class Sequence:
 
     @property
     def first(self) -> int:
-        """The number of its first frame, whether that is there or not."""
+        """The number of its first frame, even if that is missing."""
         return self.annotated - _BEFORE
 
 
@@ -56,7 +52,7 @@ def find_sequences(root: Path, splits: tuple[str, ...]) -> tuple[list[Sequence],
     """The sequences of these splits, and the number of images that belong to none.
 
     Raises:
-        InputError: no images or no camera files there, or a recording without a camera file.
+        InputError: no images, no camera files, or a recording without a camera file.
     """
     images = _package(root, "leftImg8bit_sequence")
     cameras = _package(root, "camera")
@@ -69,21 +65,23 @@ def find_sequences(root: Path, splits: tuple[str, ...]) -> tuple[list[Sequence],
         raise InputError(f"{root}: no folder camera/ (from camera_trainvaltest.zip), which has the camera's K")
     vehicles = _package(root, "vehicle_sequence")
     sequences: list[Sequence] = []
-    without = 0
+    surplus = 0
     for split in splits:
         if not (images / split).is_dir():
             raise InputError(f"{images / split}: no such folder; choose other splits by --splits")
-        for city in sorted(folder.name for folder in (images / split).dirs()):
+        for city in sorted(os.listdir(images / split)):
+            if city.startswith(".") or os.path.isfile(images / split / city):
+                continue
             found, more = _city_sequences(images / split / city, cameras / split / city, vehicles, split)
             sequences += found
-            without += more
+            surplus += more
     if not sequences:
         raise InputError(f"{images}: no image of a sequence in {', '.join(splits)}, expected CITY/*_leftImg8bit.png")
-    return sequences, without
+    return sequences, surplus
 
 
 def _package(root: Path, name: str) -> Path | None:
-    """The folder that a download's archive holds; some unpack each archive into a folder of its own."""
+    """The folder of an archive, which may have been unpacked into a folder named after it; None if there is none."""
     if not Path(root).is_dir():
         raise InputError(f"{root}: no such folder")
     for folder in (root / name, root / f"{name}_trainvaltest" / name):
@@ -93,27 +91,29 @@ def _package(root: Path, name: str) -> Path | None:
 
 
 def _city_sequences(folder: Path, cameras: Path, vehicles: Path | None, split: str) -> tuple[list[Sequence], int]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: cannot be opened as a folder; mend the link, or remove it")
     camera_files = _by_recording(cameras)
     vehicle_files = {} if vehicles is None else _by_recording(vehicles / split / folder.name)
     sequences = []
-    without = 0
+    surplus = 0
     for recording, frames in sorted(_by_recording(folder).items()):
         if recording not in camera_files:
             raise InputError(f"{cameras}: no {folder.name}_{recording}_*_camera.json, expected the K of its images")
         left = dict(frames)
         for annotated, camera_file in sorted(camera_files[recording].items()):
-            window = range(annotated - _BEFORE, annotated + _BEHIND + 1)
+            window = range(annotated - _BEFORE, annotated + _AFTER + 1)
             images = {frame: left.pop(frame) for frame in window if frame in left}
             speeds = vehicle_files.get(recording, {})
             of_sequence = {frame: speeds[frame] for frame in window if frame in speeds}
             if images:
                 sequences.append(Sequence(folder.name, recording, annotated, camera_file, images, of_sequence))
-        without += len(left)
-    return sequences, without
+        surplus += len(left)
+    return sequences, surplus
 
 
 def _by_recording(folder: Path) -> dict[str, dict[int, Path]]:
-    """A city's files by recording and frame."""
+    """The files of a city by recording and frame number."""
     files: dict[str, dict[int, Path]] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         parts = _NAME.fullmatch(name)
@@ -146,65 +146,3 @@ def _number(content: dict, key: str, file: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e6 < value < 1e6:  # NaN, too
         raise InputError(f"{file}: {key} is {str(value)[:40]}, expected a number")
     return float(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CityscapesScene(SceneJob):
-    """Every n-th frame of a sequence, the bonnet cropped off; `static` is "none", "speed" or "images"."""
-
-    sequence: Sequence = field(repr=False)
-    camera: np.ndarray = field(repr=False)  # K of the full images
-    every: int
-    keep: float  # share of the height, from the top
-    min_speed: float  # m/s, for "speed"
-
-    def inputs(self) -> dict[str, dict[int, Path]]:
-        return {"images": self.images, "vehicles": self.sequence.vehicle_files}
-
-    def find_frames(self) -> Plan:
-        static: set[int] = set()
-        problems: dict[int, str] = {}
-        for frame in self.images if self.static == "speed" else ():
-            file = self.sequence.vehicle_files.get(frame)
-            try:
-                if file is None:
-                    raise InputError(f"{self.sequence.name}: no vehicle file of frame {frame}")
-                if abs(read_speed(file)) < self.min_speed:
-                    static.add(frame)
-            except InputError as error:
-                problems[frame] = str(error)
-        frames = [frame for frame in self.images if frame not in static and frame not in problems]
-        return Plan(frames, static, problems)
-
-    def make_image(self, frame: int) -> np.ndarray:
-        image = read_image(self.images[frame])
-        check_aspect(image, self.images[frame], HEIGHT, WIDTH)
-        kept = max(1, round(self.kept_rows() * image.shape[0] / HEIGHT))
-        return resize_area(image[:kept], self.height, self.width)
-
-    def kept_rows(self) -> int:
-        """Rows of the full image above the cut."""
-        return round(self.keep * HEIGHT)
-
-    def intrinsics(self) -> np.ndarray:
-        # What is cut off lies below: the crop leaves K as it is.
-        return scale_intrinsics(
-            torch.from_numpy(self.camera), self.width / WIDTH, self.height / self.kept_rows()
-        ).numpy()
-
-    def finish(self, plan: Plan, problems: dict[int, str]) -> None:
-        """As for any scene; but of a sequence with frames missing, only the longest run without a gap is kept."""
-        known = {frame for frame in plan.frames if self.image_file(frame).exists()} | plan.static
-        runs: list[list[int]] = [[]]
-        for frame in range(min(self.images), max(self.images) + 1, self.every):
-            if frame in known:
-                runs[-1].append(frame)
-            else:
-                problems.setdefault(frame, f"{self.sequence.name}: no image of frame {frame}")
-                runs.append([])
-        longest = max(runs, key=len)
-        apart = sorted(known.difference(longest))
-        self.remove(apart)
-        for frame in apart:
-            problems[frame] = f"{self.sequence.name}: frame {frame} is cut off by a missing or damaged one"
-        super().finish(Plan([frame for frame in plan.frames if frame in longest], plan.static, {}), problems)

@@ -1,8 +1,8 @@
-"""KITTI's own file formats and geometry: calibration, LiDAR scans, OXTS packets, time stamps, poses. numpy only.
+"""KITTI's file formats and geometry: calibration, LiDAR scans, OXTS packets, time stamps, poses. numpy only.
 
-KITTI's frames: the LiDAR ("velo") and the IMU look along x with y left and z up; camera 0 and all rectified cameras
-look along z with x right and y down. The rectified cameras 0 to 3 differ by a translation only. Cameras 0 and 1 are
-grey, 2 and 3 colour; 0 and 2 left.
+KITTI's coordinate frames: the LiDAR ("velo") and the IMU have x forward, y left, z up; camera 0 and the rectified
+cameras have x right, y down, z forward. The rectified cameras 0 to 3 differ by a translation only. Cameras 0 and 1 are
+grey, 2 and 3 are colour; 0 and 2 are the left ones.
 
 A. Geiger, P. Lenz, C. Stiller, R. Urtasun, "Vision meets Robotics: The KITTI Dataset", IJRR 2013.
 """
@@ -12,15 +12,14 @@ from path import Path
 
 from files.errors import InputError
 from files.text import parse_bounded, read_lines, read_rows
-from geometry.rigid import is_rotation
+from geometry.rigid import axis_rotation, invert, is_rotation, transform_from
 
 EARTH_RADIUS = 6378137.0  # metres, as in KITTI's development kit
 DEPTH_KINDS = ("camera_z", "velodyne_x")
-_LARGEST_SIDE = 2**15 - 1  # pixels of an image
-_LARGEST_SIDE, _MOST_PIXELS = 16384, 2**25  # of an image
-_LARGEST_SCAN = 64 * 2**20  # bytes; a revolution of the LiDAR is about 2 MB
+_LARGEST_SIDE, _MOST_PIXELS = 16384, 2**25  # The limits of a camera's image size.
+_LARGEST_SCAN = 64 * 2**20  # bytes. A revolution of the LiDAR is about 2 MB.
 
-# How many numbers follow a key of a calibration file, and the shape they come in.
+# The shape of the numbers that follow a key of a calibration file.
 _CALIBRATION_SHAPES = {"S": (2,), "K": (3, 3), "D": (5,), "R": (3, 3), "T": (3,), "P": (3, 4), "Tr": (3, 4)}
 
 
@@ -28,13 +27,16 @@ def read_calibration(file: Path, required: tuple[str, ...] = ()) -> dict[str, np
     """The matrices of a calib_*.txt of KITTI raw, or of a calib.txt of KITTI odometry.
 
     Lines are `KEY: numbers`. Keys K_.., R, R_.. become [3, 3], P_.., P0 .., Tr [3, 4], S_.. [2] (width, height),
-    T, T_.. [3]; keys that KITTI doesn't have stay as they are, and what is no number (calib_time) is left out.
+    T, T_.. [3]. Keys that KITTI doesn't have become vectors. Dates (calib_time) are left out.
 
     Args:
-        required: keys that must be there.
+        required: keys that the file must have.
 
     Returns:
-        float64 arrays by key. InputError with file and line for damage.
+        float64 arrays by key.
+
+    Raises:
+        InputError: a missing key, or damage, with its line.
     """
     matrices: dict[str, np.ndarray] = {}
     for number, line in enumerate(read_lines(file), 1):
@@ -56,32 +58,31 @@ def read_calibration(file: Path, required: tuple[str, ...] = ()) -> dict[str, np
     missing = [key for key in required if key not in matrices]
     if missing:
         raise InputError(f"{file}: no line '{missing[0]}: ...', expected {', '.join(required)}")
-    for key, size in matrices.items():
-        if key.startswith("S_") and size.min() < 1:
-            raise InputError(f"{file}, {key}: image size {size[0]:g} x {size[1]:g}, expected at least 1 x 1")
-        if key.startswith("S_") and (size.max() > _LARGEST_SIDE or size.prod() > _MOST_PIXELS):
-            raise InputError(f"{file}, {key}: image size {size[0]:g} x {size[1]:g}, expected that of a camera")
-        if key.startswith("S_") and size.max() > _LARGEST_SIDE:
-            raise InputError(f"{file}, {key}: image size {size[0]:g} x {size[1]:g}, more than any camera has")
     for key, matrix in matrices.items():
-        if key.startswith("P") and matrix.shape == (3, 4) and not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
-            raise InputError(
-                f"{file}, {key}: focal lengths {matrix[0, 0]:g} and {matrix[1, 1]:g}, expected both above 0"
-            )
-        if key.startswith("P") and matrix.shape == (3, 4) and not _is_camera_matrix(matrix[:, :3]):
-            raise InputError(f"{file}, {key}: expected K [I | t] with K = [fx s cx; 0 fy cy; 0 0 1]")
-        if (key in ("R", "Tr") or key.startswith("R_rect_")) and not is_rotation(matrix[:, :3]):
-            raise InputError(f"{file}, {key}: is no rotation")
+        _check_matrix(key, matrix, f"{file}, {key}")
     return matrices
 
 
-def _is_camera_matrix(matrix: np.ndarray) -> bool:
-    """Whether it can be inverted, as a K can."""
-    return bool(abs(np.linalg.det(matrix)) > 1e-6 * matrix[0, 0] * matrix[1, 1])
+def _check_matrix(key: str, matrix: np.ndarray, where: str) -> None:
+    """InputError unless an entry of a calibration file is an image size, a camera matrix or a rotation, by its key."""
+    if key.startswith("S_"):
+        width, height = matrix
+        if min(width, height) < 1:
+            raise InputError(f"{where}: image size {width:g} x {height:g}, expected at least 1 x 1")
+        if max(width, height) > _LARGEST_SIDE or width * height > _MOST_PIXELS:
+            raise InputError(f"{where}: image size {width:g} x {height:g}, expected that of a camera")
+    if key.startswith("P") and matrix.shape == (3, 4):
+        fx, fy = matrix[0, 0], matrix[1, 1]
+        if not (fx > 0 and fy > 0):
+            raise InputError(f"{where}: focal lengths {fx:g} and {fy:g}, expected both above 0")
+        if not abs(np.linalg.det(matrix[:, :3])) > 1e-6 * fx * fy:  # it will be inverted
+            raise InputError(f"{where}: expected K [I | t] with K = [fx s cx; 0 fy cy; 0 0 1]")
+    if (key in ("R", "Tr") or key.startswith("R_rect_")) and not is_rotation(matrix[:, :3]):
+        raise InputError(f"{where}: is no rotation")
 
 
 def read_raw_calibration(date_folder: Path, camera: str) -> dict[str, np.ndarray]:
-    """calib_cam_to_cam.txt of a date's folder, with what belongs to one camera ("00" to "03") and to rectification."""
+    """calib_cam_to_cam.txt of a date's folder; InputError unless it has the entries of a camera ("00" to "03")."""
     return read_calibration(
         Path(date_folder) / "calib_cam_to_cam.txt", ("R_rect_00", f"S_rect_{camera}", f"P_rect_{camera}")
     )
@@ -93,11 +94,14 @@ def read_rigid_calibration(file: Path) -> np.ndarray:
     cam0 is the unrectified camera 0.
     """
     matrices = read_calibration(file, ("R", "T"))
-    return _transform(matrices["R"], matrices["T"])
+    return transform_from(matrices["R"], matrices["T"])
 
 
 def read_odometry_calibration(file: Path) -> dict[str, np.ndarray]:
-    """calib.txt of a KITTI odometry sequence: those of P0 .. P3 [3, 4] that are there, and Tr (velodyne), if any."""
+    """calib.txt of a KITTI odometry sequence: at least one of P0 .. P3 [3, 4], and Tr [3, 4], if the file has it.
+
+    Tr is cam0_from_velo.
+    """
     matrices = read_calibration(file)
     if not any(f"P{camera}" in matrices for camera in range(4)):
         raise InputError(f"{file}: none of P0, P1, P2, P3, expected a calib.txt of KITTI odometry")
@@ -142,15 +146,43 @@ def oxts_speed(packets: np.ndarray) -> np.ndarray:
 
 
 def read_timestamps(file: Path) -> np.ndarray:
-    """timestamps.txt of KITTI raw ("2011-09-26 13:04:32.345808896" a line): datetime64[ns] [n]."""
+    """timestamps.txt of KITTI raw ("2011-09-26 13:04:32.345808896" a line): datetime64[ns], one for each line.
+
+    Line k, from 0, is the time of frame k. Real drives have blank lines: such a frame has no time (NaT). Blank lines
+    at the end do not count.
+    """
+    lines = read_lines(file)
+    while lines and not lines[-1].strip():
+        lines.pop()
     stamps = []
-    for number, line in enumerate(read_lines(file), 1):
-        if line.strip():
-            try:
-                stamps.append(np.datetime64(line.strip(), "ns"))
-            except ValueError:
-                raise InputError(f"{file}, line {number}: {line[:40]!r} is no time stamp") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            stamps.append(np.datetime64(line.strip() or "NaT", "ns"))
+        except ValueError:
+            raise InputError(f"{file}, line {number}: {line[:40]!r} is no time stamp") from None
     return np.array(stamps, dtype="datetime64[ns]")
+
+
+def frame_seconds(stamps: np.ndarray, frames: list[int], file: Path) -> np.ndarray:
+    """Times of some frames of a drive, in seconds since the first of them: float64 [len(frames)].
+
+    Args:
+        stamps: from `read_timestamps`.
+        frames: frame numbers, ascending.
+        file: the file that the stamps are from, for errors.
+
+    Raises:
+        InputError: one of these frames has no time, or their times do not rise.
+    """
+    for frame in frames:
+        if frame >= len(stamps) or np.isnat(stamps[frame]):
+            raise InputError(
+                f"{file}: {len(stamps)} time stamps, none for frame {frame} (expected in line {frame + 1})"
+            )
+    seconds = (stamps[frames] - stamps[frames[0]]) / np.timedelta64(1, "s")
+    if not (np.diff(seconds) > 0).all():
+        raise InputError(f"{file}: the time stamps of frames {frames[0]} to {frames[-1]} do not rise")
+    return seconds
 
 
 def read_times(file: Path) -> np.ndarray:
@@ -159,9 +191,9 @@ def read_times(file: Path) -> np.ndarray:
 
 
 def read_poses(file: Path) -> np.ndarray:
-    """A trajectory in KITTI's form, 12 numbers a line: float64 [n, 3, 4], world_from_camera.
+    """A trajectory in KITTI's form, 12 numbers a line: float64 [n, 3, 4], world_from_camera, metres.
 
-    KITTI's own poses are those of (rectified) camera 0, and its world is camera 0 of the first frame.
+    The poses of KITTI odometry are those of rectified camera 0, in the frame of camera 0 at the first frame.
     """
     rows = read_rows(file, 12)
     if len(rows) == 0:
@@ -172,8 +204,8 @@ def read_poses(file: Path) -> np.ndarray:
 def oxts_to_poses(packets: np.ndarray) -> np.ndarray:
     """Poses of the IMU from OXTS packets, by the formula of KITTI's development kit.
 
-    Latitude and longitude go through a Mercator projection whose scale is true at the first packet's latitude; the
-    rotation is Rz(yaw) Ry(pitch) Rx(roll); the world is the IMU of the first packet.
+    Latitude and longitude go through a Mercator projection whose scale is true at the first packet's latitude. The
+    rotation is Rz(yaw) Ry(pitch) Rx(roll). The world is the IMU at the first packet.
 
     Args:
         packets: [n, 30].
@@ -187,27 +219,27 @@ def oxts_to_poses(packets: np.ndarray) -> np.ndarray:
     scale = np.cos(np.radians(latitude[0]))
     east = scale * EARTH_RADIUS * np.radians(longitude)
     north = scale * EARTH_RADIUS * np.log(np.tan(np.radians(90 + latitude) / 2))
-    rotation = _axis_rotation(2, yaw) @ _axis_rotation(1, pitch) @ _axis_rotation(0, roll)
-    map_from_imu = _transform(rotation, np.stack([east, north, altitude], -1))
-    return invert_rigid(map_from_imu[0]) @ map_from_imu
+    rotation = axis_rotation(2, yaw) @ axis_rotation(1, pitch) @ axis_rotation(0, roll)
+    map_from_imu = transform_from(rotation, np.stack([east, north, altitude], -1))
+    return invert(map_from_imu[0]) @ map_from_imu
 
 
 def camera_from_rectified(projection: np.ndarray) -> np.ndarray:
-    """The camera's own frame from the rectified frame of camera 0, which its P = K [I | t] [3, 4] holds: [4, 4].
+    """A rectified camera's frame from that of camera 0, by its P = K [I | t] [3, 4]: float64 [4, 4].
 
     t is about (0.06, 0, 0) for camera 2 and (-0.48, 0, 0) for camera 3, in metres.
     """
-    return _transform(np.eye(3), np.linalg.solve(projection[:, :3], projection[:, 3]))
+    return transform_from(np.eye(3), np.linalg.solve(projection[:, :3], projection[:, 3]))
 
 
 def camera_from_velodyne(cam_to_cam: dict[str, np.ndarray], velo_to_cam: np.ndarray, camera: str) -> np.ndarray:
-    """Rectified camera ("00" to "03") from LiDAR: float64 [4, 4].
+    """A rectified camera's frame ("00" to "03") from the LiDAR's: float64 [4, 4].
 
     Args:
         cam_to_cam: from `read_raw_calibration`.
         velo_to_cam: [4, 4] from `read_rigid_calibration`.
     """
-    rectified_from_cam0 = _transform(cam_to_cam["R_rect_00"], np.zeros(3))
+    rectified_from_cam0 = transform_from(cam_to_cam["R_rect_00"], np.zeros(3))
     return camera_from_rectified(cam_to_cam[f"P_rect_{camera}"]) @ rectified_from_cam0 @ velo_to_cam
 
 
@@ -220,23 +252,23 @@ def lidar_depth_map(
     kind: str = "camera_z",
     as_published: bool = True,
 ) -> np.ndarray:
-    """The sparse depth map that a LiDAR scan gives in a rectified camera.
+    """The sparse depth map of a LiDAR scan in a rectified camera.
 
-    As the published figures (Eigen et al. 2014, Garg et al. 2016 and all since) were computed: points behind the
-    LiDAR (x < 0) are dropped, a point falls on pixel (round(u) - 1, round(v) - 1), and where several fall on one the
-    nearest wins. All in float64: in float32, some points fall on the neighbouring pixel.
+    It is computed as for the published figures (Eigen et al. 2014, Garg et al. 2016 and all since): points behind the
+    LiDAR (x < 0) are dropped, a point falls on pixel (round(u) - 1, round(v) - 1), and the nearest point on a pixel
+    counts. Pixels are computed in float64: in float32, some points fall on the neighbouring pixel.
 
     Args:
         points: [N, 3 or 4] from `read_velodyne`.
         velo_to_cam: [4, 4] from `read_rigid_calibration`.
         cam_to_cam: from `read_raw_calibration`.
         camera: "00" to "03".
-        shape: (H, W) of the map. Where it isn't the size of the camera's images (S_rect), the camera is scaled to it,
-            c' = (c + 0.5) s - 0.5, and the minus 1 stays one pixel of the original image.
-        kind: "camera_z", depth along the camera's axis; or "velodyne_x", the LiDAR's x coordinate, which the
-            published figures took for depth (about 0.27 m more).
-        as_published: without it the minus 1, which comes from KITTI's 1-based tools, is left out, and the map fits
-            the camera matrix as this project reads it: pixel centres at integers from 0.
+        shape: (H, W) of the map. If it differs from the size of the camera's images (S_rect), the camera is scaled,
+            c' = (c + 0.5) s - 0.5, and the minus 1 remains one pixel of the original image.
+        kind: "camera_z" is depth along the camera's axis. "velodyne_x" is the LiDAR's x coordinate, which the
+            published figures use as depth (about 0.27 m more).
+        as_published: False leaves out the minus 1, which comes from KITTI's 1-based tools. The map then fits the
+            camera matrix by this project's convention: pixel centres at integers from 0.
 
     Returns:
         float32 [H, W], metres, 0 = unknown.
@@ -262,7 +294,7 @@ def _hit_pixels(
     kind: str,
     as_published: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels, row * W + column, that a scan's points fall on, int64 [n], and their depths, float32 [n].
+    """Pixels, row * W + column, of the points that fall into the image, int64 [n], and their depths, float32 [n].
 
     The arguments are those of `lidar_depth_map`.
     """
@@ -273,7 +305,7 @@ def _hit_pixels(
     projection = (
         resize @ cam_to_cam[f"P_rect_{camera}"][:, :3] @ camera_from_velodyne(cam_to_cam, velo_to_cam, camera)[:3]
     )
-    margin = 3 + max(scale_x, scale_y)  # pixels, of which rounding and the published minus 1 take up to 1 + scale
+    margin = 3 + max(scale_x, scale_y)  # pixels. Rounding and the published minus 1 take up to 1 + scale of it.
     near = points.take(_near_the_view(points, projection, shape, margin), axis=0)
     xyz = near[:, :3].astype(np.float64).T
     u, v, z = projection[:, :3] @ xyz + projection[:, 3:]
@@ -289,18 +321,18 @@ def _hit_pixels(
 
 
 def _near_the_view(points: np.ndarray, projection: np.ndarray, shape: tuple[int, int], margin: float) -> np.ndarray:
-    """Indices of a scan's points ahead of the LiDAR that may fall into an image, and of few others.
+    """Indices of the points of a scan that may fall into an image: all that do, and few others.
 
-    One in seven of a scan's points is in the image. This finds them in float32 and without a division, as the points
-    on the inner side of planes through the camera, `margin` pixels outside the image's borders; what counts is then
-    decided in float64 for them alone.
+    One in seven of a scan's points is in the image. This finds them in float32 and without a division: they lie on the
+    inner side of planes through the camera, `margin` pixels outside the image's borders. Only these are projected in
+    float64.
     """
     height, width = shape
     u, v, z = projection
     ahead = np.array([1.0, 0, 0, 0])
     borders = [u + margin * z, (width + margin) * z - u, v + margin * z, (height + margin) * z - v]
     planes = np.stack([ahead, z, *borders])
-    slack = np.array([0, 0.1, 0.1, 0.1, 0.1, 0.1])  # float32's rounding, for points close to the camera
+    slack = np.array([0, 0.1, 0.1, 0.1, 0.1, 0.1])  # more than float32 rounds, for points close to the camera
     offsets = (-planes[:, 3] - slack).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         sides = planes[:, :3].astype(np.float32) @ points[:, :3].astype(np.float32, copy=False).T
@@ -311,10 +343,11 @@ def _near_the_view(points: np.ndarray, projection: np.ndarray, shape: tuple[int,
 
 
 def _mix_row_ends_as_published(depth: np.ndarray, pixel: np.ndarray, distance: np.ndarray, width: int) -> None:
-    """Repeat, in place, a slip of the published code, which numbers pixels by row * (W - 1) + column.
+    """Repeat a bug of the published code, in place: it numbers pixels by row * (W - 1) + column.
 
-    So the last pixel of a row and the first of the next count as one where both are hit: the one that the scan hits
-    first gets the nearest of both, the other keeps its last point's. It changes a pixel in every few maps.
+    So the last pixel of a row and the first pixel of the next row have one number. Where the scan hits both, the pixel
+    that is hit first gets the smallest depth of both, and the other keeps its last point's. This changes a pixel in
+    every few maps.
     """
     row_ends = pixel[(pixel % width == width - 1) & (pixel < len(depth) - 1)]
     for last in set(row_ends[depth[row_ends + 1] > 0]):
@@ -322,27 +355,3 @@ def _mix_row_ends_as_published(depth: np.ndarray, pixel: np.ndarray, distance: n
         for point in members:
             depth[pixel[point]] = distance[point]
         depth[pixel[members[0]]] = distance[members].min()
-
-
-def invert_rigid(a_from_b: np.ndarray) -> np.ndarray:
-    """b_from_a of rigid transforms [..., 4, 4]."""
-    rotation = np.swapaxes(a_from_b[..., :3, :3], -1, -2)
-    return _transform(rotation, -(rotation @ a_from_b[..., :3, 3:])[..., 0])
-
-
-def _transform(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """[R t; 0 1]: [..., 4, 4]."""
-    transform = np.zeros((*rotation.shape[:-2], 4, 4))
-    transform[..., :3, :3], transform[..., :3, 3], transform[..., 3, 3] = rotation, translation, 1
-    return transform
-
-
-def _axis_rotation(axis: int, angle: np.ndarray) -> np.ndarray:
-    """Rotations about x (0), y (1) or z (2) by angles [n], counter-clockwise: [n, 3, 3]."""
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    rotation = np.zeros((len(angle), 3, 3))
-    rotation[:, axis, axis] = 1
-    rotation[:, i, i] = rotation[:, j, j] = np.cos(angle)
-    rotation[:, j, i] = np.sin(angle)
-    rotation[:, i, j] = -np.sin(angle)
-    return rotation

@@ -1,6 +1,6 @@
-"""Trajectory files: KITTI's 12 numbers a line, and TUM's `time x y z qx qy qz qw`. Both load in evo as they are.
+"""Trajectory files: KITTI's 12 numbers a line, and TUM's `time x y z qx qy qz qw`. evo reads both.
 
-Poses are written in KITTI's form by `layout.write_poses`.
+`layout.write_poses` writes KITTI's form.
 """
 
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from files.text import parse_numbers, read_lines, read_rows
 from geometry.rigid import FARTHEST, is_rotation
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
-_QUATERNION_TOLERANCE = 1e-2  # of its norm; files with a few digits are well below
+_QUATERNION_TOLERANCE = 1e-2  # The largest deviation of a quaternion's norm from 1. Files with a few digits stay below.
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A camera's poses as a file has them."""
+    """A camera's poses from a file."""
 
     file: Path
     world_from_camera: np.ndarray  # float64 [F, 3, 4]
     times: np.ndarray | None  # float64 [F], seconds, ascending; None: the file has none
-    lines: np.ndarray  # int [F], in which line of the file a pose stands, from 1 on
+    lines: np.ndarray  # int [F], the line of each pose in the file, from 1
 
 
 def read_trajectory(file: Path) -> Trajectory:
-    """A trajectory in either format, told apart by its numbers a line.
+    """A trajectory in either format, which the count of numbers in its first line determines.
 
-    Lines that begin with # are comments, as evo has it; blank lines are allowed at the end.
+    Lines that begin with # are comments, as in evo. Blank lines are allowed at the end.
 
     Raises:
-        InputError with file and line: neither 12 nor 8 numbers, what is no finite number, a 3 x 3 part that is no
-        rotation, a quaternion that has not the length 1, times that do not ascend.
+        InputError, with file and line: not 12 or 8 numbers, a number that is not finite, a 3 x 3 part that is not a
+        rotation, a quaternion whose norm is not 1, times that do not ascend.
     """
     lines = read_lines(file)
     while lines and not lines[-1].strip():
@@ -66,7 +66,7 @@ def read_trajectory(file: Path) -> Trajectory:
 
 
 def read_frame_times(file: Path, count: int) -> np.ndarray:
-    """times.txt of KITTI odometry, seconds: float64 [count]; InputError unless there are `count`, ascending."""
+    """times.txt of KITTI odometry, seconds: float64 [count]; InputError unless it has `count` ascending times."""
     times = read_rows(file, 1)[:, 0]
     if len(times) != count:
         raise InputError(f"{file}: {len(times)} times, expected {count}, one for each pose")
@@ -77,7 +77,7 @@ def read_frame_times(file: Path, count: int) -> np.ndarray:
 
 
 def write_tum_trajectory(file: Path, times: np.ndarray, world_from_camera: np.ndarray) -> None:
-    """Times [F] and poses [F, 3, 4] as `time x y z qx qy qz qw`, in full precision, whole or not at all."""
+    """Write times [F] and poses [F, 3, 4] as `time x y z qx qy qz qw` in full precision, whole or not at all."""
     quaternion = Rotation.from_matrix(world_from_camera[..., :3]).as_quat()
     rows = np.concatenate([times[:, None], world_from_camera[..., 3], quaternion], 1)
     write_text(file, "".join(" ".join(map(repr, row)) + "\n" for row in rows.tolist()))

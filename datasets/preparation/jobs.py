@@ -1,7 +1,7 @@
-"""What the scripts that prepare data share: scenes as jobs of many processes that can be stopped at any moment.
+"""Preparation of data sets: one job for each scene, several processes, resumable after any stop.
 
-A `SceneJob` makes one scene of the prepared layout (`datasets/layout.py`) from a download. `claim_folder`,
-`prepare_scenes`, `write_lists` and `report` are the steps of a script, in this order.
+A `SceneJob` makes one scene of the prepared layout (`datasets/layout.py`) from a download. A script calls
+`claim_folder`, `prepare_scenes`, `write_lists` and `report`, in this order.
 """
 
 import errno
@@ -21,104 +21,113 @@ import torch
 from path import Path
 from tqdm import tqdm
 
-from datasets.layout import write_intrinsics, write_scene_names, write_text
+from datasets.layout import describe_gap, is_image_name, write_intrinsics, write_scene_names, write_text
 from datasets.preparation.static_frames import find_static_frames
 from files.errors import InputError
 from files.images import read_image, write_jpeg
 from files.lock import hold
-from files.text import read_lines
+from files.text import read_json
 from files.workers import end_with_parent
 
-OPTIONS_FILE = "prepare.json"  # what a prepared folder was made with; the mark of a folder of ours
+OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; marks a folder as prepared by this code
 REPORT_FILE = "prepare_report.txt"
-RECORD_FILE = "prepared.json"  # in a scene's folder: that it is complete, and what was left out
-SHORTEST_SCENE = 3  # frames; less holds no snippet
-LARGEST_CHUNK = 16  # frames a task
+RECORD_FILE = "prepared.json"  # in a scene's folder: marks it as complete and lists the frames left out
+SHORTEST_SCENE = 3  # frames: the shortest snippet
+LARGEST_CHUNK = 16  # frames per task
 _ASPECT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a scene before its images are opened."""
+    """The frames of a scene, as far as they are known before its images are opened."""
 
     frames: list[int]  # to prepare
     static: set[int]  # left out because the camera stands
-    problems: dict[int, str]  # left out because something is missing or damaged, and what
-    poses: dict[int, np.ndarray] | None = None  # world_from_camera [4, 4] of the frames, where wanted and there
+    problems: dict[int, str]  # left out because a file is missing or damaged, with the reason
+    poses: dict[int, np.ndarray] | None = None  # world_from_camera [4, 4] by frame; None: no poses.txt
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # first and last number of each run without images
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneJob:
-    """One scene to make: first `plan`, then `prepare_frames` in any order and pieces, then `finish`.
+    """Makes one scene: first `plan`, then `prepare_frames` in pieces and in any order, then `finish`.
 
-    Each file is written whole or not at all, and what is there is not made again: stopped anywhere, the three
-    steps again give the same scene. A data set's own job says what `inputs`, `find_frames`, `make_image` and
-    `intrinsics` are.
+    Each file is written whole or not at all, and existing files are not made again: after a stop at any moment, the
+    three steps give the same scene. A subclass for each data set implements `find_frames`, `make_image` and
+    `intrinsics`, and extends `inputs` and `write_poses` where it has more than images.
     """
 
     scene: str  # the scene's name
     group: str  # scenes of one group (the cameras of a drive, a city) are all for training or all for validation
-    folder: Path  # the scene's
-    images: dict[int, Path] = field(repr=False)  # by frame number
-    height: int
+    folder: Path  # the folder that the scene is written to
+    images: dict[int, Path] = field(repr=False)  # source files by frame number, ascending
+    height: int  # of the prepared images
     width: int
-    static: str  # "images": what shows no motion is left out; anything else is for `find_frames`
+    static: str  # "images" leaves out frames that show no motion; other values are for `find_frames`
 
     def inputs(self) -> dict[str, dict[int, Path]]:
         """The files that the scene is made from, by kind and frame."""
         return {"images": self.images}
 
     def find_frames(self) -> Plan:
-        """Which frames there are, without opening the images."""
+        """The frames to prepare, found without opening the images."""
         raise NotImplementedError
 
     def make_image(self, frame: int) -> np.ndarray:
-        """A frame as it is written: uint8 [height, width, 3]. InputError if its file is missing or damaged."""
+        """The prepared image of a frame: uint8 [height, width, 3]. InputError if its file is missing or damaged."""
         raise NotImplementedError
 
     def intrinsics(self) -> np.ndarray:
-        """K of the images as they are written: [3, 3]."""
+        """K of the prepared images: [3, 3]."""
         raise NotImplementedError
 
     def read_record(self) -> dict | None:
-        """What was noted when the scene was complete; None where it isn't."""
+        """The record of a complete scene (see `finish`); None if the scene is not complete, or the record damaged."""
         try:
-            record = json.loads((self.folder / RECORD_FILE).read_text())
-            return record if {"source", "frames", "static", "problems"} <= set(record) else None
-        except (OSError, ValueError, TypeError):
+            record = read_json(self.folder / RECORD_FILE)
+        except (InputError, OSError):
             return None
+        return record if _is_record(record) else None
 
     def is_complete(self) -> bool:
-        """Is there nothing to do? Not if the download has grown since, or a damaged file was replaced."""
+        """False also if the download has grown since the scene was made, or a damaged file was replaced."""
         record = self.read_record()
         if record is None or record["source"] != self._source():
             return False
+        if any(self._can_be_opened(frame) for frame in record.get("not_opened", [])):
+            return False
         # The change time and not the modification time, which unpacking an archive sets to that of the archive.
         noted = os.stat(self.folder / RECORD_FILE).st_mtime
-        kinds = self.inputs().values()
-        sources = [files[int(frame)] for frame in record["problems"] for files in kinds if int(frame) in files]
+        sources = [file for frame in record["problems"] for file in self._sources(int(frame)) if os.path.exists(file)]
         if any(os.stat(file).st_ctime > noted for file in sources):
             return False
-        return record["frames"] == sum(name.endswith(".jpg") for name in os.listdir(self.folder))
+        return record["frames"] == sum(is_image_name(name) for name in os.listdir(self.folder))
 
     def _source(self) -> dict[str, int]:
         return {kind: len(files) for kind, files in self.inputs().items()}
+
+    def _sources(self, frame: int) -> list[Path]:
+        return [files[frame] for files in self.inputs().values() if frame in files]
+
+    def _can_be_opened(self, frame: int) -> bool:
+        """False where a file of the frame is a link that leads nowhere, to a disk that is not mounted perhaps."""
+        return all(os.path.exists(file) for file in self._sources(frame))
 
     def image_file(self, frame: int) -> Path:
         return self.folder / f"{frame:07d}.jpg"
 
     def plan(self) -> Plan:
         self.folder.makedirs_p()
-        for file in self.folder.files("*.part"):  # what a stopped run left
+        for file in self.folder.files("*.part"):  # left by a stopped run
             file.remove()
-        for name in (RECORD_FILE, "poses.txt", "cam.txt"):  # until it is complete again it is no scene
+        for name in (RECORD_FILE, "poses.txt", "cam.txt"):  # without them the folder is no scene until it is complete
             (self.folder / name).remove_p()
         plan = self.find_frames()
         self.remove(plan.static | set(plan.problems))
         return plan
 
     def prepare_frames(self, frames: list[int]) -> dict[int, str]:
-        """Write the images that aren't there; returns what was wrong with which frame."""
+        """Write the images that do not exist yet; returns the reasons for those that could not be made, by frame."""
         problems = {}
         for frame in frames:
             if self.image_file(frame).exists():
@@ -132,7 +141,12 @@ class SceneJob:
         return problems
 
     def finish(self, plan: Plan, problems: dict[int, str]) -> None:
-        """Leave out static frames by their images; write poses, camera and, last, the record."""
+        """Leave out static frames by their images; write poses, K and, last, the record.
+
+        Args:
+            problems: by frame, why it was left out or has no depth. The record also has the frames of them with a file
+                that could not be found, and the gaps between the frames' numbers.
+        """
         frames = [frame for frame in plan.frames if self.image_file(frame).exists()]
         static = set(plan.static)
         if self.static == "images":
@@ -143,11 +157,18 @@ class SceneJob:
         if frames:
             self.write_poses(plan, frames)
             write_intrinsics(self.folder / "cam.txt", self.intrinsics())
-        record = {"source": self._source(), "frames": len(frames), "static": sorted(static), "problems": problems}
+        record = {
+            "source": self._source(),
+            "frames": len(frames),
+            "static": sorted(static),
+            "problems": problems,
+            "not_opened": [frame for frame in problems if not self._can_be_opened(frame)],
+            "gaps": plan.gaps,
+        }
         write_text(self.folder / RECORD_FILE, json.dumps(record) + "\n")
 
     def write_poses(self, plan: Plan, frames: list[int]) -> None:
-        """poses.txt of these frames, where the data set has poses."""
+        """Write poses.txt for these frames, if the data set has poses."""
 
     def remove(self, frames: Iterable[int]) -> None:
         for frame in frames:
@@ -155,16 +176,42 @@ class SceneJob:
             self.image_file(frame).with_suffix(".npy").remove_p()
 
 
+def _is_record(record: dict) -> bool:
+    """Whether the content of a record is as `finish` writes it."""
+
+    def numbers(value: Any, count: int | None = None) -> bool:
+        return isinstance(value, list) and all(type(number) is int for number in value) and count in (None, len(value))
+
+    problems, gaps = record.get("problems"), record.get("gaps", [])
+    return (
+        isinstance(record.get("source"), dict)
+        and type(record.get("frames")) is int
+        and numbers(record.get("static"))
+        and isinstance(problems, dict)
+        and all(frame.isdecimal() and isinstance(text, str) for frame, text in problems.items())
+        and numbers(record.get("not_opened", []))
+        and isinstance(gaps, list)
+        and all(numbers(gap, 2) for gap in gaps)
+    )
+
+
 def check_aspect(image: np.ndarray, file: Path, height: int, width: int) -> None:
-    """Images may have been resized since the calibration (for height x width), but not cropped: K would be wrong."""
+    """InputError unless an image has the aspect of the calibrated size, height x width.
+
+    Images may have been resized since the calibration, but not cropped: K would be wrong.
+    """
     if abs(image.shape[1] * height / (image.shape[0] * width) - 1) > _ASPECT_TOLERANCE:
         raise InputError(f"{file}: {image.shape[1]} x {image.shape[0]} pixels, calibration is for {width} x {height}")
 
 
 def claim_folder(folder: Path, options: dict) -> IO[str]:
-    """Make the output folder ours, or see that it is; InputError if it is something else, or has other options.
+    """Make the output folder, or go on in one that was prepared with the same options; holds its lock.
 
-    No other process can have it until the returned file is closed.
+    Returns:
+        An open file. No other process can claim the folder until it is closed.
+
+    Raises:
+        InputError: the folder holds something else, was prepared with other options, or another process holds it.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, expected a folder to write")
@@ -178,14 +225,11 @@ def claim_folder(folder: Path, options: dict) -> IO[str]:
         lock = hold(folder)
         write_text(file, json.dumps(options, indent=1) + "\n")
         return lock
-    try:
-        before = json.loads("\n".join(read_lines(file)))
-    except ValueError as error:
-        raise InputError(f"{file}: {error}, expected the options of an earlier run") from None
-    if not isinstance(before, dict):
-        raise InputError(f"{file}: expected the options of an earlier run")
+    before = read_json(file)
     differ = [
-        f"{key} was {before.get(key)}, is now {value}" for key, value in options.items() if before.get(key) != value
+        f"{key} was {' '.join(str(before.get(key)).split()):.60}, is now {value}"
+        for key, value in options.items()
+        if before.get(key) != value
     ]
     if differ:
         raise InputError(f"{folder}: prepared with other options ({'; '.join(differ)}), choose another folder")
@@ -193,13 +237,13 @@ def claim_folder(folder: Path, options: dict) -> IO[str]:
 
 
 def prepare_scenes(jobs: Sequence[SceneJob], processes: int) -> None:
-    """Plan each scene, prepare its frames, finish it: all scenes and frames at once, shared out over the processes."""
+    """Plan, prepare and finish all scenes; the frames of all scenes are spread over the processes."""
     total = sum(len(job.images) for job in jobs)
     chunk = max(1, min(LARGEST_CHUNK, total // (4 * processes)))
     plans: dict[int, Plan] = {}
     problems: dict[int, dict[int, str]] = {}
-    unfinished: dict[int, int] = {}  # chunks of a scene that are under way
-    pending: dict[Future, tuple[str, int, int]] = {}  # step, scene, frames that are done with it
+    unfinished: dict[int, int] = {}  # the number of submitted chunks of a scene that have not ended
+    pending: dict[Future, tuple[str, int, int]] = {}  # step, scene, number of frames
     finished: SimpleQueue[Future] = SimpleQueue()
 
     pool = ProcessPoolExecutor(processes, initializer=_start_worker, initargs=(jobs,))
@@ -212,7 +256,7 @@ def prepare_scenes(jobs: Sequence[SceneJob], processes: int) -> None:
     try:
         for scene in range(len(jobs)):
             submit("plan", scene)
-        # After the processes have begun: the bar has a thread, and a process with threads should not fork.
+        # The bar has a thread, and a process with threads should not fork: the workers are started before it.
         with tqdm(total=total, unit="frame", desc="preparing", smoothing=0.05) as bar:
             while pending:
                 future = finished.get()
@@ -238,17 +282,17 @@ def prepare_scenes(jobs: Sequence[SceneJob], processes: int) -> None:
         raise InputError(f"{folder}: the disk is full; with more room, the same command goes on") from None
     except BrokenProcessPool:
         raise InputError("a process ended from outside (out of memory?); the same command goes on") from None
-    finally:  # on an error or Ctrl-C what has begun is completed, and nothing more is begun
+    finally:  # on an error or Ctrl-C running tasks end, and no further ones are started
         pool.shutdown(cancel_futures=True)
 
 
-_jobs: list[SceneJob] = []  # of a worker process: sent once, and not with every task
+_jobs: list[SceneJob] = []  # In a worker process: all jobs, sent once and not with every task.
 
 
 def _start_worker(jobs: Sequence[SceneJob]) -> None:
     _jobs[:] = jobs
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     end_with_parent()
 
 
@@ -259,12 +303,16 @@ def _work(step: str, scene: int, *arguments: Any) -> Any:
 def write_lists(
     folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], val_fraction: float, seed: int, groups: str
 ) -> None:
-    """train.txt and val.txt: whole groups on either side, chosen by a hash of seed and name.
+    """Write train.txt and val.txt. The scenes of a group are all in one of them, chosen by a hash of seed and name.
 
-    Groups that are added later don't move the others about, as they would by a random permutation.
+    Because of the hash, groups that are added later leave most others where they are.
 
     Args:
-        groups: what the groups are, for people: "drives".
+        records: by scene, from `SceneJob.read_record`.
+        groups: the plural noun for a group in messages, such as "drives".
+
+    Raises:
+        InputError: no scene is long enough for a snippet.
     """
     scenes: dict[str, list[str]] = {}
     for job in jobs:
@@ -281,19 +329,26 @@ def write_lists(
         write_scene_names(folder / file, sorted(scene for name in side for scene in scenes[name]))
     print(f"train.txt: {len(names) - count} {groups}, val.txt: {count} {groups}, each whole on one side")
     if count == 0 and val_fraction > 0:
-        print(f"note: a single one of the {groups} can't be split: all of it is for training, and val.txt is empty")
+        print(f"note: too few {groups} to split: all scenes are for training, and val.txt is empty")
 
 
 def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], done: int) -> None:
-    """Counts to the terminal; every frame that was left out or has no depth, with its reason, to a file."""
+    """Print counts; write each frame that was left out or has no depth, with the reason, to prepare_report.txt.
+
+    Args:
+        records: by scene, from `SceneJob.read_record`.
+        done: the number of scenes that this run has made.
+    """
     lines = [f"{scene} {int(f):07d}: {text}" for scene, r in records.items() for f, text in r["problems"].items()]
+    gaps = [(scene, first, last) for scene, record in records.items() for first, last in record.get("gaps", [])]
+    lines += [f"{scene} {first:07d}: {describe_gap(first, last)}" for scene, first, last in gaps]
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
     lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
-    write_text(folder / REPORT_FILE, "".join(f"{line}\n" for line in lines))
+    write_text(folder / REPORT_FILE, _printable("".join(f"{line}\n" for line in lines)))
 
     if done == 0:
-        print("nothing to do: all scenes are there and complete")
+        print("nothing to do: all scenes are complete")
     frames = sum(record["frames"] for scene, record in records.items() if scene not in short)
     print(f"{frames} frames in {len(jobs) - len(short)} scenes in {folder}")
     if short:
@@ -302,13 +357,16 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     if static:
         print(f"{static} static frames left out")
     problems = [text for record in records.values() for text in record["problems"].values()]
-    if problems:
-        without_depth = sum(text.startswith("no depth: ") for text in problems)
-        print(
-            f"missing or damaged files: {len(problems) - without_depth} frames left out, "
-            f"{without_depth} without depth, e.g."
-        )
-        for text in problems[:3]:
-            print(f"  {text}")
+    without_depth = sum(text.startswith("no depth: ") for text in problems)
+    left_out = len(problems) - without_depth + sum(last - first + 1 for _, first, last in gaps)
+    if left_out or without_depth:
+        print(f"missing or damaged files: {left_out} frames left out, {without_depth} without depth, e.g.")
+        for text in [*problems, *(f"{scene}: {describe_gap(first, last)}" for scene, first, last in gaps)][:3]:
+            print(f"  {_printable(text)}")
     if lines:
         print(f"each of them is in {folder / REPORT_FILE}")
+
+
+def _printable(text: str) -> str:
+    """The text with the bytes of file names that are no UTF-8 as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""One camera's recording of a KITTI drive on its way to a scene of the prepared layout."""
+"""A camera's recording of a KITTI drive as a scene of the prepared layout."""
 
 from dataclasses import dataclass, field
 
@@ -6,26 +6,28 @@ import numpy as np
 import torch
 from path import Path
 
-from datasets.formats import kitti
-from datasets.formats import kitti_folders as kitti_layout
+from datasets.formats import kitti, kitti_folders
 from datasets.formats.kitti_folders import Calibration, Recording
-from datasets.layout import write_depth, write_poses
+from datasets.layout import number_gaps, write_depth, write_poses
 from datasets.preparation.jobs import Plan, SceneJob, check_aspect
 from files.errors import InputError
 from files.images import image_size, read_image, resize_area
 from geometry.camera import scale_intrinsics
+from geometry.rigid import relative_to_first, to_3x4
 
 
 @dataclass(frozen=True, kw_only=True)
 class KittiScene(SceneJob):
-    """A recording to make a scene of; `static` is "none", "list", "speed" or "images"."""
+    """The scene of a recording; `static` is "none", "list", "speed" or "images".
+
+    Frames get depth where the calibration has the LiDAR's and there is a scan.
+    """
 
     recording: Recording
     calibration: Calibration = field(repr=False)
-    with_depth: bool
     with_poses: bool
     min_speed: float  # m/s, for "speed"
-    listed_static: frozenset[int] = field(repr=False)  # for "list"
+    listed_static: frozenset[int] = field(repr=False)  # frame numbers, for "list"
 
     def inputs(self) -> dict[str, dict[int, Path]]:
         return {"images": self.images, "scans": self.recording.scans, "packets": self.recording.packets}
@@ -37,27 +39,26 @@ class KittiScene(SceneJob):
         want_poses = self.with_poses and recording.has_poses
         want_speed = self.static == "speed" and bool(recording.packets)
         if recording.layout == "raw" and (want_poses or want_speed):
-            packets, problems = kitti_layout.read_packets(recording)
+            packets, problems = kitti_folders.read_packets(recording)
         poses = None
         if want_poses:
-            poses, without_pose = kitti_layout.camera_poses(recording, self.calibration, packets)
+            poses, without_pose = kitti_folders.camera_poses(recording, self.calibration, packets)
             problems |= without_pose
         static = set(self.listed_static) & set(recording.images) if self.static == "list" else set()
         if want_speed:
             static = {frame for frame, packet in packets.items() if kitti.oxts_speed(packet) < self.min_speed}
         problems = {frame: problem for frame, problem in problems.items() if frame not in static}
-        for frame in set(range(min(recording.images), max(recording.images))) - set(recording.images):
-            problems[frame] = f"{recording.folder}: no image {frame} of camera {recording.camera}"
         frames = [frame for frame in recording.images if frame not in static and frame not in problems]
-        return Plan(frames, static, problems, poses)
+        return Plan(frames, static, problems, poses, number_gaps(recording.images))
 
     def prepare_frames(self, frames: list[int]) -> dict[int, str]:
         problems = {}
+        velo_to_cam = self.calibration.velo_to_cam
         for frame in frames:
             file = self.image_file(frame).with_suffix(".npy")
-            if self.with_depth and frame in self.recording.scans and not file.exists():
+            if velo_to_cam is not None and frame in self.recording.scans and not file.exists():
                 try:
-                    depth = self._depth_map(self.recording.scans[frame])
+                    depth = self._depth_map(self.recording.scans[frame], velo_to_cam)
                 except (InputError, OSError) as error:
                     problems[frame] = f"no depth: {error}"
                 else:
@@ -73,8 +74,8 @@ class KittiScene(SceneJob):
 
     def write_poses(self, plan: Plan, frames: list[int]) -> None:
         if plan.poses is not None:
-            poses = kitti_layout.relative_to_first([plan.poses[frame] for frame in frames])
-            write_poses(self.folder / "poses.txt", poses)
+            first_from_camera = relative_to_first(np.stack([plan.poses[frame] for frame in frames]))
+            write_poses(self.folder / "poses.txt", to_3x4(first_from_camera))
 
     def intrinsics(self) -> np.ndarray:
         height, width = self._original_size()
@@ -82,25 +83,21 @@ class KittiScene(SceneJob):
         return scale_intrinsics(original, self.width / width, self.height / height).numpy()
 
     def _original_size(self) -> tuple[int, int]:
-        """Height and width that the calibration's K belongs to."""
+        """(height, width) of the images that the calibration's K is for."""
         size = self.calibration.cam_to_cam.get(f"S_rect_{self.recording.camera}")
         if size is not None:
             return int(size[1]), int(size[0])
-        for file in self.recording.images.values():  # odometry's calibration doesn't tell
+        for file in self.recording.images.values():  # odometry's calibration lacks the size
             try:
                 return image_size(file)
             except InputError:
                 continue
         raise InputError(f"{self.recording.folder}: not one image of camera {self.recording.camera} can be read")
 
-    def _depth_map(self, scan: Path) -> np.ndarray:
+    def _depth_map(self, scan: Path, velo_to_cam: np.ndarray) -> np.ndarray:
         height, width = self._original_size()
         camera = self.recording.camera
         cam_to_cam = self.calibration.cam_to_cam | {f"S_rect_{camera}": np.array([width, height], dtype=np.float64)}
-        if self.calibration.velo_to_cam is None:
-            raise ValueError("the calibration was read without the LiDAR's")
-        shape = (self.height, self.width)
-        # Not the published map's minus 1: depth must fit cam.txt.
-        return kitti.lidar_depth_map(
-            kitti.read_velodyne(scan), self.calibration.velo_to_cam, cam_to_cam, camera, shape, as_published=False
-        )
+        points, shape = kitti.read_velodyne(scan), (self.height, self.width)
+        # Without the minus 1 of the published depth maps: this depth fits cam.txt.
+        return kitti.lidar_depth_map(points, velo_to_cam, cam_to_cam, camera, shape, as_published=False)

@@ -1,4 +1,4 @@
-"""Which frames of a video show no motion of the camera, by the images alone."""
+"""Detection of frames in which the camera stands, by the images alone."""
 
 from collections.abc import Iterable
 
@@ -7,24 +7,24 @@ from scipy.ndimage import gaussian_filter
 
 from files.images import resize_area
 
-ANALYSIS_WIDTH = 208  # pixels: motion is measured in images at most this wide
-MIN_MOTION = 0.038  # pixels since the last moving frame
-MIN_STEP = 0.02  # pixels since the frame before
-_BLUR = 0.75  # pixels: noise and JPEG's blocks go, edges stay
-_BLOCKS = (8, 16)  # rows, columns
-_STILL_SHARE = 0.25  # of the textured blocks
-_GREY_FLOOR = 1.0  # grey levels a pixel: what counts as texture at all
+ANALYSIS_WIDTH = 208  # pixels: images are reduced to this width before motion is measured
+MIN_MOTION = 0.038  # pixels since the last moving frame: a frame with less is static
+MIN_STEP = 0.02  # pixels since the frame before: a frame with less is static
+_BLUR = 0.75  # pixels, standard deviation: it removes noise and JPEG's blocks and keeps edges
+_BLOCKS = (8, 16)  # rows and columns of blocks
+_STILL_SHARE = 0.25  # the quantile of the blocks' motion that counts as the image's
+_GREY_FLOOR = 1.0  # grey levels per pixel, added to the gradient: below it there is hardly any texture
 
 
 def find_static_frames(images: Iterable[np.ndarray]) -> list[bool]:
-    """For each frame of a video in order: has the camera stood still since the last frame that it moved in?
+    """For each frame, whether the camera has stood still since the last moving frame.
 
-    Compared with the last moving frame, slow motion adds up until it is seen, and of any number of equal frames one
-    stays. But cars that drive by will have covered much of that frame after a while: compared with the frame before
-    as well, they haven't.
+    A frame is static if it shows too little motion since the last moving frame, or since the frame before. The first
+    comparison lets slow motion add up until it is large enough, and keeps one of any number of equal frames. The
+    second one is for cars that pass a standing camera: after a while they cover much of the last moving frame.
 
     Args:
-        images: uint8 [H, W, 3], all of one size.
+        images: uint8 [H, W, 3], all of one size, in order of time.
     """
     static: list[bool] = []
     before: np.ndarray | None = None
@@ -43,15 +43,14 @@ def find_static_frames(images: Iterable[np.ndarray]) -> list[bool]:
 
 
 def image_motion(first: np.ndarray, second: np.ndarray) -> float:
-    """How far the stillest part of the picture moved between two grey images [H, W], in pixels.
+    """The camera's motion between two grey images [H, W], in pixels: the first quartile of the motion of blocks.
 
-    Brightness constancy says |I2 - I1| = |motion along the gradient| |gradient|. The ratio of the two, each summed
-    over the strong edges of a block, is the block's motion. (A change of brightness as a whole is taken out.) Sorted
-    by motion, the block a quarter of the way up speaks for the picture: when the camera moves, all of the scene does,
-    except around the point that it moves towards; when it stands, others may move in up to three quarters of the
-    textured blocks.
+    By brightness constancy |I2 - I1| = |motion along the gradient| |gradient|. A block's motion is the ratio of both,
+    each summed over the strong edges of the block, after the median change of brightness is subtracted. If the camera
+    moves, all of the image moves except around the focus of expansion. If it stands, other things may move in up to
+    three quarters of the textured blocks: hence the first quartile.
 
-    docs/preparation.md has the values on real frames.
+    docs/preparation.md has values of real frames.
     """
     if min(first.shape) < 2:
         return float(np.abs(second - first).mean())
@@ -75,7 +74,11 @@ def image_motion(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def small_grey(image: np.ndarray) -> np.ndarray:
-    """float32 [H, W], small and smooth: finer detail would show noise, not motion."""
+    """A grey image, reduced to ANALYSIS_WIDTH and blurred, since fine detail shows noise: float32 [H, W].
+
+    Args:
+        image: uint8 [H, W, 3].
+    """
     grey = image.mean(2, dtype=np.float32)
     if image.shape[1] > ANALYSIS_WIDTH:
         grey = resize_area(grey, max(1, round(image.shape[0] * ANALYSIS_WIDTH / image.shape[1])), ANALYSIS_WIDTH)

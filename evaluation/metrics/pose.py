@@ -29,7 +29,8 @@ def snippets(world_from_camera: np.ndarray, frames: int) -> np.ndarray:
     if count < 1:
         raise InputError(f"a trajectory of {len(world_from_camera)} poses has no snippet of {frames} frames")
     poses = world_from_camera.astype(np.float64)[np.arange(count)[:, None] + np.arange(frames)]
-    first_from_world = poses[:, :1, :, :3].swapaxes(-1, -2)  # of a rotation, the transpose is the inverse
+    # R^T for the inverse: `geometry.rigid.relative` inverts a matrix of seven digits, which changes the ATE by 1e-7 m.
+    first_from_world = poses[:, :1, :, :3].swapaxes(-1, -2)
     moved = poses.copy()
     moved[..., 3] -= poses[:, :1, :, 3]
     return first_from_world @ moved

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from files.errors import InputError
-from geometry.rigid import FARTHEST, is_rotation, nearest_rotation, rotation_angle
+from geometry.rigid import (
+    FARTHEST,
+    compose_motions,
+    is_rotation,
+    nearest_rotation,
+    relative,
+    rotation_angle,
+    to_homogeneous,
+)
 
 ALIGNMENTS = {
     "none": "none",
@@ -23,24 +31,6 @@ ALIGNMENTS = {
 }
 LENGTHS = (100, 200, 300, 400, 500, 600, 700, 800)  # metres, of the segments
 STEP = 10  # frames from the start of one segment to the start of the next: a second
-
-
-def compose_motions(previous_from_frame: np.ndarray) -> np.ndarray:
-    """The trajectory that frame-to-frame motions make, from the first camera's frame on.
-
-    Args:
-        previous_from_frame: [M, 3, 4], each frame's pose in the frame before it.
-
-    Returns:
-        first_from_frame [M + 1, 3, 4]; the first is the identity.
-    """
-    poses = np.concatenate([np.eye(4)[None], to_homogeneous(previous_from_frame)])
-    # All products of neighbours, then of neighbouring products, ...: log2(M) steps instead of M.
-    reach = 1
-    while reach < len(poses):
-        poses[reach:] = poses[:-reach] @ poses[reach:]
-        reach *= 2
-    return poses[:, :3]
 
 
 def chain_snippets(first_from_frame: np.ndarray) -> np.ndarray:
@@ -64,7 +54,7 @@ def chain_snippets(first_from_frame: np.ndarray) -> np.ndarray:
     check_poses(first_from_frame, "snippet")
     count, length = first_from_frame.shape[:2]
     poses = to_homogeneous(first_from_frame)
-    previous_from_frame = np.linalg.inv(poses[:, :-1]) @ poses[:, 1:]
+    previous_from_frame = relative(poses[:, :-1], poses[:, 1:])
     total, seen_by = np.zeros((count + length - 2, 4, 4)), np.zeros((count + length - 2, 1, 1))
     for place in range(length - 1):
         total[place : place + count] += previous_from_frame[:, place]
@@ -143,8 +133,8 @@ def segment_errors(truth: np.ndarray, predicted: np.ndarray) -> Segments:
     ends = np.searchsorted(path, path[starts][:, None] + LENGTHS, side="right")
     first, length = np.nonzero(ends < len(truth))  # the segments that end before the trajectory does
     start, end = starts[first], ends[first, length]
-    true_motion = np.linalg.inv(true_pose[start]) @ true_pose[end]
-    error = np.linalg.inv(np.linalg.inv(pose[start]) @ pose[end]) @ true_motion
+    true_motion = relative(true_pose[start], true_pose[end])
+    error = relative(relative(pose[start], pose[end]), true_motion)
     metres = np.array(LENGTHS)[length]
     return Segments(metres, np.linalg.norm(error[:, :3, 3], axis=1) / metres, published_angle(error) / metres)
 
@@ -179,8 +169,7 @@ def trajectory_errors(truth: np.ndarray, predicted: np.ndarray, alignment: str) 
     aligned = similarity.apply(predicted)
     segments = segment_errors(truth, aligned)
     true_pose, pose = to_homogeneous(truth), to_homogeneous(aligned)
-    motion = np.linalg.inv(pose[:-1]) @ pose[1:]
-    error = np.linalg.inv(np.linalg.inv(true_pose[:-1]) @ true_pose[1:]) @ motion
+    error = relative(relative(true_pose[:-1], true_pose[1:]), relative(pose[:-1], pose[1:]))
     distance = np.linalg.norm(error[:, :3, 3], axis=1)
     angle = np.degrees(rotation_angle(nearest_rotation(error[:, :3, :3])))
     by_length = {
@@ -248,14 +237,6 @@ def check_poses(poses: np.ndarray, name: str) -> None:
     if not rigid.all():
         index = np.flatnonzero(~rigid)[0]
         raise InputError(f"{name} {index}: its 3 x 3 part is no rotation, expected R^T R = I and no mirror")
-
-
-def to_homogeneous(poses: np.ndarray) -> np.ndarray:
-    """[..., 3, 4] as float64 [..., 4, 4]."""
-    homogeneous = np.zeros((*poses.shape[:-2], 4, 4))
-    homogeneous[..., :3, :] = poses
-    homogeneous[..., 3, 3] = 1
-    return homogeneous
 
 
 def _drift(segments: Segments, chosen: np.ndarray | slice) -> dict:

@@ -173,9 +173,23 @@ def test_a_list_of_ones_own_is_left_out(raw, prepare, folder):
     ]
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["{drive}", "./{drive}/", "2011_09_26/{drive}_sync/", "2011_09_26\\{drive}_sync", "{root}/2011_09_26/{drive}_sync"],
+)
+def test_a_test_drive_is_left_out_however_its_list_writes_it(raw, prepare, refuse, folder, form):
+    (folder / "test.txt").write_text(form.format(drive="2011_09_26_drive_0001", root=raw) + "\n")
+    prepare(raw, "--test-scenes", folder / "test.txt", "--cameras", "02")
+    listed = names(folder / "out/train.txt") + names(folder / "out/val.txt")
+    assert len(listed) == 3
+    assert "2011_09_26_drive_0001_sync_02" not in listed
+    (folder / "test.txt").write_text("2011_09_26_drive_1\n")
+    assert "'2011_09_26_drive_1' names no drive, expected" in refuse(raw, "--test-scenes", folder / "test.txt")
+
+
 def test_a_single_drive_is_all_for_training(raw, prepare, folder):
     (folder / "test.txt").write_text("2011_09_26_drive_0001\n2011_09_28_drive_0300\n2011_09_26_drive_0002\n")
-    assert "a single one of the drives can't be split" in prepare(raw, "--test-scenes", folder / "test.txt")
+    assert "too few drives to split: all scenes are for training" in prepare(raw, "--test-scenes", folder / "test.txt")
     assert len(names(folder / "out/train.txt")) == 2
     assert names(folder / "out/val.txt") == []
 
@@ -326,6 +340,30 @@ def test_odometry_depth_comes_by_tr(odometry, prepare, folder):
     assert depth.max() == pytest.approx(10, abs=1e-5)
 
 
+def test_odometry_below_dataset_and_numbered_from_1(odometry, prepare, folder):
+    prepare(odometry, "--with-poses", out="a")
+    for images in odometry.walkdirs("image_*"):
+        for file in sorted(images.files(), reverse=True):
+            file.move(images / f"{int(file.stem) + 1}.png")
+    (odometry / "dataset").makedirs()
+    for part in ("sequences", "poses"):
+        (odometry / part).move(odometry / "dataset" / part)
+    prepare(odometry, "--with-poses", out="b")
+    for name in names(folder / "a/train.txt"):
+        assert (folder / "a" / name / "poses.txt").read_text() == (folder / "b" / name / "poses.txt").read_text()
+        first, second = (read_scene(folder / out / name) for out in ("a", "b"))
+        assert [int(frame.stem) for frame in second.frames] == [int(frame.stem) + 1 for frame in first.frames]
+        assert [frame.read_bytes() for frame in first.frames] == [frame.read_bytes() for frame in second.frames]
+
+
+def test_sequences_without_poses_are_prepared_without(odometry, prepare, folder):
+    (odometry / "sequences/09").move(odometry / "sequences/11")
+    printed = prepare(odometry, "--with-poses", "--sequences", "00", "11")
+    assert "no poses file in 1 of 2 drives: 11" in printed
+    assert read_scene(folder / "out/11_2").poses is None
+    assert len(read_scene(folder / "out/00_2").poses) == 5
+
+
 @pytest.mark.parametrize("static", ["list", "speed"])
 def test_odometry_knows_no_speed(odometry, refuse, static):
     assert "KITTI odometry has no such information" in refuse(odometry, "--static", static)
@@ -387,6 +425,32 @@ def test_what_is_downloaded_later_is_added(raw, prepare, folder):
     assert len(names(folder / "out/train.txt") + names(folder / "out/val.txt")) == 8
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"source": 1, "frames": 6, "static": [], "problems": {}}',
+        '{"source": {"images": 6}, "frames": "6", "static": [], "problems": {}}',
+        '{"source": {"images": 6}, "frames": 6, "static": [[]], "problems": {}}',
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {"x": "y"}}',
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {"1": 2}}',
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {}, "gaps": [[1]]}',
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {}, "not_opened": {}}',
+    ],
+)
+def test_a_damaged_record_is_no_record(raw, prepare, refuse, folder, content):
+    prepare(raw, "--cameras", "02")
+    whole = contents(folder / "out")
+    (folder / "out/2011_09_26_drive_0001_sync_02/prepared.json").write_text(content)
+    assert "nothing to do" not in prepare(raw, "--cameras", "02")
+    assert contents(folder / "out") == whole
+    (folder / "out/prepare.json").write_text(content)
+    assert "prepare.json" in (line := refuse(raw, "--cameras", "02")) or "prepared with other options" in line
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(raw, prepare, folder):
     for number in range(10, 16):
@@ -438,6 +502,72 @@ def test_damage_costs_the_frame_and_is_listed(raw, prepare, folder):
     image.write_bytes(whole_image)  # downloaded again
     assert "nothing to do" not in prepare(raw, "--with-depth", "--with-poses")
     assert [int(f.stem) for f in read_scene(left.folder).frames] == [0, 1, 4, 5]
+
+
+def test_a_link_that_leads_nowhere_is_a_damaged_frame_until_it_leads_somewhere(raw, prepare, folder):
+    drive = raw / "2011_09_26/2011_09_26_drive_0001_sync"
+    elsewhere = (folder / "disk").makedirs_p()
+    for kind, name in (("image_02/data", "0000000002.png"), ("velodyne_points/data", "0000000004.bin")):
+        (drive / kind / name).move(elsewhere / name)
+        os.symlink(elsewhere / name, drive / kind / name)
+    elsewhere.move(folder / "taken out")
+    printed = prepare(raw, "--with-depth", "--cameras", "02")
+    scene = folder / "out/2011_09_26_drive_0001_sync_02"
+    assert [int(frame.stem) for frame in read_scene(scene).frames] == [0, 1, 3, 4, 5]
+    assert "1 frames left out, 1 without depth" in printed
+    report = (folder / "out/prepare_report.txt").read_text()
+    assert report.count("0000000002.png: no such file") == report.count("0000000004.bin: no such file") == 1
+    assert "nothing to do" in prepare(raw, "--with-depth", "--cameras", "02")
+    (folder / "taken out").move(elsewhere)  # the disk is back; its files are as old as before
+    assert "nothing to do" not in prepare(raw, "--with-depth", "--cameras", "02")
+    assert [int(frame.stem) for frame in read_scene(scene).frames] == list(range(6))
+    assert (scene / "0000004.npy").exists()
+    assert "missing or damaged" not in prepare(raw, "--with-depth", "--cameras", "02")
+
+
+def test_a_frame_with_a_huge_number_takes_no_time(raw, prepare, folder):
+    images = raw / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
+    save_image(images / "20000000.png", picture(0))
+    start = time.process_time()
+    printed = prepare(raw, "--cameras", "02")
+    assert time.process_time() - start < 5  # a set of all numbers between would take a minute, and gigabytes
+    scene = read_scene(folder / "out/2011_09_26_drive_0001_sync_02")
+    assert [frame.name for frame in scene.frames] == [*(f"{k:07d}.jpg" for k in range(6)), "20000000.jpg"]
+    assert "19999994 frames left out" in printed
+    assert "no images 6 to 19999999" in printed
+    report = (folder / "out/prepare_report.txt").read_text().splitlines()
+    assert report == ["2011_09_26_drive_0001_sync_02 0000006: no images 6 to 19999999"]
+    assert "nothing to do" in prepare(raw, "--cameras", "02")
+
+
+@pytest.mark.parametrize("names", ["{}.png", "frame{}.jpg", "{:06d}.JPEG"])
+def test_names_of_any_form_make_the_same_scenes(folder, prepare, names):
+    """Of 12 frames: 9 comes before 10, and each has its own pose and depth."""
+    roots = {name: folder / name for name in ("padded", "other")}
+    for name, root in roots.items():
+        (root / "2011_09_26").makedirs_p()
+        write_calibration(root / "2011_09_26", 70)
+        images = write_drive(root, "2011_09_26", 1, range(12), cameras=("02",)) / "image_02/data"
+        if name == "other":
+            for file in images.files():
+                (images / f"._{file.name}").write_bytes(b"Mac OS X")
+                file.move(images / names.format(int(file.stem)))  # its content stays that of a PNG
+    prepare(roots["padded"], "--with-depth", "--with-poses", out="a")
+    prepare(roots["other"], "--with-depth", "--with-poses", out="b")
+    scene = "2011_09_26_drive_0001_sync_02"
+    assert contents(folder / "a" / scene) == contents(folder / "b" / scene)
+    assert len(read_scene(folder / "a" / scene).frames) == 12
+
+
+def test_a_name_that_is_no_utf_8_is_a_frame_like_others(raw, prepare, folder):
+    images = raw / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
+    for frame in range(6):
+        os.rename(images / f"{frame:010d}.png", os.fsencode(images) + b"/b\xe9b\xe9%d.png" % frame)
+    (images / os.fsdecode(b"b\xe9b\xe92.png")).write_bytes(b"gone")
+    prepare(raw, "--cameras", "02")
+    scene = read_scene(folder / "out/2011_09_26_drive_0001_sync_02")
+    assert [int(frame.stem) for frame in scene.frames] == [0, 1, 3, 4, 5]
+    assert "b\\udce9b\\udce92.png: begins with 67 6f 6e 65" in (folder / "out/prepare_report.txt").read_text()
 
 
 def test_partial_downloads(raw, prepare, folder):

@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from path import Path
 
 from datasets import layout
@@ -54,6 +56,64 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path):
     assert np.array_equal(layout.read_depth(folder / "0.npy"), depth)
     assert layout.read_scene_names(folder / "train.txt") == ["a", "b/c"]
     assert not folder.files("*.part")
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        [f"{k}.jpg" for k in range(1, 15)],
+        [f"frame{k}.png" for k in range(12)],
+        [f"{k:04d}.jpg" for k in (9998, 9999, 10000, 10001)],
+        ["a_9.jpg", "a_10.jpg", "b_1.jpg", "b_2.jpg"],  # two recordings: not one frame of this, one of that
+        ["take2_9_640x480.jpg", "take2_10_640x480.jpg", "take10_1_640x480.jpg"],
+        ["0.25.png", "0.5.png", "1.png", "1.125.png"],  # seconds
+        ["1305031102.175304.png", "1305031102.211214.png"],
+        ["axle.jpg", "bonnet.jpg", "car.jpg"],
+        ["01.jpg", "1.jpg", "1.png", "2.jpg"],
+    ],
+)
+def test_frames_are_in_order_of_the_numbers_in_their_names(tmp_path, ordered):
+    scene = Path(tmp_path)
+    for name in sorted(ordered, reverse=True):
+        (scene / name).touch()
+    assert [file.name for file in layout.list_frames(scene)] == ordered
+    shuffled = list(np.random.default_rng(0).permutation(ordered))
+    assert sorted(shuffled, key=layout.frame_order) == ordered
+
+
+@given(st.sets(st.integers(0, 10**9), min_size=1), st.sampled_from(["", "frame", "cam2_"]), st.integers(1, 9))
+def test_padding_does_not_change_the_order(numbers, prefix, digits):
+    ordered = sorted(numbers)
+    for width in (1, digits):
+        names = [f"{prefix}{number:0{width}d}.jpg" for number in numbers]
+        assert sorted(names, key=layout.frame_order) == [f"{prefix}{number:0{width}d}.jpg" for number in ordered]
+
+
+def test_poses_follow_the_order_of_the_numbers(tmp_path):
+    """Pose k is that of the k-th frame in order of time, whether the names are padded with zeros or not."""
+    poses = np.tile(np.eye(3, 4), (14, 1, 1))
+    poses[:, 2, 3] = range(1, 15)
+    for width in (1, 4):
+        scene = (Path(tmp_path) / str(width)).makedirs_p()
+        for number in range(1, 15):
+            write_jpeg(scene / f"{number:0{width}d}.jpg", np.full((8, 8, 3), number, np.uint8))
+        layout.write_intrinsics(scene / "cam.txt", K)
+        layout.write_poses(scene / "poses.txt", poses)
+        read = layout.read_scene(scene)
+        numbers = [int(frame.stem) for frame in read.frames]
+        assert numbers == read.poses[:, 2, 3].tolist() == list(range(1, 15))
+
+
+def test_what_cannot_be_opened_stays_a_frame(folder):
+    (folder / "0000000003.jpg").remove()
+    os.symlink("nowhere.jpg", folder / "0000000003.jpg")
+    (folder / "0000000007.jpg").remove()
+    (folder / "0000000007.jpg").makedirs()
+    assert [frame.name for frame in layout.read_scene(folder).frames] == [f"{k:010d}.jpg" for k in (0, 1, 3, 7, 10)]
+    (folder / "poses.txt").remove()
+    os.symlink("nowhere.txt", folder / "poses.txt")
+    with pytest.raises(InputError, match=r"poses.txt: no such file"):
+        layout.read_scene(folder)
 
 
 def test_other_files_are_no_frames(folder):
@@ -119,6 +179,29 @@ def test_an_empty_list_of_scenes_is_refused(tmp_path, content):
     file = Path(tmp_path) / "train.txt"
     file.write_text(content)
     with pytest.raises(InputError, match=r"train.txt: the list is empty"):
+        layout.read_scene_names(file)
+
+
+def test_paths_in_a_list_are_relative_to_its_folder(tmp_path):
+    root = Path(tmp_path) / "data"
+    root.makedirs()
+    os.symlink(root, Path(tmp_path) / "link")
+    lines = ["a", "./b/", " my drive/c d ", "# no scene", "", f"{root}/e/f", "g\\h", ".\\i\\", "j//k", f"{root}//l/"]
+    expected = ["a", "b", "my drive/c d", "e/f", "g/h", "i", "j/k", "l"]
+    for folder in (root, Path(tmp_path) / "link"):  # absolute names below a link's target, too
+        (root / "train.txt").write_text("\n".join(lines) + "\n")
+        assert layout.read_paths(root / "train.txt", folder) == expected
+        assert layout.read_scene_names(folder / "train.txt") == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/../../b", "..", "/etc/passwd", "ROOT", "ROOT/../x", "ROOTx/y", "\\\\host\\x", "..\\x", "a\0b", "/"],
+)
+def test_no_path_leads_out_of_the_folder(tmp_path, name):
+    file = Path(tmp_path) / "train.txt"
+    file.write_text(f"fine\n{name.replace('ROOT', str(tmp_path))}\n")
+    with pytest.raises(InputError, match=r"train.txt, line 2: .* leads out of its folder"):
         layout.read_scene_names(file)
 
 

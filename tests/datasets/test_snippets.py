@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -101,6 +102,39 @@ def test_a_snippet_with_a_damaged_image_is_replaced_by_the_next_whole_one(root):
         file.write_bytes(b"")
     with pytest.raises(InputError, match="not one snippet has all its images whole, e"):
         dataset[4]
+
+
+def test_names_without_padding_give_the_same_snippets(root):
+    expected = [colours(item) for item in (SnippetDataset(root, "train.txt", 3, True)[k] for k in range(5))]
+    for name in SCENES:
+        for file in (root / name).files("*.jpg") + (root / name).files("*.npy"):
+            file.move(file.parent / f"frame{int(file.stem) + 8}{file.suffix}")  # frame8, frame9, frame10, ...
+    dataset = SnippetDataset(root, "train.txt", 3, ground_truth=True)
+    assert [colours(dataset[k]) for k in range(5)] == expected
+    assert dataset[0]["depth"].unique().tolist() == [7]
+    assert dataset[1]["poses"][:, 2, 3].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["a link that leads nowhere", "a folder"])
+def test_a_frame_that_cannot_be_opened_is_damaged_and_its_neighbours_stay_apart(root, kind):
+    file = root / "a" / "0000002.jpg"
+    file.remove()
+    if kind == "a folder":
+        file.makedirs()
+    else:
+        os.symlink("nowhere.jpg", file)
+    dataset = SnippetDataset(root, "train.txt", 3, ground_truth=True)
+    assert len(dataset) == 5
+    items = [dataset[k] for k in range(5)]
+    assert all(colours(item) in ([200, 210, 220], [210, 220, 230]) for item in items)  # never 10 beside 30
+    assert {line for item in items for line in item["damaged"]} == {f"{file}: no such file"}
+
+
+def test_a_depth_map_that_cannot_be_opened_is_named(root):
+    (root / "a" / "0000001.npy").remove()
+    os.symlink("nowhere.npy", root / "a" / "0000001.npy")
+    item = SnippetDataset(root, "train.txt", 3, ground_truth=True)[0]
+    assert item["damaged"] == [f"{root / 'a' / '0000001.npy'}: no such file"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from path import Path
 
-from evaluation.speed_scale import snippet_frames, speed_scales, true_ways
+from evaluation.speed_scale import drive_images, snippet_frames, speed_scales, true_ways
 from files.errors import InputError
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
@@ -38,6 +38,21 @@ def test_the_snippet_lies_around_the_image_as_far_as_the_drive_allows(root):
         snippet_frames(root, name_of(6), 3)
 
 
+def test_neighbours_are_found_by_number(root):
+    folder = (root / name_of(0)).parent
+    for file in folder.files():
+        file.move(folder / f"{int(file.stem) + 6}.jpg")  # 6.jpg .. 10.jpg, 12.jpg
+    (folder / "._9.jpg").touch()
+    drive_images.cache_clear()
+    name = f"{DRIVE}/image_02/data/9.jpg"
+    assert snippet_frames(root, name, 3) == [8, 9, 10]
+    assert [drive_images(folder)[frame].name for frame in (8, 9, 10)] == ["8.jpg", "9.jpg", "10.jpg"]
+    with pytest.raises(InputError, match="frame 12 has no 2 neighbours"):
+        snippet_frames(root, f"{DRIVE}/image_02/data/12.jpg", 3)
+    with pytest.raises(InputError, match="cover: no frame number"):
+        snippet_frames(root, f"{DRIVE}/image_02/data/cover.jpg", 3)
+
+
 def test_true_ways_by_hand(root):
     # Speeds 12, 14, 16 m/s: 0.1 (12 + 14) / 2 = 1.3 m before, 1.5 m after the middle frame; 2.8 m in 0.2 s.
     ways, speed = true_ways(root, name_of(2), [1, 2, 3])
@@ -48,6 +63,20 @@ def test_true_ways_by_hand(root):
     stamps = "".join(f"2011-09-26 13:00:0{0.2 * frame:.9f}\n" for frame in range(7))
     (root / DRIVE / "image_02/timestamps.txt").write_text(stamps)
     np.testing.assert_allclose(true_ways(root, name_of(2), [1, 2, 3])[0], [2.6, 3.0])
+
+
+def test_a_blank_line_moves_no_time_and_stops_only_the_frame_that_has_none(root):
+    stamps = [f"2011-09-26 13:00:{frame**2:02d}\n" for frame in range(7)]  # uneven, so that a shift shows
+    file = root / DRIVE / "oxts/timestamps.txt"
+    file.write_text("".join(stamps))
+    expected = true_ways(root, name_of(3), [2, 3, 4])
+    stamps[1] = "\n"
+    file.write_text("".join(stamps))
+    ways, speed = true_ways(root, name_of(3), [2, 3, 4])
+    np.testing.assert_array_equal(ways, expected[0])
+    assert speed == expected[1]
+    with pytest.raises(InputError, match="7 time stamps, none for frame 1"):
+        true_ways(root, name_of(0), [0, 1, 2])
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def test_odometry_calibration(folder):
         ("P_rect_02: 20", "P_rect_02: -20", "focal lengths -20 and 20"),
         ("S_rect_02: 40 20", "S_rect_02: 40 20\nS_rect_02: 40 20", "S_rect_02 for the second time"),
         ("S_rect_02: 40 20", "S_rect_02: 0 20", "S_rect_02: image size 0 x 20"),
+        ("S_rect_02: 40 20", "S_rect_02: 16385 20", "S_rect_02: image size 16385 x 20, expected that of a camera"),
+        ("S_rect_02: 40 20", "S_rect_02: 8192 4097", "S_rect_02: image size 8192 x 4097, expected that of a camera"),
     ],
 )
 def test_damaged_calibration_is_named_with_its_line(folder, old, new, message):
@@ -351,6 +353,24 @@ def test_timestamps_and_times(folder):
         kitti.read_timestamps(folder / "timestamps.txt")
     (folder / "times.txt").write_text("0.0\n1.037e-01\n")
     assert kitti.read_times(folder / "times.txt").tolist() == [0, 0.1037]
+
+
+def test_a_time_belongs_to_the_number_of_its_line(folder):
+    """A blank line is one frame without a time; it must not move those behind it."""
+    file = folder / "timestamps.txt"
+    file.write_text("".join(f"2011-09-26 13:04:3{k}.5\n" if k != 2 else "\n" for k in range(6)))
+    stamps = kitti.read_timestamps(file)
+    assert len(stamps) == 6
+    assert kitti.frame_seconds(stamps, [3, 4, 5], file).tolist() == [0, 1, 2]
+    assert stamps[4] == np.datetime64("2011-09-26T13:04:34.5")
+    assert kitti.frame_seconds(stamps, [0, 1, 4], file).tolist() == [0, 1, 4]
+    for frames, message in (
+        ([1, 2, 3], r"6 time stamps, none for frame 2 \(expected in line 3\)"),
+        ([4, 5, 6], r"6 time stamps, none for frame 6 \(expected in line 7\)"),
+        ([4, 4], "the time stamps of frames 4 to 4 do not rise"),
+    ):
+        with pytest.raises(InputError, match=message):
+            kitti.frame_seconds(stamps, frames, file)
 
 
 def test_poses_read_back(folder):
