@@ -75,17 +75,16 @@ def _write_missing(
     missing = [drive for drive in drives if not _is_rendered(folder, options, drive)]
     write_text(folder / OPTIONS_FILE, json.dumps(asdict(options), indent=2) + "\n")
     (folder / UNFINISHED).rmtree_p()
-    bar = tqdm(
-        total=len(drives) * options.frames,
-        initial=(len(drives) - len(missing)) * options.frames,
-        unit="frame",
-        disable=not progress,
-        desc="rendering",
-    )
     try:
         for drive in drives:
             write_calibration(folder / "raw" / drive.date, drive, options)
-        with bar:
+        with tqdm(
+            total=len(drives) * options.frames,
+            initial=(len(drives) - len(missing)) * options.frames,
+            unit="frame",
+            disable=not progress,
+            desc="rendering",
+        ) as bar:
             if jobs == 1 or len(missing) < 2 or device != "cpu":
                 for drive in missing:
                     render_drive(folder, options, drive, device, bar.update)
