@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from path import Path
 
+from datasets.layout_hints import explain_missing_list, explain_no_frames, explain_scene_name
 from files.errors import InputError
 from files.text import read_names, read_rows
 
@@ -36,10 +37,17 @@ class Scene:
         return str(self.folder.name)
 
 
-def read_scene_names(file: Path) -> list[str]:
-    """The scenes of `train.txt` or `val.txt`; InputError if it names none."""
+def read_scene_names(file: Path, may_be_empty: bool = False) -> list[str]:
+    """The scenes of `train.txt` or `val.txt`; InputError if it names none, unless it may be empty."""
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(explain_missing_list(file))
     names = read_names(file)
-    if not names:
+    for name in names:
+        hint = explain_scene_name(name)
+        if hint and not (file.parent / name).is_dir():
+            raise InputError(f"{file}: {hint}")
+    if not names and not may_be_empty:
         raise InputError(f"{file}: the list is empty, expected the name of a scene on each line")
     return names
 
@@ -54,7 +62,7 @@ def read_scene(folder: Path) -> Scene:
         file for file in folder.files() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
     )
     if not frames:
-        raise InputError(f"{folder}: no frames, expected images 0000000.jpg, 0000001.jpg, ...")
+        raise InputError(explain_no_frames(folder, IMAGE_SUFFIXES))
     poses = None
     if (folder / "poses.txt").exists():
         poses = read_rows(folder / "poses.txt", 12).reshape(-1, 3, 4)
