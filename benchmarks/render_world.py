@@ -15,7 +15,7 @@ sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from cli.flags import choose_device, positive_int, run_script
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
-from datasets.synthetic.world import BEAMS, TURN, camera_from_velodyne
+from datasets.synthetic.sensors import LIDAR_AZIMUTHS, LIDAR_ELEVATIONS, camera_from_velodyne
 
 DESCRIPTION = """\
 Time the rendering of data/make_world.py on one core: pictures with 2 x 2 rays a pixel, exact depth, LiDAR scans.
@@ -58,7 +58,8 @@ def main() -> None:
                 timed("exact depth", lambda r=renderer, f=frame, s=size: r.depth(f, *s))
                 if frame % options.scan_every == 0:
                     pose = renderer.scene.world_from_camera[frame] @ camera_from_velodyne()
-                    timed("LiDAR scan", lambda r=renderer, f=frame, p=pose: r.scan(f, p, BEAMS, TURN))
+                    scan = pose, LIDAR_ELEVATIONS, LIDAR_AZIMUTHS
+                    timed("LiDAR scan", lambda r=renderer, f=frame, s=scan: r.scan(f, *s))
                 bar.update()
 
     print(f"{args.width} x {args.height}, 2 x 2 rays a pixel, 1 thread, {device}; milliseconds, median of all calls")

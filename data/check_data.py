@@ -18,13 +18,14 @@ Check a prepared data set before training on it.
 
   python data/check_data.py prepared/kitti
 
-Prints for each scene of train.txt and val.txt: frames, size, K (fx fy cx cy), and, from a sample of its pairs of
-neighbouring frames, the share in which the camera stands, the photometric error of the identity warp (mean difference,
-images in [-1, 1]), the motion in pixels, the share of textured patches found again in the next frame, and the share of
-pairs that a rotation of the camera explains. Below it says what is wrong and what to do. train.py does the same with a
-smaller sample before it begins. docs/data_check.md has what is measured and how.
+Prints a row for each scene of train.txt and val.txt: number of frames, number of frames that repeat the one before
+them, size, K (fx fy cx cy), and, measured on a sample of its pairs of neighbouring frames, the share in which the
+camera stands, the photometric error of the identity warp (mean difference, images in [-1, 1]), the motion in pixels,
+the share of textured patches found again in the next frame, and the share of pairs that a rotation of the camera
+explains. Then it prints the problems and what to do about them. train.py runs the same check on a smaller sample before
+it starts. docs/data_check.md describes the measurements.
 
-Exit status: 0 if training may begin (there may be warnings), 1 if the data set is refused."""
+Exit status: 0 if training may start (there may be warnings), 1 if the data set is refused."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,8 +37,8 @@ def parse_arguments() -> argparse.Namespace:
         default=1000,
         help="pairs of neighbouring frames to compare, spread over all scenes, at least 4 each (default: 1000)",
     )
-    parser.add_argument("--sequence-length", type=positive_int, default=3, help="frames of a snippet (default: 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result for machines, too")
+    parser.add_argument("--sequence-length", type=positive_int, default=3, help="frames per snippet (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
     return parser.parse_args()
 
 
@@ -49,7 +50,8 @@ def main() -> None:
     if args.json:
         write_json(args.json, result.plain())
     report_data_check(result)
-    print(f"{seconds:.1f} s; no reason against training on it" + (" but the warnings" if result.warnings else ""))
+    verdict = "training may start, but see the warnings" if result.warnings else "no problem found"
+    print(f"{seconds:.1f} s; {verdict}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Render a world of street scenes in KITTI's own layouts, with exact depth, poses and cameras.
+"""Render street scenes with exact depth, poses and cameras, in KITTI's own layouts.
 
     python data/make_world.py WORLD --drives 8 --frames 60
-    python data/prepare_kitti.py raw WORLD/raw PREPARED ...
+    python data/prepare_kitti.py WORLD/raw PREPARED --with-depth --test-scenes WORLD/splits/test_scenes.txt
 
-WORLD/raw and WORLD/odometry are laid out as KITTI raw data and KITTI odometry are; WORLD/splits lists the drives for
-training, validation and testing and the test images. Stopped half way and started again with the same options, it
-goes on with the drives that are missing. docs/world.md tells what is in the world.
+WORLD/raw has the layout of KITTI raw data, WORLD/odometry that of KITTI odometry. WORLD/splits lists the drives for
+training, validation and testing, and the test images. If the command was stopped, the same command renders the drives
+that are missing. docs/world.md describes the world.
 """
 
 import argparse
@@ -22,61 +22,41 @@ DEFAULTS = WorldOptions()
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="where the world goes: a new or empty folder, or a world begun before")
     add = parser.add_argument
-    add(
-        "--drives",
-        type=int,
-        metavar="N",
-        default=DEFAULTS.drives,
-        help="drives, each in a street of its own (default: %(default)s)",
-    )
-    add(
-        "--frames",
-        type=int,
-        metavar="N",
-        default=DEFAULTS.frames,
-        help="frames of each drive, 10 a second (default: %(default)s)",
-    )
-    add("--width", type=int, metavar="N", default=DEFAULTS.width, help="image width in pixels (default: %(default)s)")
-    add(
-        "--height", type=int, metavar="N", default=DEFAULTS.height, help="image height in pixels (default: %(default)s)"
-    )
-    add(
-        "--seed",
-        type=int,
-        metavar="N",
-        default=DEFAULTS.seed,
-        help="the same seed gives the same bytes (default: %(default)s)",
-    )
-    add(
+    add("folder", help="folder of the world: a new or empty one, or that of an unfinished world")
+
+    def add_number(flag: str, kind: type, metavar: str, meaning: str) -> None:
+        default = getattr(DEFAULTS, flag.removeprefix("--").replace("-", "_"))
+        add(flag, type=kind, metavar=metavar, default=default, help=f"{meaning} (default: %(default)s)")
+
+    add_number("--drives", int, "N", "number of drives, each in a street of its own")
+    add_number("--frames", int, "N", "frames per drive, 10 per second")
+    add_number("--width", int, "N", "image width in pixels")
+    add_number("--height", int, "N", "image height in pixels")
+    add_number("--seed", int, "N", "seed of the world: the same seed gives the same bytes")
+    add_number(
         "--moving-cars",
-        type=float,
-        metavar="SHARE",
-        default=DEFAULTS.moving_cars,
-        help="share of the drives, 0 to 1, in which other cars move: what the paper's explainability mask is for "
-        "(default: %(default)s)",
+        float,
+        "SHARE",
+        "share of the drives, 0 to 1, in which other cars move; the paper's explainability mask is for them",
     )
+    add_number("--scan-every", int, "N", "frames from one LiDAR scan to the next")
+    add_number("--jitter", float, "DEGREES", "standard deviation of pitch and roll in degrees")
     add("--no-halts", dest="halts", action="store_false", help="the car never stops: no static frames")
-    add("--exposure-changes", action="store_true", help="the camera's gain jumps by some 8 %% from frame to frame")
-    add("--vary-focal", action="store_true", help="another focal length (0.8 to 1.25 times KITTI's) for each drive")
+    add("--exposure-changes", action="store_true", help="the camera's gain jumps by about 8 %% from frame to frame")
+    add("--vary-focal", action="store_true", help="a different focal length for each drive, 0.8 to 1.25 times KITTI's")
     add("--mono", dest="stereo", action="store_false", help="only the left camera, image_02: twice as fast")
-    add("--dense-depth", action="store_true", help="true depth of all pixels, as 16-bit PNG (metres times 256)")
+    add("--dense-depth", action="store_true", help="write the true depth of all pixels: 16-bit PNG, metres times 256")
     add(
-        "--scan-every",
-        type=int,
-        metavar="N",
-        default=DEFAULTS.scan_every,
-        help="frames from LiDAR scan to scan (default: %(default)s)",
+        "--jobs",
+        type=positive_int,
+        default=_cores(),
+        help="number of processes, each of which renders one drive at a time (default: one per core, %(default)s)",
     )
-    add(
-        "--jitter", type=float, metavar="DEGREES", default=DEFAULTS.jitter, help="pitch and roll (default: %(default)s)"
-    )
-    add("--jobs", type=positive_int, default=_cores(), help="processes, a drive each (default: the cores, %(default)s)")
     add(
         "--device",
         default="cpu",
-        help="cpu, cuda, cuda:1 or mps; the bytes depend on it in the last bit of a few colours (default: %(default)s)",
+        help="cpu, cuda, cuda:1 or mps; on another device a few colours differ by one (default: %(default)s)",
     )
     return parser.parse_args(arguments)
 

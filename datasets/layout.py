@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 from path import Path
 
+from datasets.layout_hints import explain_missing_list, explain_no_frames, explain_scene_name
 from files.errors import InputError
 from files.text import read_lines, read_rows
 
@@ -43,10 +44,21 @@ class Scene:
         return str(self.folder.name)
 
 
-def read_scene_names(file: Path) -> list[str]:
-    """The scenes of `train.txt` or `val.txt`, relative to its folder; InputError if it names none."""
-    names = read_paths(file, Path(file).parent)
-    if not names:
+def read_scene_names(file: Path, may_be_empty: bool = False) -> list[str]:
+    """The scenes of `train.txt` or `val.txt`, relative to its folder.
+
+    Raises:
+        InputError: no such list, or it names no scene (unless it may be empty).
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(explain_missing_list(file))
+    names = read_paths(file, file.parent)
+    for name in names:
+        hint = explain_scene_name(name)
+        if hint and not (file.parent / name).is_dir():
+            raise InputError(f"{file}: {hint}")
+    if not names and not may_be_empty:
         raise InputError(f"{file}: the list is empty, expected the name of a scene on each line")
     return names
 
@@ -83,7 +95,7 @@ def read_scene(folder: Path) -> Scene:
         raise InputError(f"{folder}: no such scene folder")
     frames = list_frames(folder)
     if not frames:
-        raise InputError(f"{folder}: no frames, expected images 0000000.jpg, 0000001.jpg, ...")
+        raise InputError(explain_no_frames(folder, IMAGE_SUFFIXES))
     poses = None
     if os.path.lexists(folder / "poses.txt"):  # a link that leads nowhere is an error, not a scene without poses
         poses = read_rows(folder / "poses.txt", 12).reshape(-1, 3, 4)

@@ -1,4 +1,4 @@
-"""What kind of motion lies between two frames of a video, by the images and K alone."""
+"""The kind of motion between two frames of a video, measured from the images and K alone."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from scipy.spatial.transform import Rotation
 from datasets.preparation.static_frames import MIN_MOTION, image_motion, small_grey
 from files.images import resize_area
 
-FARTHEST = 1 / 12  # of the width: beyond it training from scratch is out of the warp's reach
+FARTHEST = 1 / 12  # of the width: larger motion is out of the warp's reach when training starts from scratch
 FEWEST_PATCHES = 12  # that a judgement takes
 _COARSE_RADIUS, _FINE_RADIUS = 4, 4  # pixels: half a patch at half and at full analysis size
-_SIMILAR = 0.8  # normalised correlation of a patch and where it is found
-_RETURN = 0.5  # pixels: there and back again ends where it began
-_BLOCK = (8, 13)  # rows, columns of analysis pixels that have one patch
+_SIMILAR = 0.8  # least normalised correlation of a patch with the place where it is found
+_RETURN = 0.5  # pixels: largest error after tracking a patch to the second image and back
+_BLOCK = (8, 13)  # rows, columns of analysis pixels with one patch
 _MOST_ROWS = 10
 _WEAKEST_CORNER = 1.0  # smaller eigenvalue of the structure tensor, grey levels squared
 _ROTATION_RESIDUAL = (0.25, 0.05)  # pixels, and share of the motion, that a rotation may leave
@@ -22,27 +22,27 @@ _ROTATION_RESIDUAL = (0.25, 0.05)  # pixels, and share of the motion, that a rot
 
 @dataclass(frozen=True)
 class PairMotion:
-    """What happens from one frame to the next."""
+    """The motion from one frame to another."""
 
     identity_error: float  # mean |first - second| with images in [-1, 1]: the photometric error of the identity warp
     static: bool  # the camera stands
     followed: float | None  # share of the textured patches found again within reach; None: static, or no texture
-    pixels: float | None  # median motion of the patches that were found, in pixels of the images
+    pixels: float | None  # median motion of the patches that were found, in pixels of the images; None: too few
     rotation_only: bool | None  # a rotation explains the motion; None: static, or too little was found to tell
 
 
 def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray) -> PairMotion:
-    """Compare two neighbouring frames.
+    """Compare two frames.
 
-    Corners of the first image, one a block, are looked for in the second: by normalised correlation all over the
-    middle scale, then to a part of a pixel by Lucas and Kanade's iteration on patches of equal mean and contrast, and
-    back again. Where the camera only turns, the infinite homography K R K^-1 takes every corner to its place, whatever
-    the depth (Hartley and Zisserman, Multiple View Geometry, 8.4): R is fitted robustly, and what it leaves is
-    parallax. docs/data_check.md has the values on real frames.
+    Corners of the first image, one per block, are searched in the second: by normalised correlation at half the
+    analysis size, then with sub-pixel accuracy by Lucas and Kanade's iteration on patches of equal mean and contrast,
+    and back again. If the camera only rotates, the infinite homography K R K^-1 maps every corner to its place at any
+    depth (Hartley and Zisserman, Multiple View Geometry, 8.4). R is fitted robustly; the residual is parallax.
+    docs/data_check.md has values measured on real frames.
 
     Args:
         first, second: uint8 [H, W, 3].
-        intrinsics: K [3, 3] of these images.
+        intrinsics: K [3, 3] in pixels of these images.
     """
     identity_error = float(np.abs(first.astype(np.int16) - second).mean() / 127.5)
     grey = small_grey(first), small_grey(second)
@@ -68,9 +68,13 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray) 
 
 
 def rotation_residual(corners: np.ndarray, places: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Distance [n], in pixels, between points found again [n, 2] and where the best rotation K R K^-1 takes them.
+    """Distance [n] in pixels between points found again and where the best rotation K R K^-1 maps them.
 
-    R is found by Gauss and Newton's iteration with Cauchy's weights: a third of the points may move on their own.
+    R is found by Gauss-Newton iteration with Cauchy weights: a third of the points may move on their own.
+
+    Args:
+        corners, places: the points in the first and in the second image, [n, 2].
+        intrinsics: K [3, 3] of both images.
     """
     rays = np.column_stack([corners, np.ones(len(corners))]) @ np.linalg.inv(intrinsics).T
     rotation = np.eye(3)
@@ -80,7 +84,7 @@ def rotation_residual(corners: np.ndarray, places: np.ndarray, intrinsics: np.nd
         error = np.column_stack([x, y, np.ones(len(x))]) @ intrinsics[:2].T - places
         distance = np.linalg.norm(error, axis=1)
         weight = 1 / (1 + (distance / max(np.median(distance), 0.05)) ** 2)
-        # How the image point moves with a small rotation of the ray.
+        # Derivative of the image point by a small rotation of the ray.
         by_x = np.column_stack([-x * y, 1 + x**2, -y])
         by_y = np.column_stack([-(1 + y**2), x * y, x])
         jacobian = np.einsum("ij,jnk->nik", intrinsics[:2, :2], np.stack([by_x, by_y]))
@@ -110,7 +114,7 @@ def _find_corners(grey: np.ndarray) -> np.ndarray:
 
 
 def _follow(first: np.ndarray, second: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the corners [n, 2] of the first grey image lie in the second, and which were found: [n, 2], bool [n]."""
+    """Places [n, 2] in the second grey image of the corners [n, 2] of the first, and whether they were found [n]."""
     height, width = first.shape
     half_first, half_second = (resize_area(grey, height // 2, width // 2) for grey in (first, second))
     places = corners + 2 * _search(half_first, half_second, ((corners + 0.5) / 2 - 0.5).round().astype(int))
@@ -121,7 +125,7 @@ def _follow(first: np.ndarray, second: np.ndarray, corners: np.ndarray) -> tuple
 
 
 def _search(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The motion [n, 2] in whole pixels that correlates best, up to a third of the width and half of the height."""
+    """The motion [n, 2] in whole pixels with the best correlation, up to a third of the width, half of the height."""
     radius = _COARSE_RADIUS
     height, width = first.shape
     x, y = np.clip(points, 0, [width - 1, height - 1]).T
@@ -144,7 +148,7 @@ def _search(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> np.nda
 def _refine(
     first: np.ndarray, second: np.ndarray, points: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lucas and Kanade's iteration from `places` on, and the correlation in the end: [n, 2], [n]."""
+    """Places [n, 2] after Lucas and Kanade's iteration from `places`, and the final correlation [n]."""
     offset = np.arange(-_FINE_RADIUS, _FINE_RADIUS + 1.0)
     across, down = (values.ravel() for values in np.meshgrid(offset, offset))
 

@@ -1,11 +1,8 @@
-"""Procedural textures of the synthetic world, filtered so that nothing finer than a pixel is ever sampled.
+"""The procedural textures of the synthetic world.
 
-A texture is float32 [SIZE, SIZE, 4] and repeats in both directions: an own colour (red, green, blue) and a share of
-the surface's paint, so that `colour = texture[:3] + texture[3] * paint`: one facade serves houses of all colours,
-and the mixture is linear, so that filtering the texture is filtering the picture.
-
-Streets are seen at a slant, where a mip-map (one level for both axes) would wash the road away a few metres ahead.
-A rip-map holds every pair of levels: the texture reduced by 2^i along u and by 2^j along v, each by box averages.
+A texture is float32 [SIZE, SIZE, 4] and repeats in both directions. It holds a colour of its own (red, green, blue) and
+a share of the surface's paint: `colour = texture[:3] + texture[3] * paint`. One facade thus serves houses of all
+colours. The mixture is linear, so filtering the texture (`rip_map.py`) filters the colours.
 """
 
 import functools
@@ -13,38 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 
+from datasets.synthetic.road import ASPHALT_END, KERB_END, PARKING_END, PAVEMENT_END
+
 SIZE = 256  # texels along each side
-LEVELS = SIZE.bit_length()  # 256, 128, ... 1
-ATLAS = 2 * SIZE  # all levels of one texture lie in a square of this side
-
-
-def rip_maps(textures: np.ndarray) -> np.ndarray:
-    """All levels of textures [T, SIZE, SIZE, 4], each in one square: float32 [T, ATLAS, ATLAS, 4].
-
-    Level (i, j) begins at column `level_offset(i)` and row `level_offset(j)` and has SIZE >> i columns and SIZE >> j
-    rows; its texels are the means of 2^i x 2^j texels.
-    """
-    atlas = np.zeros((len(textures), ATLAS, ATLAS, 4), np.float32)
-    rows: np.ndarray = textures.astype(np.float32)
-    for j in range(LEVELS):
-        top = level_offset(j)
-        both = rows
-        for i in range(LEVELS):
-            left = level_offset(i)
-            atlas[:, top : top + (SIZE >> j), left : left + (SIZE >> i)] = both
-            both = (both[:, :, 0::2] + both[:, :, 1::2]) / 2 if i + 1 < LEVELS else both
-        rows = (rows[:, 0::2] + rows[:, 1::2]) / 2 if j + 1 < LEVELS else rows
-    return atlas
-
-
-def level_offset(level: int) -> int:
-    """Where a level begins in the atlas: 0, 256, 384, ..."""
-    return ATLAS - (ATLAS >> level)
+ROAD_WIDTH = 16.0  # metres across the road that its texture covers, kerbs and pavements included
+ROAD_PERIOD = 12.0  # metres along the road after which its texture repeats
 
 
 @functools.cache
 def _noise_field(falloff: float) -> np.ndarray:
-    """Periodic noise [SIZE, SIZE], mean 0, deviation 1, amplitude ~ 1 / frequency^falloff (0: white, 1: natural)."""
+    """Periodic noise [SIZE, SIZE] with mean 0, standard deviation 1 and an amplitude of 1 / frequency^falloff.
+
+    A falloff of 0 gives white noise, one of 1 that of natural images.
+    """
     frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None])
     frequency[0, 0] = np.inf
     white = np.random.default_rng(int(1000 * falloff)).standard_normal((SIZE, SIZE))
@@ -53,7 +31,7 @@ def _noise_field(falloff: float) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, falloff: float) -> np.ndarray:
-    """A noise field of this falloff, shifted and mirrored at random (a new one would cost ten times as much)."""
+    """The noise field of this falloff, shifted and mirrored at random (a new field would take ten times longer)."""
     field = _noise_field(falloff)[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     return np.roll(field.T if rng.random() < 0.5 else field, rng.integers(SIZE, size=2), (0, 1))
 
@@ -64,27 +42,27 @@ def make_textures(rng: np.random.Generator) -> np.ndarray:
 
 
 def _paint(lightness: np.ndarray) -> np.ndarray:
-    """Nothing but paint, of this lightness."""
+    """A texture of paint alone with this lightness [SIZE, SIZE]."""
     return np.concatenate([np.zeros((SIZE, SIZE, 3)), np.clip(lightness, 0, 1.6)[..., None]], -1)
 
 
 def _cover(texture: np.ndarray, where: np.ndarray, colour) -> None:
-    """Put an opaque colour (three numbers, or [SIZE, SIZE, 3]) where the mask is set."""
+    """Overwrite the texture with an opaque colour ([3] or [SIZE, SIZE, 3]) where the mask is set, in place."""
     opaque = np.broadcast_to(np.asarray(colour, float), (SIZE, SIZE, 3))
     texture[where] = np.concatenate([opaque, np.zeros((SIZE, SIZE, 1))], -1)[where]
 
 
 def _uv() -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates in [0, 1) of the texels' centres: u along the columns, v along the rows."""
+    """Texture coordinates in [0, 1) of the texel centres, each [SIZE, SIZE]: u along the columns, v along the rows."""
     centres = (np.arange(SIZE) + 0.5) / SIZE
     return np.broadcast_to(centres[None], (SIZE, SIZE)), np.broadcast_to(centres[:, None], (SIZE, SIZE))
 
 
 def _facade(rng: np.random.Generator) -> np.ndarray:
-    """Two by two windows on plaster or bricks; the tile is 6 m wide and two storeys high, v upwards."""
+    """Two by two windows on plaster or bricks. The texture is about 6 m wide and two storeys high, v upwards."""
     u, v = _uv()
     lightness = 0.8 + 0.1 * noise(rng, 1.2) + 0.05 * noise(rng, 0.3)
-    if rng.random() < 0.4:  # bricks: 32 courses a tile, joints lighter or darker than the stones
+    if rng.random() < 0.4:  # bricks: 32 courses per texture, joints lighter or darker than the bricks
         course = np.floor(v * 32)
         joint = ((v * 32) % 1 < 0.16) | ((u * 16 + 0.5 * (course % 2)) % 1 < 0.1)
         stone = rng.uniform(0.75, 1.2, (32, 16))
@@ -132,12 +110,6 @@ def _grass(rng: np.random.Generator) -> np.ndarray:
     return texture
 
 
-ROAD_WIDTH = 16.0  # metres across the road in its texture, kerbs and pavements included
-ROAD_PERIOD = 12.0  # metres along the road after which it repeats
-LANES = 4.2  # half the width of the asphalt
-KERB, PARKING, PAVEMENT = 4.42, 6.3, 7.7  # where kerb, parking strip and pavement end
-
-
 def _road(rng: np.random.Generator) -> np.ndarray:
     """Cross-section of the street: u along it (ROAD_PERIOD), v across it from right to left (ROAD_WIDTH)."""
     u, v = _uv()
@@ -147,7 +119,7 @@ def _road(rng: np.random.Generator) -> np.ndarray:
     tone = (0.31 + 0.045 * stains + 0.04 * grain)[..., None] * np.array([1, 0.99, 0.98])
     for offset in (-2.6, -1.0, 1.0, 2.6):  # tyre tracks
         tone = tone * (1 - 0.1 * np.exp(-(((across - offset) / 0.3) ** 2)))[..., None]
-    for _ in range(3):  # mended patches of another age
+    for _ in range(3):  # repaired patches
         centre_u, centre_v = rng.uniform(0, ROAD_PERIOD), rng.uniform(-3, 3)
         patch = (np.abs(along - centre_u) < rng.uniform(0.5, 1.6)) & (np.abs(across - centre_v) < rng.uniform(0.4, 0.9))
         tone[patch] *= rng.choice([0.72, 1.22])
@@ -156,16 +128,16 @@ def _road(rng: np.random.Generator) -> np.ndarray:
     lines = np.abs(side - 3.95) < 0.07
     tone = np.where((dashes | lines)[..., None], white, tone)
     kerb = (0.58 + 0.05 * grain) * np.where((along % 1) < 0.05, 0.6, 1)
-    tone = np.where((side > LANES)[..., None], kerb[..., None] * np.array([1, 0.98, 0.95]), tone)
+    tone = np.where((side > ASPHALT_END)[..., None], kerb[..., None] * np.array([1, 0.98, 0.95]), tone)
     cobbles = ((along * 2) % 1 < 0.12) | ((side * 2 + 0.5) % 1 < 0.12)
     parking = (0.36 + 0.05 * grain + 0.05 * stains) * np.where(cobbles, 0.68, 1)
-    tone = np.where((side > KERB)[..., None], parking[..., None] * np.array([1, 0.93, 0.87]), tone)
-    slabs = (along % 0.75 < 0.06) | ((side - PARKING) % 0.7 < 0.06)
+    tone = np.where((side > KERB_END)[..., None], parking[..., None] * np.array([1, 0.93, 0.87]), tone)
+    slabs = (along % 0.75 < 0.06) | ((side - PARKING_END) % 0.7 < 0.06)
     stone = rng.uniform(0.85, 1.1, (16, 32))[(side * 1.43).astype(int) % 16, (along / 0.75).astype(int) % 32]
     pavement = (0.5 + 0.035 * grain + 0.03 * stains) * np.where(slabs, 0.66, stone)
-    tone = np.where((side > PARKING)[..., None], pavement[..., None] * np.array([1, 0.98, 0.96]), tone)
+    tone = np.where((side > PARKING_END)[..., None], pavement[..., None] * np.array([1, 0.98, 0.96]), tone)
     soil = np.clip(0.3 + 0.07 * grain + 0.05 * stains, 0, 1)[..., None] * np.array([0.95, 1.05, 0.6])
-    tone = np.where((side > PAVEMENT)[..., None], soil, tone)
+    tone = np.where((side > PAVEMENT_END)[..., None], soil, tone)
     return np.concatenate([tone, np.zeros((SIZE, SIZE, 1))], -1)
 
 
@@ -179,7 +151,7 @@ def _bark(rng: np.random.Generator) -> np.ndarray:
 
 
 def _fence(rng: np.random.Generator) -> np.ndarray:
-    """Boards and rails: 16 boards a tile, v upwards (one tile is the fence's height)."""
+    """Boards and rails: 16 boards per texture, v upwards; the texture is as high as the fence."""
     u, v = _uv()
     board = rng.uniform(0.7, 1.1, 16)[np.floor(u * 16).astype(int)]
     lightness = board * (0.8 + 0.1 * noise(rng, 0.6)) * np.where((u * 16) % 1 < 0.14, 0.4, 1)
@@ -195,7 +167,7 @@ def _wall(rng: np.random.Generator) -> np.ndarray:
 
 
 def _car_side(rng: np.random.Generator) -> np.ndarray:
-    """A car's flank from the ground to its belt line; u along the car, v upwards."""
+    """The side of a car below its windows: u along the car, v upwards."""
     u, v = _uv()
     texture = _paint(0.62 + 0.3 * v + 0.03 * noise(rng, 1.0))
     _cover(texture, v < 0.2, (0.05, 0.05, 0.05))
@@ -212,7 +184,7 @@ def _car_side(rng: np.random.Generator) -> np.ndarray:
 
 
 def _car_end(rng: np.random.Generator) -> np.ndarray:
-    """Front or rear of a car: bumper, lamps, number plate."""
+    """The front or rear of a car: bumper, lamps, number plate."""
     u, v = _uv()
     texture = _paint(0.65 + 0.25 * v + 0.03 * noise(rng, 1.0))
     _cover(texture, v < 0.25, (0.06, 0.06, 0.06))
@@ -225,7 +197,7 @@ def _car_end(rng: np.random.Generator) -> np.ndarray:
 
 
 def _car_glass(rng: np.random.Generator) -> np.ndarray:
-    """Side windows or a windscreen in their frame of painted metal."""
+    """Side windows or a windscreen in a frame of painted metal."""
     u, v = _uv()
     texture = _paint(0.9 + 0.03 * noise(rng, 1.0))
     shine = 0.13 + 0.12 * v + 0.1 * (np.abs((u + 0.4 * v) % 0.5 - 0.2) < 0.05)
@@ -239,7 +211,7 @@ def _metal(rng: np.random.Generator) -> np.ndarray:
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
-    """Sky blue (its paint) with clouds over it."""
+    """Clouds over the blue of the sky, which is the paint."""
     cover = np.clip(0.5 + 0.5 * noise(rng, 1.8), 0, 1)[..., None] * rng.uniform(0.5, 1.0)
     shade = np.clip(0.93 + 0.04 * noise(rng, 1.2), 0, 1)[..., None]
     return np.concatenate([cover * shade * np.array([1, 1, 1.01]), 1 - cover], -1)

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,8 +60,53 @@ def test_typed_in_a_shell_one_line_and_status_1(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "holds something else" in done.stderr
+    assert "has other contents" in done.stderr
     assert os.listdir(tmp_path) == ["holiday.jpg"]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_help_run(tmp_path):
+    """In order, with fewer and smaller frames in the first."""
+    shown = subprocess.run(
+        [sys.executable, "data/make_world.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    commands = [shlex.split(line) for line in shown.stdout.splitlines() if line.strip().startswith("python ")]
+    assert [command[1] for command in commands] == ["data/make_world.py", "data/prepare_kitti.py"]
+    smaller = ["--drives", "3", "--frames", "4", "--width", "64", "--height", "32", "--mono"]
+    for command, more in zip(commands, (smaller, ["--jobs", "1"]), strict=True):
+        words = [
+            word.replace("WORLD", f"{tmp_path}/world").replace("PREPARED", f"{tmp_path}/ready") for word in command
+        ]
+        done = subprocess.run([sys.executable, *words[1:], *more], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ready/train.txt").read_text().split() == ["2026_01_01_drive_0001_sync_02"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("jobs", "limit", "name"), [("1", 2000, "raw/2026_01_01/calib_cam_to_cam.txt"), ("2", 10_000, ".png")]
+)
+def test_a_full_disk_ends_in_one_line_that_names_the_file(tmp_path, jobs, limit, name):
+    """A limit on the size of files stands for the full disk: the system refuses the write in the same way."""
+    flags = ["--drives", "2", "--frames", "3", "--width", "104", "--height", "64", "--mono", "--jobs", jobs]
+    command = [sys.executable, "data/make_world.py", tmp_path / "world", *flags]
+    full = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
+    )
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    message = full.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        rf"make_world\.py: error: {tmp_path}/world/\S*{re.escape(name)}: File too large; "
+        "complete drives are kept; with more disk space the same command continues",
+        message,
+    )
+    assert not [file for file in tmp_path.rglob("*") if file.suffix == ".part" or file.name == ".unfinished"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
 @pytest.mark.slow

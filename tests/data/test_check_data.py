@@ -1,0 +1,56 @@
+"""The command: what it prints, what it writes, how it ends."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from path import Path
+
+from datasets.layout import write_intrinsics, write_text
+from files.images import write_jpeg
+
+ROOT = Path(__file__).absolute().parent.parent.parent
+K = np.array([[120.0, 0, 103], [0, 120, 30], [0, 0, 1]])
+
+
+def check_data(*arguments):
+    command = [sys.executable, ROOT / "data/check_data.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=arguments[0])
+
+
+def write_scene(root, name, intrinsics):
+    folder = (Path(root) / name).makedirs_p()
+    picture = np.random.default_rng(0).integers(0, 255, (64, 250, 3), dtype=np.uint8)
+    for number in range(8):
+        write_jpeg(folder / f"{number:07d}.jpg", picture[:, 2 * number : 208 + 2 * number])
+    write_intrinsics(folder / "cam.txt", intrinsics)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_it_prints_and_writes(tmp_path, broken):
+    write_scene(tmp_path, "drive", K * [[1 + 9 * broken, 1, 1], [1, 1, 1], [1, 1, 1]])
+    write_scene(tmp_path, "more", K)
+    write_text(tmp_path / "train.txt", "drive\nmore\n")
+    done = check_data(tmp_path, "--pairs", "8", "--json", tmp_path / "check.json")
+    stored = json.loads((tmp_path / "check.json").read_text())
+    assert len(stored["scenes"]) == 2
+    assert "fx fy cx cy" in done.stdout
+    if broken:
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("check_data.py: error: the data set is refused: wrong K: drive:")
+        assert stored["refused"]
+    else:
+        assert done.returncode == 0, done.stderr
+        assert stored["refused"] == []
+
+
+def test_a_download_is_named_as_such(tmp_path):
+    (Path(tmp_path) / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data").makedirs()
+    done = check_data(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"check_data.py: error: {tmp_path}/train.txt: no such file: {tmp_path} is KITTI raw as downloaded, expected a "
+        f"prepared data set; prepare it with: python data/prepare_kitti.py {tmp_path} PREPARED\n"
+    )
