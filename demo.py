@@ -18,9 +18,9 @@ from matplotlib import pyplot
 from path import Path
 
 from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
-from cli.tables import table, write_json
-from datasets.layout import write_text
+from cli.tables import table
 from evaluation.predictions import read_resized
+from files.atomic import write_json, write_text
 from files.errors import InputError
 from files.images import read_depth_picture, to_network_input
 from files.text import read_names

@@ -9,7 +9,7 @@ from path import Path
 from tqdm import tqdm
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from cli.tables import table, write_json
+from cli.tables import table
 from datasets.formats.kitti_folders import describe_conversion, find_image, read_image_list
 from evaluation.baselines import mean_depth_map
 from evaluation.cache import default_cache
@@ -48,6 +48,7 @@ from evaluation.speed_scale import (
     speed_scales,
     true_ways,
 )
+from files.atomic import write_json
 from files.errors import InputError
 from files.images import read_image
 from models.checkpoint import LoadedModel, load_model

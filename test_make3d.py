@@ -8,7 +8,7 @@ from path import Path
 from tqdm import tqdm
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from cli.tables import table, write_csv, write_json
+from cli.tables import table
 from datasets.formats.make3d import (
     ASPECT,
     GRID,
@@ -29,6 +29,7 @@ from evaluation.predictions import (
     predict_depth,
     save_predictions,
 )
+from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
 from models.checkpoint import load_model

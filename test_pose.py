@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from cli.tables import table, write_json
+from cli.tables import table
 from datasets.formats.kitti import read_poses
 from datasets.formats.kitti_folders import find_sequence, has_ground_truth, pose_file, sequence_folder
 from datasets.formats.trajectories import read_frame_times, read_trajectory
@@ -44,6 +44,7 @@ from evaluation.trajectories import (
     score_trajectory,
     table_rows,
 )
+from files.atomic import write_json
 from files.errors import InputError
 from files.images import to_network_input
 from geometry.pose import snippet_poses

@@ -1,13 +1,5 @@
-"""Results for people and for machines: a table of aligned columns, and a JSON file."""
+"""Tables of aligned columns for the terminal."""
 
-import csv
-import io
-import json
-from typing import Any
-
-from path import Path
-
-from datasets.layout import write_text
 from datasets.preparation.check import DataCheck
 from files.errors import InputError
 
@@ -24,20 +16,6 @@ def table(rows: list[dict[str, str]]) -> str:
         cells = [first.ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a result as JSON, whole or not at all; numbers in full precision."""
-    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, whole or not at all; the keys as headings, numbers in full precision."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(file, text.getvalue())
 
 
 def report_data_check(check: DataCheck) -> None:

@@ -10,8 +10,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from path import Path
 
 from cli.flags import positive_int, run_script
-from cli.tables import report_data_check, write_json
+from cli.tables import report_data_check
 from datasets.preparation.check import check_data
+from files.atomic import write_json
 
 DESCRIPTION = """\
 Check a prepared data set before training on it.

@@ -22,6 +22,7 @@ import numpy as np
 from path import Path
 
 from datasets.layout_hints import explain_missing_list, explain_no_frames, explain_scene_name
+from files.atomic import write_bytes, write_text
 from files.errors import InputError
 from files.text import read_lines, read_rows
 
@@ -204,22 +205,9 @@ def write_poses(file: Path, world_from_camera: np.ndarray) -> None:
 
 def write_depth(file: Path, depth: np.ndarray) -> None:
     """A depth map [H, W] as float32 `.npy`."""
-    part = Path(f"{file}.part")
     content = io.BytesIO()  # np.save into a file hides that the disk is full: it reports fewer bytes written
     np.save(content, np.asarray(depth, dtype=np.float32), allow_pickle=False)
-    part.write_bytes(content.getvalue())
-    part.rename(file)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name first, then renamed."""
-    part = Path(f"{file}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.rename(file)
-    except OSError:  # the disk is full, perhaps: remove the part
-        part.unlink_p()
-        raise
+    write_bytes(file, content.getvalue())
 
 
 def _write_rows(file: Path, rows: np.ndarray) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 from path import Path
 from tqdm import tqdm
 
-from cli.tables import write_csv
 from evaluation.ground_truth import describe_truth, read_truth
 from evaluation.metrics.depth import (
     METRICS,
@@ -25,6 +24,7 @@ from evaluation.metrics.depth import (
 from evaluation.metrics.depth_protocols import DepthTest
 from evaluation.predictions import in_parallel
 from evaluation.speed_scale import SpeedScale
+from files.atomic import write_csv
 
 SCALED = {
     "median": "median per image",

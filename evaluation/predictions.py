@@ -15,6 +15,7 @@ import torch
 from path import Path
 from tqdm import tqdm
 
+from files.atomic import atomic_write
 from files.errors import InputError
 from files.images import read_image, resize_area, to_network_input
 
@@ -128,15 +129,9 @@ def save_predictions(file: Path, kind: str, arrays: dict[str, np.ndarray], about
         arrays: by name; no Python objects.
         about: how they were made, as JSON.
     """
-    part = Path(f"{file}.part")
     content: dict[str, Any] = {"about": np.array(json.dumps({"kind": kind} | about)), **arrays}
-    try:
-        with open(part, "wb") as stream:
-            np.savez(stream, **content)
-        part.rename(file)
-    except OSError as error:
-        part.unlink_p()
-        raise InputError(f"{file}: could not be written ({error.strerror or error})") from None
+    with atomic_write(file) as stream:
+        np.savez(stream, **content)
 
 
 def load_predictions(file: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -11,3 +11,11 @@ class InputError(ValueError):
 
 class UsageError(InputError):
     """The command line is wrong: a flag's value is out of range, or flags exclude each other. Exit status 2."""
+
+
+class WriteError(InputError):
+    """A file could not be written; `errno` is the operating system's number of the reason, for example ENOSPC."""
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno

@@ -9,6 +9,7 @@ from path import Path
 from PIL import ExifTags, Image, ImageOps
 from scipy import sparse
 
+from files.atomic import atomic_write
 from files.errors import InputError
 
 JPEG_QUALITY = 95
@@ -153,9 +154,8 @@ def write_jpeg(file: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as JPEG of quality 95: whole under its name, or not at all."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: got {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
-    part = Path(f"{file}.part")
-    Image.fromarray(image).save(part, format="JPEG", quality=JPEG_QUALITY)
-    part.rename(file)
+    with atomic_write(file) as stream:
+        Image.fromarray(image).save(stream, format="JPEG", quality=JPEG_QUALITY)
 
 
 def to_network_input(images: torch.Tensor) -> torch.Tensor:

@@ -13,10 +13,7 @@ A checkpoint (version 2) is a dict of plain values and tensors:
 Version-1 checkpoints and the published checkpoints of the well-known PyTorch port are read, too.
 """
 
-import os
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +21,7 @@ import torch
 from path import Path
 from torch import Tensor, nn
 
+from files.atomic import atomic_write
 from files.errors import InputError
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, SfMLearner, complete, make, version_1
 from models.torch_files import read_torch_file
@@ -108,50 +106,11 @@ def save_checkpoint(file: Path, content: dict[str, Any]) -> None:
     Raises:
         InputError: it could not be written. The checkpoint before it is untouched.
     """
-    part = Path(f"{file}.part")
     try:
-        with open(part, "wb") as stream:
+        with atomic_write(file, durable=True) as stream:
             torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.rename(file)
-        sync_folder(file.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-        with suppress(OSError):
-            part.unlink_p()
-        raise InputError(
-            f"{file}: could not be written ({_reason(error)}); the checkpoint before it is untouched"
-        ) from None
-
-
-def _reason(error: BaseException) -> str:
-    """Why a file could not be written: the system's word (no space left), which torch hides behind one of its own."""
-    cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
-        cause = cause.__cause__ or cause.__context__
-    return str(error) if cause is None else str(cause.strerror)
-
-
-def keep_copy(file: Path, copy: Path) -> None:
-    """Keep a checkpoint under a second name: a hard link, which costs nothing, or where there is none a copy."""
-    part = Path(f"{copy}.part")
-    part.unlink_p()
-    try:
-        os.link(file, part)
-    except OSError:
-        shutil.copyfile(file, part)
-    part.rename(copy)
-    sync_folder(copy.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder or ".", os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except InputError as error:
+        raise InputError(f"{error}; the checkpoint before it is untouched") from None
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from path import Path
 
 import demo
 from datasets.augmentation import normalise
-from datasets.layout import write_intrinsics, write_text
+from datasets.layout import write_intrinsics
 from datasets.synthetic import WorldOptions, list_drives, write_world
 from evaluation.metrics.depth import DepthProtocol, image_metrics, mean_metrics
+from files.atomic import write_text
 from files.images import read_depth_picture, read_image, write_jpeg
 from models.checkpoint import load_model
 

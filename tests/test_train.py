@@ -17,9 +17,10 @@ from torch.nn import functional
 
 import train
 from cli.flags import run_script
-from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.loading import load_batches
 from datasets.synthetic import WorldOptions, list_drives, write_world
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import read_image, write_jpeg
 from geometry.snippets import Snippets
@@ -454,11 +455,16 @@ def test_a_gradient_that_is_not_finite_counts_too(run, data, monkeypatch):
     assert "gradient nan) on" in err or "gradient inf) on" in err
 
 
-def test_a_full_disk_stops_with_one_line_and_leaves_the_checkpoint_before(run, data, tmp_path):
+def test_a_full_disk_stops_with_one_line_and_leaves_the_checkpoint_before(run, data, tmp_path, monkeypatch):
     assert run(data, steps=2)[0] == 0
     folder = Path(tmp_path) / "runs" / "run"
     before = (folder / "last.pt").read_bytes()
-    os.symlink("/dev/full", folder / "last.pt.part")
+    plain = os.open
+
+    def full(file, *flags):
+        return plain("/dev/full", os.O_WRONLY) if ".last.pt." in str(file) else plain(file, *flags)
+
+    monkeypatch.setattr(os, "open", full)
     status, _, err = run("--resume", folder, "--steps", 4, resume=True)
     assert status == 1
     assert "No space left on device); the checkpoint before it is untouched" in err.splitlines()[-1]

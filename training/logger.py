@@ -11,13 +11,13 @@ from path import Path
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from datasets.layout import write_text
+from files.atomic import is_leftover, write_text
 from files.errors import InputError
-from files.lock import hold
+from files.lock import FolderLock, hold
 from files.text import read_json
 
 # Files that a run writes before its first checkpoint.
-_BEGINNINGS = ("config.json", "config.json.part", "metrics.jsonl", "last.pt.part", ".lock")
+_BEGINNINGS = ("config.json", "metrics.jsonl", ".lock")
 
 
 class Logger:
@@ -127,7 +127,7 @@ def _quiet_about_files(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
-def make_run_folder(folder: Path, config: dict[str, Any]) -> IO[str]:
+def make_run_folder(folder: Path, config: dict[str, Any]) -> FolderLock:
     """Make the folder of a new run with its `config.json`, and lock it until the returned lock is closed.
 
     The files of a run that ended before its first checkpoint are removed.
@@ -155,10 +155,10 @@ def _check_is_new(folder: Path) -> None:
 
 def _has_only_a_beginning(folder: Path) -> bool:
     sizes = {str(file.name): file.size for file in folder.iterdir()}
-    if not sizes.keys() - {".lock", "config.json.part"}:
+    if all(name == ".lock" or is_leftover(name) for name in sizes):
         return True
     # Nothing is logged before the first checkpoint.
-    known = all(name in _BEGINNINGS or name.startswith("events.out.tfevents.") for name in sizes)
+    known = all(name in _BEGINNINGS or name.startswith("events.out.tfevents.") or is_leftover(name) for name in sizes)
     if not known or "config.json" not in sizes or sizes.get("metrics.jsonl", 0) > 0:
         return False
     try:

@@ -14,18 +14,17 @@ from path import Path
 from torch import nn
 from tqdm import tqdm
 
-from datasets.layout import write_text
 from datasets.loading import Batch, ShuffledBatches, load_batches
 from datasets.snippets import SnippetDataset
 from evaluation.leakage import merge_scenes
+from files.atomic import keep_copy, write_text
 from files.errors import InputError, UsageError
-from files.lock import hold
+from files.lock import FolderLock, hold
 from loss_functions import Loss, objective
 from models import NetworkSpec, SfMLearner
 from models.checkpoint import (
     CRITERIA,
     checkpoint_content,
-    keep_copy,
     load_checkpoint,
     load_optimizer,
     load_weights,
@@ -81,7 +80,7 @@ class Run:
     watch: CollapseWatch = field(default_factory=CollapseWatch)
     throughput: Throughput = field(default_factory=lambda: Throughput(0))
     progress: tqdm = field(default_factory=lambda: tqdm(disable=True))
-    lock: Any = None  # on the folder, of the first process
+    lock: FolderLock | None = None  # on the folder, in the first process
 
     def __enter__(self) -> "Run":
         return self
@@ -89,6 +88,8 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self.progress.close()
         self.logger.close()
+        if self.lock is not None:
+            self.lock.close()
 
     @property
     def snippets_per_step(self) -> int:
@@ -105,7 +106,7 @@ class StoppedRun:
 
     folder: Path
     checkpoint: dict[str, Any]
-    lock: Any
+    lock: FolderLock | None
 
 
 def read_stopped_run(folder: Path) -> StoppedRun:

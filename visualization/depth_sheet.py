@@ -9,6 +9,7 @@ from scipy.ndimage import maximum_filter
 
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, KnownDepth, counted_pixels, resized_depth
 from evaluation.metrics.depth_protocols import DepthTest
+from files.atomic import atomic_write
 from files.images import resize_area
 
 LARGEST_ERROR = 0.5  # relative; what is worse has the same colour
@@ -100,9 +101,8 @@ def write_sheet(file: Path, title: str, labels: list[str], rows: list[list[np.nd
         axes[0].text(-0.02, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=11)
     for axis, heading in zip(grid[0], _COLUMNS, strict=True):
         axis.set_title(heading, fontsize=12)
-    part = Path(f"{file}.part")
-    FigureCanvasAgg(figure).print_figure(part, format="png")
-    part.rename(file)
+    with atomic_write(file) as stream:
+        FigureCanvasAgg(figure).print_figure(stream, format="png")
 
 
 def _colours(values: np.ndarray, highest: float, name: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from path import Path
 
 from evaluation.metrics.trajectory import ALIGNMENTS, absolute_errors, align, path_lengths
+from files.atomic import atomic_write
 
 TRUE, PREDICTED, ROTATION = "0.55", "tab:blue", "tab:orange"
 
@@ -31,9 +32,8 @@ def write_trajectory_picture(
     _top_view(panels["top"], truth, aligned)
     _position_error(panels["position"], truth, aligned, errors["ate_m"])
     _drift(panels["drift"], errors)
-    part = Path(f"{file}.part")
-    figure.savefig(part, format="png", dpi=100)
-    part.rename(file)
+    with atomic_write(file) as stream:
+        figure.savefig(stream, format="png", dpi=100)
 
 
 def _top_view(axes: Axes, truth: np.ndarray, predicted: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from path import Path
 from scipy.spatial.transform import Rotation
 
-from datasets.layout import write_text
+from files.atomic import write_text
 from files.errors import InputError
 from files.text import parse_numbers, read_lines, read_rows
 from geometry.rigid import FARTHEST, is_rotation

@@ -14,18 +14,19 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import sha256
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from path import Path
 from tqdm import tqdm
 
-from datasets.layout import describe_gap, is_image_name, write_intrinsics, write_scene_names, write_text
+from datasets.layout import describe_gap, is_image_name, write_intrinsics, write_scene_names
 from datasets.preparation.static_frames import find_static_frames
-from files.errors import InputError
+from files.atomic import write_text
+from files.errors import InputError, WriteError
 from files.images import read_image, write_jpeg
-from files.lock import hold
+from files.lock import FolderLock, hold
 from files.text import read_json
 from files.workers import end_with_parent
 
@@ -118,7 +119,7 @@ class SceneJob:
 
     def plan(self) -> Plan:
         self.folder.makedirs_p()
-        for file in self.folder.files("*.part"):  # left by a stopped run
+        for file in self.folder.files("*.part"):  # left by a killed run (".*.part"; "*.part" by version 1)
             file.remove()
         for name in (RECORD_FILE, "poses.txt", "cam.txt"):  # without them the folder is no scene until it is complete
             (self.folder / name).remove_p()
@@ -204,11 +205,11 @@ def check_aspect(image: np.ndarray, file: Path, height: int, width: int) -> None
         raise InputError(f"{file}: {image.shape[1]} x {image.shape[0]} pixels, calibration is for {width} x {height}")
 
 
-def claim_folder(folder: Path, options: dict) -> IO[str]:
+def claim_folder(folder: Path, options: dict) -> FolderLock:
     """Make the output folder, or go on in one that was prepared with the same options; holds its lock.
 
     Returns:
-        An open file. No other process can claim the folder until it is closed.
+        The lock. No other process can claim the folder until it is closed.
 
     Raises:
         InputError: the folder holds something else, was prepared with other options, or another process holds it.
@@ -275,11 +276,11 @@ def prepare_scenes(jobs: Sequence[SceneJob], processes: int) -> None:
                 if step != "finish" and unfinished[scene] == 0:
                     submit("finish", scene, plans[scene], problems[scene])
                 bar.update(frames)
-    except OSError as error:
+    except (OSError, WriteError) as error:
         if error.errno != errno.ENOSPC:
             raise
         folder = jobs[0].folder.parent
-        raise InputError(f"{folder}: the disk is full; with more room, the same command goes on") from None
+        raise InputError(f"{error}; {folder}: the disk is full; with more room, the same command goes on") from None
     except BrokenProcessPool:
         raise InputError("a process ended from outside (out of memory?); the same command goes on") from None
     finally:  # on an error or Ctrl-C running tasks end, and no further ones are started

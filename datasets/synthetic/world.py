@@ -25,7 +25,8 @@ from datasets.synthetic.options import Drive, WorldOptions, list_drives, read_op
 from datasets.synthetic.output import write_text
 from datasets.synthetic.parallel import render_in_parallel
 from datasets.synthetic.sensors import LIDAR_AZIMUTHS, LIDAR_ELEVATIONS
-from files.errors import InputError
+from files.atomic import is_leftover
+from files.errors import InputError, WriteError
 from files.lock import hold
 
 OPTIONS_FILE = "world.json"
@@ -49,7 +50,7 @@ def write_world(
 
     Raises:
         InputError: options that no world can be made with, a folder with other contents, or too little disk space.
-        OSError: a file could not be written, for example because the disk is full. The error names the file.
+        WriteError: a file could not be written, for example because the disk is full. The error names the file.
     """
     options.check()
     folder = Path(folder)
@@ -60,11 +61,11 @@ def write_world(
     try:
         with hold(folder):
             _write_missing(folder, options, drives, jobs, device, progress)
-    except OSError as error:
+    except WriteError as error:
         if error.errno not in _DISK_IS_FULL:
             raise
         advice = "complete drives are kept; with more disk space the same command continues"
-        raise OSError(error.errno, f"{os.strerror(error.errno)}; {advice}", error.filename or str(folder)) from None
+        raise WriteError(f"{error}; {advice}", error.errno) from None
     return drives
 
 
@@ -103,8 +104,8 @@ def _check_folder(folder: Path, options: WorldOptions) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder for the world")
     # What a world that was stopped at its first file leaves is as good as empty.
-    leftovers = {f"{OPTIONS_FILE}.part", UNFINISHED, ".lock"}
-    if not folder.exists() or not set(os.listdir(folder)) - leftovers:
+    leftovers = {UNFINISHED, ".lock"}
+    if not folder.exists() or all(name in leftovers or is_leftover(name) for name in os.listdir(folder)):
         return
     file = folder / OPTIONS_FILE
     if not file.exists():

@@ -3,8 +3,9 @@ import json
 import pytest
 from path import Path
 
-from cli.tables import MOST_ROWS, report_data_check, table, write_csv, write_json
+from cli.tables import MOST_ROWS, report_data_check, table
 from datasets.preparation.check import DataCheck, SceneCheck
+from files.atomic import write_csv, write_json
 
 
 def test_table_is_aligned():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from path import Path
 
-from datasets.layout import write_intrinsics, write_text
+from datasets.layout import write_intrinsics
+from files.atomic import write_text
 from files.images import write_jpeg
 
 ROOT = Path(__file__).absolute().parent.parent.parent

@@ -16,6 +16,7 @@ from cli.flags import run_script
 from data import prepare_kitti
 from datasets.formats import kitti
 from datasets.layout import read_depth, read_scene
+from files.errors import WriteError
 from files.images import read_image, resize_area
 
 SCRIPT = Path(__file__).absolute().parent.parent.parent / "data" / "prepare_kitti.py"
@@ -673,7 +674,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(raw, refuse, folder):
 
 def test_a_full_disk_is_one_line(raw, refuse, monkeypatch):
     def full(*_):
-        raise OSError(28, "No space left on device", "0000000.jpg.part")
+        raise WriteError("0000000.jpg: could not be written (No space left on device)", 28)
 
     monkeypatch.setattr(prepare_kitti.KittiScene, "prepare_frames", full)
-    assert refuse(raw).endswith("out: the disk is full; with more room, the same command goes on")
+    message = refuse(raw)
+    assert "0000000.jpg: could not be written (No space left on device); " in message
+    assert message.endswith("out: the disk is full; with more room, the same command goes on")

@@ -51,6 +51,6 @@ def test_frames_of_other_kinds_are_named(tmp_path):
     for name in ("0.webp", "cam.txt", "0.npy", "._1.jpg"):
         (folder / name).touch()
     with pytest.raises(
-        InputError, match=r"no frames: found files 3 \.pgm, 1 \.webp, expected \.jpg, \.jpeg, \.png; convert"
+        InputError, match=r"no frames: found files 3 \.pgm, 1 \.webp, expected \.png, \.jpg, \.jpeg; convert"
     ):
         layout.read_scene(folder)

@@ -7,8 +7,9 @@ import torch
 from path import Path
 
 from datasets import snippets
-from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import write_jpeg
 

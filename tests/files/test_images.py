@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from path import Path
 from PIL import Image
 
-from files.errors import InputError
+from files.errors import InputError, WriteError
 from files.images import read_image, resize_area, to_network_input, write_jpeg
 
 
@@ -259,11 +259,11 @@ def test_what_stood_there_stays_when_writing_fails(folder, monkeypatch):
     before = (folder / "0000000.jpg").read_bytes()
 
     def full(self, stream, *_, **__):
-        Path(stream).write_bytes(b"half")
+        stream.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteError, match=r"0000000\.jpg: could not be written \(No space left"):
         write_jpeg(folder / "0000000.jpg", picture(seed=2))
     assert (folder / "0000000.jpg").read_bytes() == before
 

@@ -1,7 +1,9 @@
 import errno
+import os
 import subprocess
 import sys
 
+import filelock
 import pytest
 from path import Path
 
@@ -37,12 +39,19 @@ def test_a_forked_process_holds_nothing(tmp_path):
 
 
 def test_what_may_not_be_written_needs_no_lock(tmp_path, monkeypatch):
-    plain = open
+    def refuse(self, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    def refuse(file, *mode):
-        if file.endswith(".lock"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return plain(file, *mode)
-
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     hold(Path(tmp_path)).close()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_does_not_write_through_a_link(tmp_path, link):
+    folder, precious = Path(tmp_path) / "run", Path(tmp_path) / "precious.txt"
+    folder.mkdir()
+    precious.write_text("precious")
+    link(precious, folder / ".lock")
+    with pytest.raises(InputError, match=r"\.lock: is a link, expected an empty file"):
+        hold(folder)
+    assert precious.read_text() == "precious"

@@ -23,7 +23,8 @@ sys.path.insert(0, ROOT)
 
 import train
 from cli.flags import positive_int, run_script
-from datasets.layout import write_intrinsics, write_text
+from datasets.layout import write_intrinsics
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import write_jpeg
 from models.checkpoint import load_checkpoint

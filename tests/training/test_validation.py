@@ -4,7 +4,8 @@ import torch
 from path import Path
 from torch import nn
 
-from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.layout import write_depth, write_intrinsics, write_poses
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import write_jpeg
 from loss_functions import Warps

@@ -8,10 +8,11 @@ from path import Path
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from datasets.layout import write_intrinsics, write_text
+from datasets.layout import write_intrinsics
 from datasets.preparation import check as check_module
 from datasets.preparation.check import check_data
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import read_image, resize_area, write_jpeg
 

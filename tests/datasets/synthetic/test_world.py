@@ -14,7 +14,7 @@ from path import Path
 from datasets.formats import kitti
 from datasets.synthetic import Renderer, list_drives, write_world
 from datasets.synthetic import world as world_module
-from files.errors import InputError
+from files.errors import InputError, WriteError
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -128,11 +128,11 @@ def test_no_room_on_the_disk(tmp_path, monkeypatch, tiny_options):
 def test_a_disk_that_is_full_from_the_first_file_on_leaves_a_folder_to_begin_in(tmp_path, monkeypatch, tiny_options):
     folder = Path(tmp_path / "world")
     with monkeypatch.context() as full:
-        full.setattr(Path, "write_text", lambda file, text, **_: file.touch() and _full())
-        with pytest.raises(OSError, match="No space left"):
+        full.setattr(os, "replace", lambda *_: _full())
+        with pytest.raises(WriteError, match=r"world\.json: could not be written \(No space left"):
             write_world(folder, tiny_options)
     assert list(folder.walkfiles()) == [folder / ".lock"]
-    (folder / "world.json.part").touch()  # killed there
+    (folder / ".world.json.0123456789ab.part").touch()  # killed there
     write_world(folder, dataclasses.replace(tiny_options, drives=1))
     assert (folder / "raw" / list_drives(tiny_options)[0].name).is_dir()
 
