@@ -40,7 +40,8 @@ def hold(folder: Path) -> FolderLock:
     file = Path(folder) / _NAME
     if os.path.islink(file) or (file.exists() and os.stat(file).st_nlink > 1):
         raise InputError(f"{file}: is a link, expected an empty file of this project; remove it")
-    lock = filelock.FileLock(file, timeout=0, thread_local=False)
+    # A second: after a kill, forked workers close their copy of the lock a moment later.
+    lock = filelock.FileLock(file, timeout=1, thread_local=False)
     try:
         lock.acquire()
     except filelock.Timeout:
