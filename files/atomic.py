@@ -60,6 +60,14 @@ def is_leftover(name: str) -> bool:
     return _LEFTOVER.fullmatch(name) is not None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished writes of killed processes, while the folder's lock is held."""
+    for name in os.listdir(folder):
+        if is_leftover(name):
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, name))
+
+
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file, see `atomic_write`."""
     with atomic_write(file) as stream:

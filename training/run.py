@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets.loading import Batch, ShuffledBatches, load_batches
 from datasets.snippets import SnippetDataset
 from evaluation.leakage import merge_scenes
-from files.atomic import keep_copy, write_text
+from files.atomic import keep_copy, remove_leftovers, write_text
 from files.errors import InputError, UsageError
 from files.lock import FolderLock, hold
 from loss_functions import Loss, objective
@@ -118,6 +118,8 @@ def read_stopped_run(folder: Path) -> StoppedRun:
         raise InputError(f"--resume {folder}: has no last.pt: it ended before its first checkpoint; start it anew")
     # The lock comes before the reading: another process may be about to write a later checkpoint.
     lock = hold(folder) if os.environ.get("RANK", "0") == "0" else None
+    if lock is not None:
+        remove_leftovers(folder)
     return StoppedRun(folder, load_checkpoint(file), lock)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from path import Path
 
-from files.atomic import atomic_write, is_leftover, keep_copy, write_csv, write_json, write_text
+from files.atomic import atomic_write, is_leftover, keep_copy, remove_leftovers, write_csv, write_json, write_text
 from files.errors import InputError
 
 ROOT = Path(__file__).absolute().parent.parent.parent
@@ -124,6 +124,9 @@ def test_a_killed_write_leaves_a_recognisable_file(tmp_path):
     process.wait()
     (left,) = names(tmp_path)
     assert is_leftover(left)
+    write_text(Path(tmp_path) / "notes.part", "mine")
+    remove_leftovers(Path(tmp_path))
+    assert names(tmp_path) == ["notes.part"]
     assert not any(map(is_leftover, ("a.txt", "a.part", ".a.part", ".lock", "notes.0123456789ab.part")))
 
 
