@@ -207,7 +207,8 @@ def _look_at(check: SceneCheck, scene: Scene, length: int, pairs: int, all_heade
             check.sizes.setdefault(image_size(frame), frame)
         except InputError as error:
             damaged[frame] = str(error)
-    for first in _spread(len(scene.frames) - 1, pairs):
+    neighbours = sorted(set(range(len(scene.frames) - 1)) - {k - 1 for k in scene.breaks})  # each with the next
+    for first in (neighbours[k] for k in _spread(len(neighbours), pairs)):
         images = []
         for frame in scene.frames[first : first + 2]:
             try:

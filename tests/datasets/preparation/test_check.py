@@ -272,6 +272,16 @@ def check_pairs(images, root, damage):
     return check(root, pairs=FRAMES)
 
 
+def test_no_pair_crosses_a_frame_that_preparation_left_out(healthy, tmp_path):
+    write_scene(tmp_path, "drive", *healthy)
+    (tmp_path / "drive" / "0000004.jpg").unlink()
+    record = {"source": {}, "frames": FRAMES - 1, "static": [], "problems": {"4": "truncated"}}
+    write_text(tmp_path / "drive" / "prepared.json", json.dumps(record))
+    assert len(check(tmp_path, pairs=FRAMES).scenes[0].pairs) == FRAMES - 3
+    write_text(tmp_path / "drive" / "prepared.json", "{")
+    assert "prepared.json: not readable as JSON" in check(tmp_path).refusals[0]
+
+
 def test_a_list_made_by_find_names_the_same_scenes(healthy, tmp_path):
     write_scene(tmp_path, "drive", *healthy)
     write_text(tmp_path / "train.txt", "./drive/\n")
