@@ -5,6 +5,7 @@
     root/SCENE/cam.txt                   K, 3 x 3, in pixels of these images
     root/SCENE/poses.txt    (optional)   a line for each frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
+    root/SCENE/prepared.json (optional)  the record of this project's preparation: frames that were left out, and why
 
 It is the layout of the well-known PyTorch port: data prepared by the port can be read.
 """
@@ -13,10 +14,12 @@ import io
 import os
 import posixpath
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from path import Path
@@ -24,8 +27,10 @@ from path import Path
 from datasets.layout_hints import explain_missing_list, explain_no_frames, explain_scene_name
 from files.atomic import write_bytes, write_text
 from files.errors import InputError
-from files.text import read_lines, read_rows
+from files.text import read_json, read_lines, read_rows
 
+RECORD_FILE = "prepared.json"  # marks a prepared scene as complete
+NO_DEPTH = "no depth: "  # begins the problem of a frame that is there and lacks its depth only
 _LARGEST_DEPTH = 256 * 2**20  # bytes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
@@ -39,10 +44,19 @@ class Scene:
     frames: list[Path]  # image files in order of time
     intrinsics: np.ndarray  # float64 [3, 3]
     poses: np.ndarray | None  # float64 [len(frames), 3, 4], world_from_camera, metres
+    breaks: tuple[int, ...] = ()  # k: between frames k - 1 and k a frame is missing or damaged; ascending
 
     @property
     def name(self) -> str:
         return str(self.folder.name)
+
+    def runs(self) -> list["Scene"]:
+        """The parts of the scene between its breaks, in which neighbouring frames are neighbours in time."""
+        ends = [0, *self.breaks, len(self.frames)]
+        return [
+            replace(self, frames=self.frames[a:b], poses=None if self.poses is None else self.poses[a:b], breaks=())
+            for a, b in pairwise(ends)
+        ]
 
 
 def read_scene_names(file: Path, may_be_empty: bool = False) -> list[str]:
@@ -98,21 +112,69 @@ def read_scene(folder: Path) -> Scene:
     if not frames:
         raise InputError(explain_no_frames(folder, IMAGE_SUFFIXES))
     poses = None
-    if os.path.lexists(folder / "poses.txt"):  # a link that leads nowhere is an error, not a scene without poses
+    if os.path.lexists(folder / "poses.txt"):  # a dangling link is an error, not a scene without poses
         poses = read_rows(folder / "poses.txt", 12).reshape(-1, 3, 4)
         if len(poses) != len(frames):
             raise InputError(
                 f"{folder / 'poses.txt'}: {len(poses)} poses for {len(frames)} frames, expected one for each"
             )
-    return Scene(folder, frames, read_intrinsics(folder / "cam.txt"), poses)
+    return Scene(folder, frames, read_intrinsics(folder / "cam.txt"), poses, _find_breaks(folder, frames))
+
+
+def _find_breaks(folder: Path, frames: list[Path]) -> tuple[int, ...]:
+    """The `breaks` of a scene, from the record of its preparation; without a record it has none.
+
+    Numbers are also missing where static frames were left out. There the camera stood, and the scene goes on.
+    """
+    record = read_record(folder)
+    if record is None or not all(frame.stem.isdecimal() for frame in frames):
+        return ()
+    missing = [int(frame) for frame, problem in record["problems"].items() if not problem.startswith(NO_DEPTH)]
+    missing = sorted([*missing, *(first for first, _ in record.get("gaps", []))])
+    before = [bisect_left(missing, int(frame.stem)) for frame in frames]  # missing ones before each frame
+    return tuple(k for k in range(1, len(frames)) if before[k] > before[k - 1])
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record of a scene's preparation (`preparation.jobs.SceneJob.finish`); None if there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    file = Path(folder) / RECORD_FILE
+    if not os.path.lexists(file):
+        return None
+    record = read_json(file)
+    if not _is_record(record):
+        raise InputError(f"{file}: damaged, expected the record of a preparation; prepare the data again")
+    return record
+
+
+def _is_record(record: dict) -> bool:
+    """Whether the content of a record is as `finish` writes it."""
+
+    def numbers(value: Any, count: int | None = None) -> bool:
+        return isinstance(value, list) and all(type(number) is int for number in value) and count in (None, len(value))
+
+    problems, gaps = record.get("problems"), record.get("gaps", [])
+    return (
+        isinstance(record.get("source"), dict)
+        and type(record.get("frames")) is int
+        and numbers(record.get("static"))
+        and isinstance(problems, dict)
+        and all(frame.isdecimal() and isinstance(text, str) for frame, text in problems.items())
+        and numbers(record.get("not_opened", []))
+        and isinstance(gaps, list)
+        and all(numbers(gap, 2) for gap in gaps)
+    )
 
 
 def list_frames(folder: Path) -> list[Path]:
     """The images of a folder in order of time (`frame_order`).
 
-    An image is what has an image's name. One that cannot be opened, such as a link that leads nowhere, stays in its
-    place: whoever reads it finds it damaged, and the frames before and after it are not neighbours. Names that begin
-    with a dot are left out: macOS puts a ._0000000.jpg beside each file on a foreign disk.
+    Images are listed by name alone. One that cannot be opened, such as a dangling link, is listed, too: reading it
+    raises an InputError, and the frames before and after it do not become neighbours. Names that begin with a dot are
+    left out: macOS writes a ._0000000.jpg for each file on a foreign disk.
     """
     names = [name for name in os.listdir(folder) if is_image_name(name)]
     return [Path(folder) / name for name in sorted(names, key=frame_order)]

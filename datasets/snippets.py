@@ -37,23 +37,24 @@ class SnippetDataset(Dataset):
         self.length = length
         self.ground_truth = ground_truth
         self.scenes = [read_scene(root / name) for name in names]
-        counts = [max(0, len(scene.frames) - length + 1) for scene in self.scenes]
+        self.runs = [run for scene in self.scenes for run in scene.runs()]
+        counts = [max(0, len(run.frames) - length + 1) for run in self.runs]
         if not any(counts):
-            longest = max(self.scenes, key=lambda scene: len(scene.frames))
+            longest = max(self.runs, key=lambda run: len(run.frames))
             raise InputError(
                 f"{root / scene_list}: no snippet of {length} frames: the longest of {len(names)} scenes, "
                 f"{longest.name}, has {len(longest.frames)}"
             )
-        self._ends = np.cumsum(counts)  # number of snippets up to and with each scene
+        self._ends = np.cumsum(counts)  # number of snippets up to and with each run
         self.height, self.width = self._check_sizes(root / scene_list)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def snippet(self, index: int) -> tuple[Scene, int]:
-        """Scene and first frame of a snippet."""
+        """A snippet's scene, or the part of it without a break, and its first frame there."""
         number = int(np.searchsorted(self._ends, index, side="right"))
-        scene = self.scenes[number]
+        scene = self.runs[number]
         return scene, index - int(self._ends[number]) + max(0, len(scene.frames) - self.length + 1)
 
     def target_file(self, index: int) -> Path:

@@ -21,7 +21,15 @@ import torch
 from path import Path
 from tqdm import tqdm
 
-from datasets.layout import describe_gap, is_image_name, write_intrinsics, write_scene_names
+from datasets.layout import (
+    NO_DEPTH,
+    RECORD_FILE,
+    describe_gap,
+    is_image_name,
+    read_record,
+    write_intrinsics,
+    write_scene_names,
+)
 from datasets.preparation.static_frames import find_static_frames
 from files.atomic import write_text
 from files.errors import InputError, WriteError
@@ -32,7 +40,6 @@ from files.workers import end_with_parent
 
 OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; marks a folder as prepared by this code
 REPORT_FILE = "prepare_report.txt"
-RECORD_FILE = "prepared.json"  # in a scene's folder: marks it as complete and lists the frames left out
 SHORTEST_SCENE = 3  # frames: the shortest snippet
 LARGEST_CHUNK = 16  # frames per task
 _ASPECT_TOLERANCE = 0.02
@@ -85,10 +92,9 @@ class SceneJob:
     def read_record(self) -> dict | None:
         """The record of a complete scene (see `finish`); None if the scene is not complete, or the record damaged."""
         try:
-            record = read_json(self.folder / RECORD_FILE)
+            return read_record(self.folder)
         except (InputError, OSError):
             return None
-        return record if _is_record(record) else None
 
     def is_complete(self) -> bool:
         """False also if the download has grown since the scene was made, or a damaged file was replaced."""
@@ -111,7 +117,7 @@ class SceneJob:
         return [files[frame] for files in self.inputs().values() if frame in files]
 
     def _can_be_opened(self, frame: int) -> bool:
-        """False where a file of the frame is a link that leads nowhere, to a disk that is not mounted perhaps."""
+        """False if a file of the frame is a dangling link, for instance to a disk that is not mounted."""
         return all(os.path.exists(file) for file in self._sources(frame))
 
     def image_file(self, frame: int) -> Path:
@@ -175,25 +181,6 @@ class SceneJob:
         for frame in frames:
             self.image_file(frame).remove_p()
             self.image_file(frame).with_suffix(".npy").remove_p()
-
-
-def _is_record(record: dict) -> bool:
-    """Whether the content of a record is as `finish` writes it."""
-
-    def numbers(value: Any, count: int | None = None) -> bool:
-        return isinstance(value, list) and all(type(number) is int for number in value) and count in (None, len(value))
-
-    problems, gaps = record.get("problems"), record.get("gaps", [])
-    return (
-        isinstance(record.get("source"), dict)
-        and type(record.get("frames")) is int
-        and numbers(record.get("static"))
-        and isinstance(problems, dict)
-        and all(frame.isdecimal() and isinstance(text, str) for frame, text in problems.items())
-        and numbers(record.get("not_opened", []))
-        and isinstance(gaps, list)
-        and all(numbers(gap, 2) for gap in gaps)
-    )
 
 
 def check_aspect(image: np.ndarray, file: Path, height: int, width: int) -> None:
@@ -358,7 +345,7 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     if static:
         print(f"{static} static frames left out")
     problems = [text for record in records.values() for text in record["problems"].values()]
-    without_depth = sum(text.startswith("no depth: ") for text in problems)
+    without_depth = sum(text.startswith(NO_DEPTH) for text in problems)
     left_out = len(problems) - without_depth + sum(last - first + 1 for _, first, last in gaps)
     if left_out or without_depth:
         print(f"missing or damaged files: {left_out} frames left out, {without_depth} without depth, e.g.")

@@ -8,7 +8,7 @@ from path import Path
 
 from datasets.formats import kitti, kitti_folders
 from datasets.formats.kitti_folders import Calibration, Recording
-from datasets.layout import number_gaps, write_depth, write_poses
+from datasets.layout import NO_DEPTH, number_gaps, write_depth, write_poses
 from datasets.preparation.jobs import Plan, SceneJob, check_aspect
 from files.errors import InputError
 from files.images import image_size, read_image, resize_area
@@ -60,7 +60,7 @@ class KittiScene(SceneJob):
                 try:
                     depth = self._depth_map(self.recording.scans[frame], velo_to_cam)
                 except (InputError, OSError) as error:
-                    problems[frame] = f"no depth: {error}"
+                    problems[frame] = f"{NO_DEPTH}{error}"
                 else:
                     write_depth(file, depth)
         without_image = super().prepare_frames(frames)

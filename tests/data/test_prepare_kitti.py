@@ -248,6 +248,7 @@ def test_static_by_the_speed(raw, prepare, folder):
     assert "4 static frames left out" in printed
     prepare(raw, "--static", "speed", "--min-speed", "0.3", out="slower")
     assert len(read_scene(folder / "slower/2011_09_26_drive_0001_sync_02").frames) == 6
+    assert read_scene(folder / "out/2011_09_26_drive_0001_sync_02").breaks == ()  # the camera stood
 
 
 def test_static_by_the_published_list_for_both_cameras(raw, prepare, folder):
@@ -494,6 +495,8 @@ def test_damage_costs_the_frame_and_is_listed(raw, prepare, folder):
     assert [int(frame.stem) for frame in right.frames] == [0, 1, 3, 4, 5]
     assert not left.frames[1].with_suffix(".npy").exists()
     assert "4 frames left out, 2 without depth" in printed
+    assert [[int(frame.stem) for frame in run.frames] for run in left.runs()] == [[0], [4, 5]]
+    assert [[int(frame.stem) for frame in run.frames] for run in right.runs()] == [[0, 1], [3, 4, 5]]
     report = (folder / "out/prepare_report.txt").read_text()
     for what in ("0000000001.png", "no image 3", "0000000002.txt, line 1: got 3 numbers", "0000000004.bin: 15 bytes"):
         assert what in report
@@ -534,6 +537,7 @@ def test_a_frame_with_a_huge_number_takes_no_time(raw, prepare, folder):
     assert time.process_time() - start < 5  # a set of all numbers between would take a minute, and gigabytes
     scene = read_scene(folder / "out/2011_09_26_drive_0001_sync_02")
     assert [frame.name for frame in scene.frames] == [*(f"{k:07d}.jpg" for k in range(6)), "20000000.jpg"]
+    assert scene.breaks == (6,)
     assert "19999994 frames left out" in printed
     assert "no images 6 to 19999999" in printed
     report = (folder / "out/prepare_report.txt").read_text().splitlines()

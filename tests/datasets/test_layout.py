@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import pickle
 
@@ -114,6 +115,66 @@ def test_what_cannot_be_opened_stays_a_frame(folder):
     os.symlink("nowhere.txt", folder / "poses.txt")
     with pytest.raises(InputError, match=r"poses.txt: no such file"):
         layout.read_scene(folder)
+
+
+def write_record(scene, **changes):
+    record = {"source": {}, "frames": 8, "static": [6], "problems": {}, "not_opened": [], "gaps": []}
+    (scene / "prepared.json").write_text(json.dumps(record | changes))
+
+
+def test_a_frame_that_preparation_left_out_as_damaged_breaks_the_scene(tmp_path):
+    scene = Path(tmp_path)
+    numbers = [0, 1, 3, 4, 5, 7, 8, 13]
+    for number in numbers:
+        (scene / f"{number:07d}.jpg").touch()
+    poses = np.tile(np.eye(3, 4), (8, 1, 1))
+    poses[:, 2, 3] = numbers
+    layout.write_poses(scene / "poses.txt", poses)
+    layout.write_intrinsics(scene / "cam.txt", K)
+    assert layout.read_scene(scene).breaks == ()  # the port's: nothing is known of missing numbers
+    write_record(scene)
+    assert layout.read_scene(scene).breaks == ()  # 6 is static: the camera stood
+    write_record(scene, problems={"2": "2.png: truncated", "4": "no depth: 4.bin: 15 bytes"}, gaps=[[9, 12]])
+    read = layout.read_scene(scene)
+    assert read.breaks == (2, 7)
+    runs = read.runs()
+    assert [[int(frame.stem) for frame in run.frames] for run in runs] == [[0, 1], [3, 4, 5, 7, 8], [13]]
+    assert [run.poses[:, 2, 3].tolist() for run in runs] == [[0, 1], [3, 4, 5, 7, 8], [13]]
+    assert {run.name for run in runs} == {scene.name}
+    (scene / "poses.txt").remove()
+    assert [run.poses for run in layout.read_scene(scene).runs()] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        {"source": 1},
+        {"frames": "8"},
+        {"frames": True},
+        {"static": [[]]},
+        {"static": None},
+    ]
+    + [
+        {"problems": {"x": "y"}},
+        {"problems": {"1": 2}},
+        {"problems": []},
+        {"gaps": [[1]]},
+        {"gaps": 1},
+        {"not_opened": {}},
+    ],
+)
+def test_a_damaged_record_is_refused(folder, content):
+    if isinstance(content, dict):
+        write_record(folder, **content)
+    else:
+        (folder / "prepared.json").write_text(content)
+    with pytest.raises(InputError, match=r"prepared\.json: ") as caught:
+        layout.read_scene(folder)
+    assert len(str(caught.value)) < 500
 
 
 def test_other_files_are_no_frames(folder):

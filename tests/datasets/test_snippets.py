@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 
@@ -116,7 +117,20 @@ def test_names_without_padding_give_the_same_snippets(root):
     assert dataset[1]["poses"][:, 2, 3].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("kind", ["a link that leads nowhere", "a folder"])
+def test_no_snippet_crosses_a_frame_that_preparation_left_out(root):
+    (root / "a" / "0000003.jpg").remove()
+    write_poses(root / "a" / "poses.txt", np.tile(np.eye(3, 4), (4, 1, 1)))
+    record = {"source": {}, "frames": 4, "static": [], "problems": {"3": "truncated"}}
+    (root / "a" / "prepared.json").write_text(json.dumps(record))
+    dataset = SnippetDataset(root, "train.txt", 3, ground_truth=True)
+    assert [colours(dataset[k]) for k in range(len(dataset))] == [[0, 10, 20], [200, 210, 220], [210, 220, 230]]
+    assert [scene.name for scene in dataset.scenes] == list(SCENES)
+    assert dataset.target_file(1) == root / "b" / "0000001.jpg"
+    (root / "a" / "prepared.json").write_text(json.dumps(record | {"problems": {}, "static": [3]}))
+    assert colours(SnippetDataset(root, "train.txt", 3)[1]) == [10, 20, 40]  # there the camera stood
+
+
+@pytest.mark.parametrize("kind", ["a dangling link", "a folder"])
 def test_a_frame_that_cannot_be_opened_is_damaged_and_its_neighbours_stay_apart(root, kind):
     file = root / "a" / "0000002.jpg"
     file.remove()
