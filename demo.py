@@ -1,70 +1,73 @@
-"""The whole job on a world of its own: render, prepare, train, test on drives that training never saw."""
+"""The whole job on a synthetic world: render, prepare, train, and test on drives that training never saw."""
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 from path import Path
 
 from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table
+from datasets.augmentation import normalise
 from evaluation.predictions import read_resized
-from files.atomic import write_json, write_text
+from files.atomic import write_json
 from files.errors import InputError
-from files.images import read_depth_picture, to_network_input
-from files.text import read_names
-from models.checkpoint import load_checkpoint, load_model
+from files.images import read_depth_picture
+from files.text import read_json, read_names
+from models.checkpoint import load_model
+from training.logger import read_metrics
 
 ROOT = Path(__file__).absolute().parent
-STAGES = ("world", "prepare", "speed", "train", "test_depth", "test_pose", "pictures")
 BATCH_SIZE = 8
-# What was found best for a short training, and why: docs/experiments.md.
+# The best flags that were found for a short training; docs/experiments.md has the comparisons.
 TRAINING = (
     *("--smoothed", "depth", "--smoothness-weight", 0.02, "--batch-size", BATCH_SIZE, "--augmentation", "flip"),
-    *("--learning-rate", 1.1e-3, "--schedule", "cosine", "--network-width", 0.5),
-    *("--first-disparity", 1.2, "--translation-scale", 0.1, "--rotation-scale", 0.2, "--fixation-depth", 0.83),
+    *("--learning-rate", 1.1e-3, "--schedule", "cosine"),
+    *("--depth-net", "disp_net", "width=0.5", "first_disparity=1.2"),
+    *("--pose-net", "pose_exp_net", "width=0.5", "translation_scale=0.1", "rotation_scale=0.2", "orbit_depth=0.83"),
 )
-# The length of a training that nobody chose: what is left of ten minutes, less what the tests take and some reserve.
-WHOLE_SECONDS, TESTS_SECONDS, LEAST_STEPS, MOST_STEPS = 570, 20, 500, 3000
-PLAIN, FAST = "--precision float32", "--precision bf16 --channels-last"
+# Without --steps the training gets the rest of ten minutes, less a reserve and the time of the tests.
+TOTAL_SECONDS, TEST_SECONDS, MIN_STEPS, MAX_STEPS = 570, 20, 500, 3000
+FLOAT32, BF16 = ["--precision", "float32"], ["--precision", "bf16", "--channels-last"]
 PICTURED = 5  # test images in the picture of depths
 DESCRIPTION = """\
-Render a small world of streets, prepare it, train on it, test on drives that training never saw, and print how far
-depth and motion come, each beside what it must beat. Nothing is downloaded.
+Render a small world of streets, prepare it, train on it, test on drives that training never saw, and print the errors
+of depth and motion beside those of simple baselines. Nothing is downloaded.
 
-  make demo                     makes the environment, too
-  python demo.py --steps 4000   longer, better
+  make demo                     also makes the environment
+  python demo.py --steps 4000   trains longer
 
-Everything goes to one folder: demo/results.json, demo/pictures, and what the scripts leave: the world, the prepared
-data, and the run, which `tensorboard --logdir demo/runs` shows. Stopped by Ctrl-C, the same command goes on."""
+Everything is written to one folder: demo/results.json, demo/pictures, the world, the prepared data and the run, which
+`tensorboard --logdir demo/runs` shows. After Ctrl-C the same command continues: every script does what is missing."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--folder", type=Path, default=Path("demo"), help="where everything goes (default: demo)")
+    add("--folder", type=Path, default=Path("demo"), help="output folder, a new one or that of a demo (default: demo)")
     add(
         "--steps",
         type=positive_int,
-        help="of the training; more is better (default: so many that the whole job takes this machine about "
-        f"{WHOLE_SECONDS // 60} minutes, {MOST_STEPS} at most)",
+        help="training steps (default: those of the last run in the folder; without one as many as let the whole demo "
+        f"take about {TOTAL_SECONDS // 60} minutes, at most {MAX_STEPS})",
     )
-    add("--drives", type=positive_int, default=40, help="of the world; the last fifth is for testing (default: 40)")
-    add("--frames", type=positive_int, default=36, help="of each drive (default: 36)")
-    add("--width", type=positive_int, default=208, help="of the images (default: 208)")
-    add("--height", type=positive_int, default=64, help="of the images (default: 64)")
-    add("--seed", type=non_negative_int, default=0, help="of the world and the training (default: 0)")
+    add("--drives", type=positive_int, default=40, help="drives of the world, a fifth for testing (default: 40)")
+    add("--frames", type=positive_int, default=36, help="frames per drive (default: 36)")
+    add("--width", type=positive_int, default=208, help="image width in pixels (default: 208)")
+    add("--height", type=positive_int, default=64, help="image height in pixels (default: 64)")
+    add("--seed", type=non_negative_int, default=0, help="seed of the world and of the training (default: 0)")
     add_device_flag(parser)
     args = parser.parse_args()
     if args.drives < 3:
@@ -77,163 +80,124 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
-    world, prepared, runs = args.folder / "world", args.folder / "prepared", args.folder / "runs"
-    depth_json, pose_json, pictures = args.folder / "depth.json", args.folder / "pose.json", args.folder / "pictures"
-    depth_picture = pictures / "depth.png"
-    pictures.makedirs_p()
-    record = args.folder / "stages.json"
+    folder = args.folder
+    check_folder(folder)
+    world, prepared, runs, pictures = folder / "world", folder / "prepared", folder / "runs", folder / "pictures"
+    depth_json, pose_json, images = folder / "depth.json", folder / "pose.json", world / "splits/test_files.txt"
     size = ("--width", args.width, "--height", args.height)
     seed, on_device = ("--seed", args.seed), ("--device", device)
+    seconds: dict[str, float] = {}
 
-    stage(
-        *(record, "world", f"{args.drives} drives of {args.frames} frames, with true depth and motion"),
-        ["data/make_world.py", world, "--drives", args.drives, "--frames", args.frames, *size, *seed]
-        + ["--mono", "--dense-depth"],
-    )
-    stage(
-        *(record, "prepare", "the layout that train.py reads, without the test drives"),
-        ["data/prepare_kitti.py", world / "raw", prepared, *size, "--cameras", "02", "--static", "speed"]
-        + ["--with-depth", "--with-poses", "--test-scenes", world / "splits/test_scenes.txt"],
-    )
-    precision = precision_flags(args.folder / f"precision_{device.type}.txt", device)
-    train: list[Any] = ["train.py", prepared, *seed, *TRAINING, *precision, *on_device]
-    steps = args.steps
+    command = ["data/make_world.py", world, "--drives", args.drives, "--frames", args.frames, *size, *seed]
+    run(seconds, "world", [*command, "--mono", "--dense-depth"])
+    command = ["data/prepare_kitti.py", world / "raw", prepared, *size, "--cameras", "02", "--static", "speed"]
+    command += ["--with-depth", "--with-poses", "--test-scenes", world / "splits/test_scenes.txt"]
+    run(seconds, "prepare", command)
+
+    steps = args.steps or steps_of_last_run(runs)
+    train = ["train.py", prepared, *seed, *TRAINING, *on_device]
+    train += precision_flags(device, runs / f"steps_{steps}/config.json")
     if steps is None:
-        speed = args.folder / "speed"
-        stage(
-            *(record, "speed", "how many steps this machine does in the time there is"),
-            [*train, "--runs", args.folder, "--name", speed.name, "--steps", 40, "--log-every", 10, "--no-check"],
-            output=speed,
-        )
-        spent = sum(read_record(record)[name]["seconds"] for name in ("world", "prepare", "speed"))
-        steps = affordable_steps(speed / "metrics.jsonl", WHOLE_SECONDS - TESTS_SECONDS - spent)
-        print(f"{steps} steps are what this machine has time for; --steps {steps} repeats this run")
-    run = runs / f"steps_{steps}"
-    stage(
-        *(record, "train", f"depth and motion from images alone, {steps} steps on {device}"),
-        [*train, "--runs", runs, "--name", run.name, "--steps", steps],
-        output=run,
-        resume=["train.py", "--resume", run, *on_device] if (run / "last.pt").is_file() else None,
-        finished=lambda: load_checkpoint(run / "last.pt")["step"] == steps,
-    )
-    images = world / "splits/test_files.txt"
-    stage(
-        *(record, "test_depth", "depth, on drives that training never saw"),
-        ["test_depth.py", run / "last.pt", "--kitti", world / "raw", "--list", images, "--protocol", "dense"]
-        + ["--crop", "garg", "--training-data", prepared, "--json", depth_json, *on_device],
-    )
-    sequences = test_sequences(world)
-    stage(
-        *(record, "test_pose", "motion, on drives that training never saw"),
-        ["test_pose.py", run / "last.pt", "--kitti", world / "odometry", "--sequences", *sequences]
-        + ["--json", pose_json, "--export", pictures / "trajectories", *on_device],
-    )
-    stage(
-        *(record, "pictures", "depth and explainability on test images"),
-        lambda: draw_depths(
-            run / "last.pt", world / "raw", read_names(images), (args.height, args.width), depth_picture
-        ),
-    )
-    results = summarise(depth_json, pose_json, record, steps, str(device))
-    results["training"] = shlex.join(map(str, [*train, "--steps", steps]))
-    write_json(args.folder / "results.json", results)
-    print_results(results, args.folder)
+        steps = affordable_steps(seconds, train, folder)
+        print(f"\n{steps} steps are what this machine has time for; --steps {steps} repeats this run", flush=True)
+    train += ["--steps", steps]
+    run_folder = runs / f"steps_{steps}"
+    checkpoint = run_folder / "last.pt"
+    if checkpoint.is_file():
+        run(seconds, "train", ["train.py", "--resume", run_folder, *on_device])
+    else:
+        run(seconds, "train", [*train, "--runs", runs, "--name", run_folder.name])
+    check_is_trained(run_folder, steps)
 
-
-def stage(
-    record: Path,
-    name: str,
-    aim: str,
-    work: list[Any] | Callable[[], None],
-    output: Path | None = None,
-    resume: list[Any] | None = None,
-    finished: Callable[[], bool] = lambda: True,
-) -> None:
-    """Do one stage of the job, unless an earlier run finished the very same, and note in `record` how long it took.
-
-    Args:
-        record: JSON file of what was done before.
-        name, aim: for the headline.
-        work: a script with its flags, or a function.
-        output: a folder that must not be there when a script begins, and is removed.
-        resume: the command that goes on with what was stopped, where that is another one.
-        finished: whether it is done, after a script that ended in order (a training that was stopped does).
-    """
-    command = "" if callable(work) else shlex.join(map(str, work))
-    done = read_record(record)
-    headline = f"\n[{1 + STAGES.index(name)}/{len(STAGES)}] {name}: {aim}"
-    before = done.get(name, {})
-    if before.get("command") != command:
-        before, resume = {"command": command, "seconds": 0.0, "finished": False}, None
-    if before["finished"] and not callable(work):
-        print(f"{headline}: done before, in {before['seconds']:.0f} s", flush=True)
-        return
-    print(headline, flush=True)
-    if output and not resume:
-        output.rmtree_p()
+    command = ["test_depth.py", checkpoint, "--kitti", world / "raw", "--list", images, "--protocol", "dense"]
+    command += ["--crop", "garg", "--training-data", prepared, "--json", depth_json, *on_device]
+    run(seconds, "test_depth", command)
+    pictures.makedirs_p()
+    command = ["test_pose.py", checkpoint, "--kitti", world / "odometry", "--sequences", *test_sequences(world)]
+    command += ["--json", pose_json, "--export", pictures / "trajectories", *on_device]
+    run(seconds, "test_pose", command)
     start = time.perf_counter()
-    try:
-        if callable(work):
-            work()
-        else:
-            run(resume or work)
-        before["finished"] = finished()
-    finally:
-        before["seconds"] += time.perf_counter() - start
-        # A stage that ran makes the later ones stale.
-        kept = {other: done[other] for other in STAGES[: STAGES.index(name)] if other in done}
-        write_text(record, json.dumps(kept | {name: before}, indent=2) + "\n")
-    if not before["finished"]:
-        raise InputError(f"{name} was stopped; the same command goes on from there")
+    rows = predict_pictures(checkpoint, world / "raw", read_names(images), (args.height, args.width))
+    draw_pictures(rows, pictures / "depth.png")
+    seconds["pictures"] = time.perf_counter() - start
+
+    results = summarise(depth_json, pose_json, seconds, steps, str(device))
+    results["training"] = shlex.join(map(str, train))
+    write_json(folder / "results.json", results)
+    print_results(results, folder)
 
 
-def read_record(record: Path) -> dict[str, dict[str, Any]]:
-    """What was done before, by stage; nothing where the file is missing or damaged."""
-    try:
-        return dict(json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
+def check_folder(folder: Path) -> None:
+    """InputError if the folder has other contents than a demo's, which begins with its world."""
+    if folder.exists() and not (folder / "world").is_dir() and (not folder.is_dir() or os.listdir(folder)):
+        raise InputError(
+            f"{folder}: has other contents, expected a new or empty folder, or that of an earlier demo; "
+            "choose another --folder"
+        )
 
 
-def run(command: list[Any]) -> None:
-    """Run a script of the project as a user would, and show the command; Ctrl-C lets the script end in order."""
+def run(seconds: dict[str, float], name: str, command: list[Any]) -> None:
+    """Run a script of the project, print its command, and note its time under `name`.
+
+    Ctrl-C and SIGTERM let the script end in order, and then end the demo.
+
+    Raises:
+        InputError: the script failed.
+        KeyboardInterrupt: a signal came.
+    """
     words = [str(word) for word in command]
-    print(f"$ python {shlex.join(words)}", flush=True)
-    asked: list[int] = []
+    print(f"\n[{name}]\n$ python {shlex.join(words)}", flush=True)
+    start = time.perf_counter()
+    signals: list[int] = []
     script = subprocess.Popen([sys.executable, ROOT / words[0], *words[1:]])
 
-    def ask(number: int, frame: Any) -> None:
-        asked.append(number)
+    def forward(number: int, frame: Any) -> None:
+        signals.append(number)
         if number == signal.SIGTERM:  # the terminal sends Ctrl-C to the script itself
             script.terminate()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         status = script.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked:
+    if signals:
         raise KeyboardInterrupt
     if status:
-        raise InputError(f"{words[0]} failed with exit status {status}, see above; the same command goes on from there")
+        raise InputError(f"{words[0]} failed with exit status {status}, see above; the same command continues")
+    seconds[name] = time.perf_counter() - start
 
 
-def precision_flags(file: Path, device: torch.device) -> list[str]:
-    """bfloat16 where it makes a CPU's convolutions far faster (AMX); measured once, and kept in `file`."""
-    kept = file.read_text(errors="replace").strip() if file.is_file() else ""
-    if kept not in (PLAIN, FAST):
-        kept = FAST if device.type == "cpu" and bf16_speedup() > 1.5 else PLAIN
-        if kept == FAST:
-            print("this processor is far faster in bfloat16: the training's convolutions will use it", flush=True)
-        write_text(file, f"{kept}\n")
-    return shlex.split(kept)
+def steps_of_last_run(runs: Path) -> int | None:
+    """The length of the run that was trained last; None if there is no run."""
+    folders = [folder for folder in runs.dirs("steps_*") if folder.name[6:].isdecimal()] if runs.is_dir() else []
+    if not folders:
+        return None
+    return int(max(folders, key=lambda folder: os.stat(folder).st_mtime).name[6:])
+
+
+def check_is_trained(run_folder: Path, steps: int) -> None:
+    """InputError if the training was stopped. Its last step is validated, and the validation is logged last."""
+    if read_metrics(run_folder / "metrics.jsonl")[-1]["step"] < steps:
+        raise InputError(f"{run_folder}: the training was stopped before step {steps}; the same command continues it")
+
+
+def precision_flags(device: torch.device, config: Path) -> list[str]:
+    """The precision of the run with this config.json; for a new run bfloat16 where it makes a CPU much faster (AMX)."""
+    if config.is_file():
+        options = read_json(config).get("options")
+        return BF16 if isinstance(options, dict) and options.get("precision") == "bf16" else FLOAT32
+    if device.type != "cpu" or bf16_speedup() <= 1.5:
+        return FLOAT32
+    print("\nthis processor is much faster in bfloat16: the convolutions of the training will use it", flush=True)
+    return BF16
 
 
 def bf16_speedup() -> float:
-    """How many times as fast as in float32 some convolutions and their gradients are on this CPU in bfloat16.
+    """Time of some convolutions with their gradients on this CPU in float32, divided by that in bfloat16.
 
-    It was 2.5 to 3 with AMX, 0.7 with AVX-512's own bfloat16 instructions, 0.1 to 0.3 with none.
+    Measured: 2.5 to 3 with AMX, 0.7 with AVX-512's own bfloat16 instructions, 0.1 to 0.3 with neither.
     """
     layers = [torch.nn.Conv2d(32, 32, 3, padding=1) for _ in range(4)]
     network = torch.nn.Sequential(*layers).to(memory_format=torch.channels_last)
@@ -249,77 +213,95 @@ def bf16_speedup() -> float:
     return min(seconds[False]) / min(seconds[True])
 
 
-def affordable_steps(metrics: Path, seconds: float) -> int:
-    """How many steps take this time, in tens, by the speed in the second half of a short training's log."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    speeds = [line["speed/images_per_second"] for line in lines if "speed/images_per_second" in line]
+def affordable_steps(seconds: dict[str, float], train: list[Any], folder: Path) -> int:
+    """Training steps for which the whole demo takes about `TOTAL_SECONDS`, from the speed of 40 steps."""
+    # In a folder of a new name, so that removing it removes nothing else.
+    with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as runs:
+        flags = ["--runs", runs, "--name", "run", "--steps", 40, "--log-every", 10, "--no-check"]
+        run(seconds, "speed", [*train, *flags])
+        records = read_metrics(Path(runs) / "run/metrics.jsonl")
+    return steps_in(TOTAL_SECONDS - TEST_SECONDS - sum(seconds.values()), records)
+
+
+def steps_in(seconds: float, records: list[dict[str, Any]]) -> int:
+    """Steps that take this time, a multiple of 10, from the second half of a short training's metrics."""
+    speeds = [record["speed/images_per_second"] for record in records if "speed/images_per_second" in record]
     latter = speeds[len(speeds) // 2 :]  # the first steps are slower
     steps = seconds * len(latter) / sum(1 / speed for speed in latter) / BATCH_SIZE
-    return int(min(max(steps // 10 * 10, LEAST_STEPS), MOST_STEPS))
+    return int(min(max(steps // 10 * 10, MIN_STEPS), MAX_STEPS))
 
 
 def test_sequences(world: Path) -> list[str]:
-    """The test drives in the world's odometry layout, which are those from 09 on."""
+    """The test drives in the world's odometry layout: those from 09 on."""
     return sorted(file.stem for file in (world / "odometry/poses").files("*.txt") if file.stem >= "09")
 
 
-def draw_depths(checkpoint: Path, kitti: Path, images: list[str], size: tuple[int, int], picture: Path) -> None:
-    """Some test images, a row each: the image, predicted and true inverse depth, explainability.
-
-    `size` is the networks' (height, width).
-    """
-    networks = load_model(checkpoint)
-    depth_net, pose_net = networks.depth_net, networks.pose_net
-    if depth_net is None or pose_net is None:
+def load_trained(checkpoint: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Depth and pose network of a checkpoint, in evaluation mode."""
+    loaded = load_model(checkpoint)
+    if loaded.depth_net is None or loaded.pose_net is None:
         raise InputError(f"{checkpoint}: expected both networks")
+    return loaded.depth_net, loaded.pose_net
+
+
+def predict_pictures(checkpoint: Path, kitti: Path, images: list[str], size: tuple[int, int]) -> list[list[np.ndarray]]:
+    """Pictures of a few test images: image [H, W, 3], predicted and true inverse depth, explainability, each [h, w].
+
+    Args:
+        kitti: the world in the raw layout.
+        images: names relative to `kitti`; those between two other frames are pictured.
+        size: (height, width) of the networks' input.
+    """
+    depth_net, pose_net = load_trained(checkpoint)
     rows = []
     for name in images[len(images) // (2 * PICTURED) :: max(1, len(images) // PICTURED)][:PICTURED]:
         files = [with_number(kitti / name, shift) for shift in (0, -1, 1)]
         if not all(file.is_file() for file in files):
             continue
         resized = [read_resized(file, *size) for file in files]
-        frames = to_network_input(torch.from_numpy(np.stack(resized)))
+        frames = normalise(torch.from_numpy(np.stack(resized)))
         with torch.no_grad():
             disparity = depth_net(frames[:1])[0][0, 0].numpy()
             _, masks = pose_net(frames[:1], frames[None, 1:])
         true_depth = read_depth_picture(kitti / name.replace("image_02/data", "proj_depth/groundtruth/image_02"))
         known = (true_depth > 0) & (true_depth < 80)
         inverse = np.where(true_depth > 0, 1 / np.maximum(true_depth, 1e-3), 0)
-        # The prediction's scale, which images don't tell, is that of the median depth.
+        # Images do not determine the scale of the prediction, so the median depth does.
         scaled = disparity * np.median(inverse[known]) / np.median(disparity[known])
-        rows.append((resized[0].transpose(1, 2, 0), scaled, inverse, masks[0][0].sigmoid().mean(0).numpy()))
+        rows.append([resized[0].transpose(1, 2, 0), scaled, inverse, masks[0][0].sigmoid().mean(0).numpy()])
+    return rows
 
-    titles = ("image", "predicted inverse depth", "true inverse depth", "explainability (0 to 1)")
-    height, width = size
-    figure, axes = pyplot.subplots(
-        len(rows), 4, figsize=(16, 4.1 * len(rows) * height / width + 0.4), squeeze=False, layout="constrained"
-    )
+
+def draw_pictures(rows: list[list[np.ndarray]], file: Path) -> None:
+    """Draw the rows of `predict_pictures` as a PNG."""
+    height, width = rows[0][0].shape[:2]
+    figure = Figure(figsize=(16, 4.1 * len(rows) * height / width + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), 4, squeeze=False)
     for line, (image, predicted, inverse, mask) in zip(axes, rows, strict=True):
         near = np.quantile(inverse, 0.97)
         line[0].imshow(image)
         line[1].imshow(predicted, cmap="magma", vmin=0, vmax=near)
         line[2].imshow(inverse, cmap="magma", vmin=0, vmax=near)
         line[3].imshow(mask, cmap="viridis", vmin=0, vmax=1)
+    titles = ("image", "predicted inverse depth", "true inverse depth", "explainability (0 to 1)")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.savefig(picture, dpi=100)
-    pyplot.close(figure)
-    print(f"{picture}: {len(rows)} test images", flush=True)
+    figure.savefig(file, dpi=100)
+    print(f"{file}: {len(rows)} test images", flush=True)
 
 
 def with_number(file: Path, shift: int) -> Path:
-    """The image so many frames later: its name is a number."""
+    """The image `shift` frames later; its name is its number."""
     return file.parent / f"{int(file.stem) + shift:0{len(file.stem)}d}{file.suffix}"
 
 
-def summarise(depth_json: Path, pose_json: Path, record: Path, steps: int, device: str) -> dict[str, Any]:
-    """What demo/results.json holds: each figure beside what it must beat."""
+def summarise(depth_json: Path, pose_json: Path, seconds: dict[str, float], steps: int, device: str) -> dict[str, Any]:
+    """The content of results.json: each error beside those of the baselines."""
     (depth,) = json.loads(depth_json.read_text())["protocols"].values()
     snippets = json.loads(pose_json.read_text())["results"]
     count = sum(r["snippets"] for r in snippets)
-    seconds = {name: stage["seconds"] for name, stage in read_record(record).items()}
     return {
         "depth": {
             "abs_rel": depth["metrics"]["abs_rel"],
@@ -336,6 +318,8 @@ def summarise(depth_json: Path, pose_json: Path, record: Path, steps: int, devic
             "snippets": count,
         },
         "seconds": seconds | {"total": sum(seconds.values())},
+        "seconds_meaning": "wall-clock time of each command in the call of demo.py that wrote this file; commands that "
+        "found their work done by an earlier call took a few seconds",
         "steps": steps,
         "device": device,
         "versions": {
@@ -349,26 +333,29 @@ def summarise(depth_json: Path, pose_json: Path, record: Path, steps: int, devic
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     depth, pose, seconds = results["depth"], results["pose"], results["seconds"]
-    rows = [
-        {
-            "on drives that training never saw": "depth: Abs Rel (smaller is better)",
-            "this run": f"{depth['abs_rel']:.3f}",
-            "to beat": f"{depth['abs_rel_mean_map']:.3f} mean depth map, {depth['abs_rel_constant']:.3f} best constant",
-        },
-        {
-            "on drives that training never saw": "depth: a1 (larger is better)",
-            "this run": f"{depth['a1']:.3f}",
-            "to beat": f"{depth['a1_mean_map']:.3f} mean depth map, {depth['a1_constant']:.3f} best constant",
-        },
-        {
-            "on drives that training never saw": "motion: 3-frame ATE in metres (smaller is better)",
-            "this run": f"{pose['ate']:.4f}",
-            "to beat": f"{pose['ate_straight_line']:.4f} straight line",
-        },
-    ]
-    stages = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if name != "total")
+    mean_map, constant = "mean depth map", "best constant"
+    figures = (
+        (
+            "depth: Abs Rel (smaller is better)",
+            f"{depth['abs_rel']:.3f}",
+            f"{depth['abs_rel_mean_map']:.3f} {mean_map}, {depth['abs_rel_constant']:.3f} {constant}",
+        ),
+        (
+            "depth: a1 (larger is better)",
+            f"{depth['a1']:.3f}",
+            f"{depth['a1_mean_map']:.3f} {mean_map}, {depth['a1_constant']:.3f} {constant}",
+        ),
+        (
+            "motion: 3-frame ATE in metres (smaller is better)",
+            f"{pose['ate']:.4f}",
+            f"{pose['ate_straight_line']:.4f} straight line",
+        ),
+    )
+    headings = ("on drives that training never saw", "this run", "to beat")
+    rows = [dict(zip(headings, line, strict=True)) for line in figures]
+    parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if name != "total")
     print(f"\n{table(rows)}\n")
-    print(f"{results['steps']} steps; {seconds['total']:.0f} seconds ({stages})")
+    print(f"{results['steps']} steps; {seconds['total']:.0f} seconds ({parts})")
     print(f"{folder}/results.json, {folder}/pictures; tensorboard --logdir {folder}/runs")
 
 

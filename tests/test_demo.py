@@ -1,6 +1,7 @@
-"""The demo's own parts: what is done is not done again, what fails says so; and all of it once, on a tiny world."""
+"""The demo: which commands it runs, what it leaves alone; and all of it once, on a tiny world."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,65 +19,119 @@ ROOT = Path(__file__).absolute().parent.parent
 
 
 @pytest.fixture
-def record(tmp_path):
-    return Path(tmp_path) / "stages.json"
+def folder(tmp_path):
+    return Path(tmp_path) / "demo"
 
 
 @pytest.fixture
-def ran(monkeypatch):
-    """The commands that were run, none of which is."""
-    commands = []
-    monkeypatch.setattr(demo, "run", commands.append)
-    return commands
+def commands(monkeypatch, folder):
+    """The commands that main runs, up to the tests of the network; none of them runs."""
+    ran = []
+
+    def run(seconds, name, command):
+        words = [str(word) for word in command]
+        ran.append((name, words))
+        seconds[name] = 10.0
+        if name == "world":
+            (folder / "world/splits").makedirs_p()
+        elif name == "speed":
+            write_metrics(Path(words[words.index("--runs") + 1]) / "run", {"speed/images_per_second": 20.0})
+        elif name == "train":
+            at = words[words.index("--resume") + 1] if "--resume" in words else folder / "runs" / words[-1]
+            write_metrics(Path(at), {"step": int(Path(at).name.removeprefix("steps_"))})
+        elif name == "test_depth":
+            raise InputError("far enough")
+
+    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(demo, "bf16_speedup", lambda: 1.0)
+    return ran
 
 
-def test_a_stage_that_is_done_is_not_done_again(record, ran, capsys):
-    for _ in range(2):
-        demo.stage(record, "world", "some streets", ["a.py", "--drives", 3])
-    assert ran == [["a.py", "--drives", 3]]
-    assert capsys.readouterr().out.splitlines()[-1] == "[1/7] world: some streets: done before, in 0 s"
+def write_metrics(folder, record):
+    folder.makedirs_p()
+    (folder / "metrics.jsonl").write_text(json.dumps({"split": "train", "step": 40} | record) + "\n")
 
 
-def test_another_command_is_another_stage_and_makes_the_later_ones_stale(record, ran):
-    for name in ("world", "prepare", "train"):
-        demo.stage(record, name, "", [name, 1])
-    demo.stage(record, "prepare", "", ["prepare", 2])
-    demo.stage(record, "train", "", ["train", 1])
-    demo.stage(record, "world", "", ["world", 1])
-    assert ran == [["world", 1], ["prepare", 1], ["train", 1], ["prepare", 2], ["train", 1]]
+def main(monkeypatch, folder, *flags):
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--folder", str(folder), "--device", "cpu", *flags])
+    with pytest.raises(InputError, match="far enough"):
+        demo.main()
 
 
-def test_a_stage_that_was_stopped_goes_on_and_its_seconds_add_up(record, ran, monkeypatch):
-    seconds = iter([0.0, 10.0, 100.0, 105.0])
-    monkeypatch.setattr(demo.time, "perf_counter", lambda: next(seconds))
-    with pytest.raises(InputError, match="train was stopped; the same command goes on from there"):
-        demo.stage(record, "train", "", ["train"], finished=lambda: False)
-    demo.stage(record, "train", "", ["train"], resume=["train", "--resume"])
-    assert ran == [["train"], ["train", "--resume"]]
-    assert json.loads(record.read_text())["train"] == {"command": "train", "seconds": 15.0, "finished": True}
+def test_without_steps_the_speed_is_measured_in_a_folder_that_is_removed(commands, monkeypatch, folder):
+    main(monkeypatch, folder)
+    assert [name for name, _ in commands] == ["world", "prepare", "speed", "train", "test_depth"]
+    steps = (570 - 20 - 30) * 20 / 8
+    assert commands[3][1][-1] == f"steps_{steps:.0f}"
+    assert f"--steps {steps:.0f}" in " ".join(commands[3][1])
+    assert sorted(os.listdir(folder)) == ["runs", "world"]
 
 
-def test_what_another_command_left_is_removed_and_what_was_stopped_is_kept(record, ran, tmp_path):
-    output = Path(tmp_path) / "run"
-    output.makedirs()
-    with pytest.raises(InputError):
-        demo.stage(record, "train", "", ["train", 1], output=output, resume=["resume"], finished=lambda: False)
-    assert not output.exists()
-    output.makedirs()
-    demo.stage(record, "train", "", ["train", 1], output=output, resume=["resume"])
-    assert output.exists()
-    assert ran == [["train", 1], ["resume"]]
+def test_with_steps_nothing_is_measured(commands, monkeypatch, folder):
+    main(monkeypatch, folder, "--steps", "7")
+    assert [name for name, _ in commands] == ["world", "prepare", "train", "test_depth"]
+    assert commands[2][1][-1] == "steps_7"
+
+
+def test_without_steps_the_last_run_goes_on(commands, monkeypatch, folder):
+    for number, steps in enumerate((900, 700)):
+        run = folder / "runs" / f"steps_{steps}"
+        run.makedirs()
+        (run / "last.pt").touch()
+        (run / "config.json").write_text('{"precision": "bf16"}')
+        os.utime(run, (number, number))
+    (folder / "runs/steps_of_mine").makedirs()
+    (folder / "world").makedirs()
+    main(monkeypatch, folder)
+    assert [name for name, _ in commands] == ["world", "prepare", "train", "test_depth"]
+    assert commands[2][1] == ["train.py", "--resume", folder / "runs/steps_700", "--device", "cpu"]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_again(commands, monkeypatch, folder):
+    (folder / "world").makedirs()
+    (folder / "runs/steps_700").makedirs()
+    main(monkeypatch, folder)
+    assert [name for name, _ in commands] == ["world", "prepare", "train", "test_depth"]
+    assert commands[2][1][-1] == "steps_700"
+    assert "--resume" not in commands[2][1]
+
+
+def test_a_training_that_was_stopped_is_not_tested(folder):
+    write_metrics(folder, {"step": 100})
+    demo.check_is_trained(folder, 100)
+    with pytest.raises(InputError, match="the training was stopped before step 200; the same command continues it"):
+        demo.check_is_trained(folder, 200)
+
+
+def test_what_others_put_into_the_folder_stays(commands, monkeypatch, folder):
+    """An earlier version removed speed/ and runs/steps_N."""
+    for name in ("world", "speed", "runs/steps_5"):
+        (folder / name).makedirs()
+        (folder / name / "mine.txt").write_text("mine")
+    main(monkeypatch, folder)
+    main(monkeypatch, folder, "--steps", "6")
+    for name in ("world", "speed", "runs/steps_5"):
+        assert (folder / name / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["results.json", "pictures/depth.png", "runs/steps_5/last.pt"])
+def test_a_folder_with_other_contents_is_refused(commands, monkeypatch, folder, name):
+    (folder / name).parent.makedirs_p()
+    (folder / name).write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--folder", str(folder), "--device", "cpu"])
+    with pytest.raises(InputError, match="has other contents, expected a new or empty folder"):
+        demo.main()
+    assert commands == []
+    assert (folder / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("speeds", "steps"), [([1, 8], 800), ([1, 8.9], 890), ([1, 1, 6, 12], 800), ([1, 0.1], 500), ([1, 1000], 3000)]
 )
-def test_as_many_steps_as_there_is_time_for(tmp_path, speeds, steps):
+def test_as_many_steps_as_there_is_time_for(speeds, steps):
     """By the latter half of the log, and the time that its batches took (6 and 12 a second are 8 on the whole)."""
-    file = Path(tmp_path) / "metrics.jsonl"
-    lines = [*({"speed/images_per_second": speed} for speed in speeds), {"split": "validation"}]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert demo.affordable_steps(file, 801) == steps
+    records = [*({"speed/images_per_second": speed} for speed in speeds), {"split": "validation"}]
+    assert demo.steps_in(801, records) == steps
 
 
 @pytest.mark.parametrize(
@@ -87,38 +142,27 @@ def test_as_many_steps_as_there_is_time_for(tmp_path, speeds, steps):
         ("cuda", 2.5, ["--precision", "float32"]),
     ],
 )
-def test_the_precision_is_measured_once(tmp_path, monkeypatch, device, speedup, flags):
-    file = Path(tmp_path) / "precision.txt"
+def test_the_precision_of_a_new_run_is_the_fastest(tmp_path, monkeypatch, device, speedup, flags):
     monkeypatch.setattr(demo, "bf16_speedup", lambda: speedup)
-    assert demo.precision_flags(file, torch.device(device)) == flags
-    monkeypatch.setattr(demo, "bf16_speedup", lambda: 1 / speedup)  # an interrupted demo goes on as it began
-    assert demo.precision_flags(file, torch.device(device)) == flags
+    assert demo.precision_flags(torch.device(device), Path(tmp_path) / "config.json") == flags
 
 
-def test_a_damaged_note_of_the_precision_is_measured_anew(tmp_path, monkeypatch):
-    file = Path(tmp_path) / "precision.txt"
-    monkeypatch.setattr(demo, "bf16_speedup", lambda: 2.5)
-    for damage in (b"--precision bf", b"\xff\x00", b""):
-        file.write_bytes(damage)
-        assert demo.precision_flags(file, torch.device("cpu")) == ["--precision", "bf16", "--channels-last"]
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_the_precision_of_a_run_that_goes_on_is_its_own(tmp_path, monkeypatch, precision):
+    (Path(tmp_path) / "config.json").write_text(json.dumps({"precision": precision}))
+    monkeypatch.setattr(demo, "bf16_speedup", lambda: 0.1 if precision == "bf16" else 9.0)
+    assert demo.precision_flags(torch.device("cpu"), Path(tmp_path) / "config.json")[1] == precision
 
 
 def test_the_speed_of_bf16_is_measured():
     assert 0.001 < demo.bf16_speedup() < 100
 
 
-def test_a_damaged_record_is_begun_anew(record, ran):
-    record.write_text('{"world": {"comm')
-    demo.stage(record, "world", "", ["world"])
-    assert ran == [["world"]]
-    assert json.loads(record.read_text())["world"]["finished"]
-
-
 def test_a_script_that_fails_is_named_with_its_status(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(demo, "ROOT", Path(tmp_path))
     (Path(tmp_path) / "bad.py").write_text("import sys; print('bad.py: error: no room', file=sys.stderr); sys.exit(1)")
-    with pytest.raises(InputError, match=r"bad.py failed with exit status 1, see above; the same command goes on"):
-        demo.run(["bad.py", "--flag", 3])
+    with pytest.raises(InputError, match=r"bad.py failed with exit status 1, see above; the same command continues"):
+        demo.run({}, "bad", ["bad.py", "--flag", 3])
     out, err = capfd.readouterr()
     assert "$ python bad.py --flag 3" in out
     assert "no room" in err
@@ -134,9 +178,8 @@ def test_the_results_stand_beside_what_they_must_beat(tmp_path, capsys):
         {"snippets": 30, "ate": {"mean": 0.03}, "straight_line_ate": {"mean": 0.04}},
     ]
     (folder / "pose.json").write_text(json.dumps({"results": pose}))
-    (folder / "stages.json").write_text(json.dumps({"world": {"seconds": 3.0}, "train": {"seconds": 4.5}}))
-    files = [folder / name for name in ("depth.json", "pose.json", "stages.json")]
-    results = demo.summarise(*files, 100, "cpu")
+    files = folder / "depth.json", folder / "pose.json"
+    results = demo.summarise(*files, {"world": 3.0, "train": 4.5}, 100, "cpu")
     assert results["depth"]["abs_rel"] == 0.13
     assert (results["depth"]["abs_rel_mean_map"], results["depth"]["abs_rel_constant"]) == (0.26, 0.5)
     assert results["pose"]["ate"] == pytest.approx(0.025)  # a mean over snippets, not over sequences
@@ -170,11 +213,11 @@ def test_all_of_it_stopped_and_started_again(tmp_path):
 
     done = subprocess.run(demo_command(folder, "--steps", 2), cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "[1/7] world: 3 drives of 12 frames, with true depth and motion: done before" in done.stdout
+    assert "nothing to do: all scenes are there and complete" in done.stdout
     results = json.loads((folder / "results.json").read_text())
     assert results["depth"].keys() >= {"abs_rel", "a1", "abs_rel_mean_map", "abs_rel_constant"}
     assert results["pose"].keys() >= {"ate", "ate_straight_line"}
-    assert results["seconds"].keys() == {*demo.STAGES, "total"} - {"speed"}
+    assert results["seconds"].keys() == {"world", "prepare", "train", "test_depth", "test_pose", "pictures", "total"}
     assert results["steps"] == 2
     assert results["training"].startswith("train.py ")
     assert results["training"].endswith("--steps 2")
