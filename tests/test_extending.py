@@ -1,9 +1,11 @@
 """The examples of docs/extending.md, read from the page and run."""
 
+import json
 import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,6 +268,43 @@ def test_a_data_set_to_train_on(place, type_command, capsys):
     expected = [[200, 0, 207.5], [0, 205, 63.5], [0, 0, 1]]  # half the size: c' = (c + 0.5) / 2 - 0.5
     np.testing.assert_allclose(read_intrinsics(place / "prepared/mine/monday/cam.txt"), expected)
     assert load_checkpoint(place / "runs/run/last.pt")["step"] == 2
+
+
+def test_a_data_set_to_test_on(place, type_command):
+    example = read_example("A data set to test on")
+    for folder in ("datasets", "evaluation"):
+        shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    write_text(place / "datasets/formats/rgbd.py", example.file("datasets/formats/rgbd.py"))
+    text = (place / "evaluation/ground_truth.py").read_text()
+    places = {
+        "among the imports": "from datasets.formats.depth_archive import",
+        "in TRUTHS": '    "npy": ',
+        'in truth_files, after the kind "npy"': "    date, drive, camera, frame = split_name(name)\n    if kind in",
+        'in read_truth, after the kind "npy"': '    if kind in ("improved", "dense"):\n        return known_depth(',
+    }
+    for where, anchor in places.items():
+        assert text.count(anchor) == 1, anchor
+        text = text.replace(anchor, example.file(f"evaluation/ground_truth.py, {where}") + anchor)
+    write_text(place / "evaluation/ground_truth.py", text)
+
+    type_command("python train.py prepared/mine --name mine --network-width 0.0625", *TINY)
+    depth = 2 + np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) / 1000
+    depth[:8] = 0  # unknown
+    for part in ("rgb", "depth"):
+        (place / "rooms/kitchen" / part).makedirs()
+    for name in ("9", "12"):
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), 100, np.uint8)).save(place / f"rooms/kitchen/rgb/{name}.png")
+        Image.fromarray((1000 * depth).round().astype(np.uint16)).save(place / f"rooms/kitchen/depth/{name}.png")
+    write_text(place / "rooms/test.txt", "kitchen/rgb/9.png\nkitchen/rgb/12.png\n")
+    (command,) = example.commands
+    run_with_changed_files(place, f"{command} --device cpu --workers 1 --save predicted.npz --json result.json")
+    (result,) = json.loads((place / "result.json").read_text())["protocols"].values()
+    assert result["ground_truth"] == "rgbd"
+    assert result["images"]["found"] == 2
+    # This baseline predicts the same depth everywhere, so that the true depths alone decide its figures.
+    known = depth[8:].round(3)
+    expected = np.mean(np.abs(np.median(known) - known) / known)
+    assert result["baselines"]["best_constant"]["abs_rel"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_page_has_no_example_without_a_test():
