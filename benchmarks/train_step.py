@@ -7,7 +7,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from path import Path
@@ -18,19 +21,17 @@ from tqdm import tqdm
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from benchmarks.surroundings import device_name, make_noise
-from cli.flags import add_device_flag, add_recipe_flags, choose_device, positive_int, recipe_from_flags, run_script
-from datasets.augmentation import augment
-from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
-from files.images import to_network_input
-from geometry.pose import pose_to_matrix
-from loss_functions import objective, split_snippet
-from models import DispNet, PoseExpNet
-from training.guard import StepCheck
-from training.options import network_width
-from training.recipes import Recipe
+from cli.flags import add_hidden_flags, add_option_flags, choose_device, positive_int, run_script
+from datasets.loading import Batch
+from geometry.snippets import Snippets
+from models import Prediction, build
+from train import train_step
+from training.options import OLD_FLAGS, TrainOptions, new_options
+from training.run import Run, open_run
+from training.steps import after_step, before_step
 
 DESCRIPTION = """\
-Time the training step as train.py does it, on noise images that are made for it.
+Time the training step of train.py, on noise images that are made for it.
 
 The roofline is the time that the networks' floating-point operations (3 x those of the forward pass) take at the best
 rate that this run measures: the faster of a large matrix product and a large 3 x 3 convolution. Rates and steps are
@@ -39,139 +40,175 @@ measured in turns, since machines are noisy: trust the ratio.
   python benchmarks/train_step.py
   python benchmarks/train_step.py --device cuda --batch-size 32"""
 
-PARTS = ("loading", "augmentation", "DispNet", "PoseExpNet", "loss", "backward", "optimiser")
+# The fields of TrainOptions that are flags here.
+FLAGS = (
+    *("recipe", "sequence_length", "objective", "depth_net", "pose_net", "camera", "batch_size", "accumulate"),
+    *("augmentation", "device", "precision", "compile", "channels_last", "workers"),
+)
+PARTS = (
+    *("loading", "augmentation", "depth network", "pose network", "camera", "compiled model"),
+    *("loss", "backward", "optimiser", "after the step"),
+)
+WARM_UP = 2  # steps
+NEVER = 10**9  # steps or minutes
+
+
+@dataclass
+class Measurement:
+    """What the rounds measured."""
+
+    rates: dict[str, list[float]] = field(default_factory=dict)  # floating-point operations per second, of each round
+    seconds: list[float] = field(default_factory=list)  # a step, mean of each round
+    cpu_seconds: list[float] = field(default_factory=list)  # likewise, of this process's processor time
+    parts: dict[str, list[float]] = field(default_factory=dict)  # seconds of each part, of each step
 
 
 def main() -> None:
+    torch.set_flush_denormal(True)  # as train.py does
+    given = parse_arguments()
+    height, width, rounds, steps = (given.pop(name) for name in ("height", "width", "rounds", "steps"))
+    options = new_options(given)
+    device = choose_device(options.device)
+    total = WARM_UP + 2 * rounds * steps
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # One more step than is made, and one epoch: nothing is validated, reported or saved between the timed steps.
+        images = options.sequence_length + (total + 1) * options.batch_size * options.accumulate
+        make_noise(folder / "data", height, width, images)
+        options = replace(options, data=folder / "data", runs=folder, name="run", check=False, steps=total + 1)
+        options = replace(options, log_every=NEVER, pictures_every=NEVER, save_every=NEVER)
+        with open_run(options, None, device) as run:
+            run.progress.leave = False
+            run.progress.close()  # there is a bar of rounds instead
+            measurement = measure(run, rounds, steps)
+    report(run, measurement)
+
+
+def parse_arguments() -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_device_flag(parser)
-    add_recipe_flags(parser)
-    parser.add_argument("--batch-size", type=positive_int, default=4, help="(default: 4)")
-    parser.add_argument("--height", type=positive_int, default=128, help="(default: 128)")
-    parser.add_argument("--width", type=positive_int, default=416, help="(default: 416)")
-    parser.add_argument("--network-width", type=network_width, default=1.0, help="as train.py's (default: 1)")
-    parser.add_argument("--pose-net-width", type=network_width, help="as train.py's (default: as --network-width)")
+    parser.add_argument("--height", type=positive_int, default=128, help="pixels of the images (default: 128)")
+    parser.add_argument("--width", type=positive_int, default=416, help="pixels of the images (default: 416)")
     parser.add_argument("--rounds", type=positive_int, default=5, help="of measuring rates, then steps (default: 5)")
-    parser.add_argument("--steps", type=positive_int, default=6, help="in a round (default: 6)")
-    parser.add_argument("--workers", type=positive_int, default=1, help="processes that read images (default: 1)")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="(default: float32)")
-    parser.add_argument("--compile", action="store_true", help="networks and loss compiled, as by train.py --compile")
-    parser.add_argument("--channels-last", action="store_true", help="the networks' memory format")
-    parser.add_argument("--not-fused", action="store_true", help="Adam as it comes instead of the fused one")
-    args = parser.parse_args()
-    recipe, device = recipe_from_flags(args), choose_device(args.device)
-    torch.set_flush_denormal(True)
-    args.pose_net_width = args.pose_net_width or args.network_width
-    disp_net, pose_exp_net = (network.to(device) for network in make_networks(args, recipe))
-    optimizer = torch.optim.Adam([*disp_net.parameters(), *pose_exp_net.parameters()], 2e-4, fused=not args.not_fused)
-    loss_function = objective
-    if args.channels_last:
-        disp_net.to(memory_format=torch.channels_last)
-        pose_exp_net.to(memory_format=torch.channels_last)
-    if args.compile:
-        loss_function = torch.compile(objective)
-        disp_net.compile()
-        pose_exp_net.compile()
-    check = None if args.not_fused else StepCheck(optimizer, skip=False, late=device.type == "cuda")
-    autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=args.precision == "bf16")
-    dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
-    torch.backends.cudnn.benchmark = True
+    parser.add_argument("--steps", type=positive_int, default=6, help="steps in a round (default: 6)")
+    add_option_flags(parser, TrainOptions, names=FLAGS)
+    add_hidden_flags(parser, OLD_FLAGS)
+    return vars(parser.parse_args())
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        elif device.type == "mps":
-            torch.mps.synchronize()
 
-    def step(number: int, lap: Callable[[str], None]) -> None:
-        batch = next(loader)
-        frames = to_network_input(batch.frames.to(device, non_blocking=True))
-        intrinsics = batch.intrinsics.to(device, non_blocking=True)
-        lap("loading")
-        frames, intrinsics = augment(frames, intrinsics, seeded(number))
+def measure(run: Run, rounds: int, steps: int) -> Measurement:
+    """Time the rates, the steps, and the parts of as many more steps, in turns."""
+    result = Measurement()
+    dtype = torch.bfloat16 if run.options.precision == "bf16" else torch.float32
+    train_steps(run, WARM_UP)
+    for _ in tqdm(range(rounds), desc=f"measuring on {run.device}"):
+        for name, rate in measure_rates(run.device, dtype).items():
+            result.rates.setdefault(name, []).append(rate)
+        synchronise(run.device)
+        start, cpu_start = time.perf_counter(), time.process_time()
+        train_steps(run, steps)  # nothing but the training itself waits for the device
+        synchronise(run.device)
+        result.seconds.append((time.perf_counter() - start) / steps)
+        result.cpu_seconds.append((time.process_time() - cpu_start) / steps)
+        with timed_parts(run) as (seconds, lap):
+            for _ in range(steps):
+                train_steps(run, 1)
+                lap("after the step")
+                for part, value in seconds.items():
+                    result.parts.setdefault(part, []).append(value)
+                seconds.clear()
+    return result
+
+
+def train_steps(run: Run, count: int) -> None:
+    """The loop of `train.train`, for some steps."""
+    for _ in range(count):
+        if not before_step(run):
+            raise KeyboardInterrupt  # Ctrl-C requested the end of the training
+        train_step(run)
+        after_step(run)
+
+
+@contextmanager
+def timed_parts(run: Run) -> Iterator[tuple[dict[str, float], Callable[[str], None]]]:
+    """Time the parts of the training steps meanwhile: by wrapping what a step calls, and waiting for the device.
+
+    Yields:
+        The seconds by part, which add up until they are cleared, and a function that adds the time since the last
+        event to a part.
+    """
+    seconds: dict[str, float] = {}
+    loader, model, objective, compiled = run.loader, run.model, run.objective, run.options.compile
+
+    def load() -> Iterator[Batch]:
+        while True:
+            lap("backward")  # of the batch before, where gradients are accumulated
+            batch = next(loader)
+            lap("loading")
+            yield batch
+
+    def predict(snippets: Snippets) -> Prediction:
         lap("augmentation")
-        target, sources = split_snippet(frames)
-        with autocast():
-            disparities = disp_net(target)
-        lap("DispNet")
-        with autocast():
-            poses, logits = pose_exp_net(target, sources)
-        lap("PoseExpNet")
-        result = loss_function(frames, disparities, pose_to_matrix(poses), logits, intrinsics, recipe)
+        prediction = model(snippets)
+        lap("compiled model" if compiled else "camera")
+        return prediction
+
+    def lose(*arguments: Any) -> Any:
+        loss = objective(*arguments)
         lap("loss")
-        optimizer.zero_grad()
-        result.loss.backward()
-        lap("backward")
-        if check:
-            check.before_step(number, result.loss, result.terms, batch.indices, stop=False, save=False)
-            check.outcomes(all_of_them=False)
-        optimizer.step()
-        lap("optimiser")
+        return loss
 
-    with tempfile.TemporaryDirectory() as folder:
-        make_noise(Path(folder), args.height, args.width, recipe.sequence_length + 4 * args.batch_size)
-        dataset = SnippetDataset(Path(folder), "train.txt", recipe.sequence_length)
-        total = 2 * args.rounds * args.steps + 2
-        batches = ShuffledBatches(len(dataset), args.batch_size, 0, 0, total)
-        loader = load_batches(dataset, batches, args.workers, device.type == "cuda")
-        rates: dict[str, list[float]] = {"matrix product": [], "3 x 3 convolution": []}
-        laps: dict[str, list[float]] = {part: [] for part in PARTS}
-        seconds: list[float] = []
-        cpu_seconds: list[float] = []
-        number = 0
-        for _ in range(2):  # warm-up
-            step(number, lambda part: None)
-            number += 1
-        for _ in tqdm(range(args.rounds), desc=f"measuring on {device}"):
-            for name, rate in measure_rates(device, dtype, wait).items():
-                rates[name].append(rate)
-            wait()
-            start, cpu_start = time.perf_counter(), time.process_time()
-            for _ in range(args.steps):  # as train.py runs: nothing waits for the device
-                step(number, lambda part: None)
-                number += 1
-            wait()
-            seconds.append((time.perf_counter() - start) / args.steps)
-            cpu_seconds.append((time.process_time() - cpu_start) / args.steps)
-            for _ in range(args.steps):  # part by part
-                wait()
-                last = time.perf_counter()
+    run.loader, run.model, run.objective = load(), predict, lose  # type: ignore[assignment]
+    hooks = [
+        run.optimizer.register_step_pre_hook(lambda *_: lap("backward")),
+        run.optimizer.register_step_post_hook(lambda *_: lap("optimiser")),
+    ]
+    if not compiled:  # a hook would break the compiled model apart
+        hooks.append(run.weights.depth_net.register_forward_hook(lambda *_: lap("depth network")))
+        hooks.append(run.weights.pose_net.register_forward_hook(lambda *_: lap("pose network")))
+    synchronise(run.device)
+    last = time.perf_counter()
 
-                def lap(part: str) -> None:
-                    nonlocal last
-                    wait()
-                    now = time.perf_counter()
-                    laps[part].append(now - last)
-                    last = now
+    def lap(part: str) -> None:
+        nonlocal last
+        synchronise(run.device)
+        now = time.perf_counter()
+        seconds[part] = seconds.get(part, 0.0) + now - last
+        last = now
 
-                step(number, lap)
-                number += 1
+    try:
+        yield seconds, lap
+    finally:
+        run.loader, run.model, run.objective = loader, model, objective
+        for hook in hooks:
+            hook.remove()
 
-    operations = 3 * forward_operations(args, recipe)
-    best_rate = max(max(values) for values in rates.values())
-    roofline = operations / best_rate
-    median, best = statistics.median(seconds), min(seconds)
+
+def report(run: Run, measured: Measurement) -> None:
+    options, record = run.options, run.record
+    operations = 3 * forward_operations(options, record["height"], record["width"])
+    roofline = operations / max(max(values) for values in measured.rates.values())
+    median, best = statistics.median(measured.seconds), min(measured.seconds)
     print(
-        f"{device_name(device)}, torch {torch.__version__}; {args.width} x {args.height}, batch {args.batch_size}, "
-        f"{recipe.sequence_length} frames, masks {'on' if recipe.explainability else 'off'}, {args.precision}, "
-        f"width {args.network_width:g} and {args.pose_net_width:g}"
-        f"{', compiled' if args.compile else ''}{', channels last' if args.channels_last else ''}"
-        f"{', Adam not fused' if args.not_fused else ''}"
+        f"{device_name(run.device)}, torch {torch.__version__}; {record['width']} x {record['height']}, "
+        f"batch {options.batch_size}{f' x {options.accumulate}' if options.accumulate > 1 else ''}, "
+        f"{options.sequence_length} frames, masks {'on' if options.objective.explainability else 'off'}, "
+        f"{options.precision}, {options.depth_net} and {options.pose_net}"
+        f"{', compiled' if options.compile else ''}{', channels last' if options.channels_last else ''}"
     )
     print(f"step              {1000 * median:8.1f} ms (best round {1000 * best:.1f} ms)")
-    print(f"CPU time          {1000 * statistics.median(cpu_seconds):8.1f} ms of this process")
-    print(f"images per second {args.batch_size / median:8.1f}")
-    print(f"peak memory       {peak_memory(device) / 2**30:8.2f} GiB")
-    for name, values in rates.items():
+    print(f"CPU time          {1000 * statistics.median(measured.cpu_seconds):8.1f} ms of this process")
+    print(f"images per second {run.snippets_per_step / median:8.1f}")
+    print(f"peak memory       {peak_memory(run.device) / 2**30:8.2f} GiB")
+    for name, values in measured.rates.items():
         print(f"{name:18s}{max(values) / 1e9:8.1f} GFLOP/s")
     print(f"roofline          {1000 * roofline:8.1f} ms ({operations / 1e9:.1f} GFLOP)")
     print(f"step / roofline   {median / roofline:8.2f} (best round {best / roofline:.2f})")
-    shares = {part: statistics.median(values) for part, values in laps.items()}
+    shares = {part: statistics.median(measured.parts[part]) for part in PARTS if part in measured.parts}
     for part, value in shares.items():
         print(f"  {part:16s}{100 * value / sum(shares.values()):6.1f} %")
 
 
-def measure_rates(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> dict[str, float]:
+def measure_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """Floating-point operations per second of a large matrix product and of a large 3 x 3 convolution."""
     size = 2048 if device.type == "cpu" else 8192
     batch = 4 if device.type == "cpu" else 64
@@ -189,29 +226,33 @@ def measure_rates(device: torch.device, dtype: torch.dtype, wait: Callable[[], N
     for name, (task, operations) in tasks.items():
         times = []
         for _ in range(4):
-            wait()
+            synchronise(device)
             start = time.perf_counter()
             task()
-            wait()
+            synchronise(device)
             times.append(time.perf_counter() - start)
         rates[name] = operations / min(times)
     return rates
 
 
-def make_networks(args: argparse.Namespace, recipe: Recipe) -> tuple[DispNet, PoseExpNet]:
-    pose_exp_net = PoseExpNet(recipe.sequence_length - 1, recipe.explainability, width=args.pose_net_width)
-    return DispNet(width=args.network_width), pose_exp_net
-
-
 @torch.no_grad()
-def forward_operations(args: argparse.Namespace, recipe: Recipe) -> int:
-    disp_net, pose_exp_net = make_networks(args, recipe)
-    target = torch.zeros(args.batch_size, 3, args.height, args.width)
-    sources = torch.zeros(args.batch_size, recipe.sequence_length - 1, 3, args.height, args.width)
+def forward_operations(options: TrainOptions, height: int, width: int) -> int:
+    """Floating-point operations of the model's forward pass in one training step."""
+    specs = options.networks()
+    model = build(specs["depth"], specs["pose"], specs["camera"])
+    images = torch.zeros(options.batch_size, options.sequence_length, 3, height, width)
+    snippets = Snippets(images[:, 0], images[:, 1:], torch.eye(3).expand(options.batch_size, 3, 3))
     with FlopCounterMode(display=False) as counter:
-        disp_net(target)
-        pose_exp_net(target, sources)
-    return counter.get_total_flops()
+        model(snippets)
+    return options.accumulate * counter.get_total_flops()
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def peak_memory(device: torch.device) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -145,7 +145,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def add_option_flags(parser: argparse.ArgumentParser, options: type, positional: str | None = None) -> None:
+def add_option_flags(
+    parser: argparse.ArgumentParser,
+    options: type,
+    positional: str | None = None,
+    names: Collection[str] | None = None,
+) -> None:
     """A flag for each field of an options dataclass (see `files.options`), in the groups that the fields name.
 
     A flag that is not given leaves no attribute in the parsed arguments, so that `vars` has the given ones alone.
@@ -153,6 +158,7 @@ def add_option_flags(parser: argparse.ArgumentParser, options: type, positional:
     Args:
         options: the class.
         positional: the field that is no flag but the argument without a name.
+        names: the fields that get a flag; None for all.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
 
@@ -165,11 +171,13 @@ def add_option_flags(parser: argparse.ArgumentParser, options: type, positional:
 
     current = ""
     for field in dataclasses.fields(options):
+        current = field.metadata.get("group", current)
+        if names is not None and field.name not in names:
+            continue
         if dataclasses.is_dataclass(field.type) and field.type is not NetworkSpec:
             for inner in dataclasses.fields(field.type):
                 _add_option_flag(group_of(current), inner)
             continue
-        current = field.metadata.get("group", current)
         if field.name == positional:
             parser.add_argument(field.name, nargs="?", default=argparse.SUPPRESS, help=field.metadata["help"])
         elif field.type is NetworkSpec:
