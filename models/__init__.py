@@ -96,5 +96,5 @@ def _convert(value: Any, annotation: Any, what: str) -> Any:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value).lower() if isinstance(value, bool | None) else str(value)
