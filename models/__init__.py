@@ -91,6 +91,8 @@ def _convert(value: Any, annotation: Any, what: str) -> Any:
                 continue
     names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
     shown = f"{value!r:.40}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    if value is inspect.Parameter.empty:
+        shown = "missing"
     raise InputError(f"{what} is {shown}, expected {names}")
 
 
