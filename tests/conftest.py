@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import resource
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,6 +23,34 @@ def shared() -> Path:
 def _own_cache(tmp_path_factory):
     """Nothing is kept in, or taken from, the user's own cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def peak_memory() -> Callable[[Callable[[], object]], float]:
+    """Function that calls another one and returns the MiB that it took at its peak.
+
+    The call may take 3 GiB of address space at most, so that a test that fails does not take the machine's memory.
+    """
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system does not tell the peak of the memory in use")
+
+    def in_use(name: str) -> float:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith(name)) / 1024
+
+    def measure(call: Callable[[], object]) -> float:
+        with open("/proc/self/clear_refs", "w") as reset:
+            reset.write("5")
+        before = in_use("VmRSS")
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (int(in_use("VmSize") * 2**20 + 3 * 2**30), limits[1]))
+        try:
+            call()
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        return in_use("VmHWM") - before
+
+    return measure
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,7 @@ def test_an_unknown_network_names_those_that_there_are():
 def test_an_argument_out_of_range_is_the_user_s_error():
     with pytest.raises(InputError, match="example: layers is 0, expected 1 or more"):
         make(NETWORKS, NetworkSpec("example", {"layers": "0"}))
-    with pytest.raises(InputError, match="disp_net: width is 0.3, expected a multiple of 1/16 up to 2"):
+    with pytest.raises(InputError, match=r"disp_net: width is 0.3, expected a multiple of 1/16 up to 2"):
         build(NetworkSpec("disp_net", {"width": 0.3}), NetworkSpec("pose_exp_net"), NetworkSpec("given"))
 
 
