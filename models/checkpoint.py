@@ -286,7 +286,7 @@ def make_with_weights(
             shapes = {name: tensor.shape for name, tensor in make(networks, spec).state_dict().items()}
     except InputError as error:
         raise InputError(f"{file}: damaged checkpoint: {error}") from None
-    except (RuntimeError, OverflowError, MemoryError) as error:
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # numbers of channels beyond all bounds
         raise InputError(f"{file}: damaged checkpoint: {spec.name}: {' '.join(str(error).split())[:100]}") from None
     for name, shape in shapes.items():
         given = weights.get(name)
@@ -322,9 +322,9 @@ def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
 
 def _port_model(weights: dict[str, Any], file: Path) -> LoadedModel:
     if "pose_pred.weight" in weights:
-        spec = NetworkSpec(**version_1.describe_pose_exp_net(weights, file))
+        spec = complete(POSE_NETS, NetworkSpec(**version_1.describe_pose_exp_net(weights, file)))
         return LoadedModel(None, make_with_weights(POSE_NETS, spec, weights, file), None, {"pose": spec})
-    spec = NetworkSpec(**version_1.describe_disp_net(weights, file))
+    spec = complete(DEPTH_NETS, NetworkSpec(**version_1.describe_disp_net(weights, file)))
     return LoadedModel(make_with_weights(DEPTH_NETS, spec, weights, file), None, None, {"depth": spec})
 
 
