@@ -196,7 +196,7 @@ def _add_option_flag(group: argparse._ActionsContainer, field: dataclasses.Field
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meaning)
     elif typing.get_origin(kind) is tuple:
         metavar = field.metadata["metavar"]
-        group.add_argument(flag, action="append", default=argparse.SUPPRESS, metavar=metavar, help=meaning)
+        group.add_argument(flag, action=_TupleAction, default=argparse.SUPPRESS, metavar=metavar, help=meaning)
     elif field.metadata["choices"]:
         choices = field.metadata["choices"]
         group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=meaning)
@@ -219,6 +219,13 @@ def _typed(field: dataclasses.Field) -> Callable[[str], Any]:
         return value
 
     return parse
+
+
+class _TupleAction(argparse.Action):
+    """A flag that may be given several times, as a tuple."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, flag: Any = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
 
 
 class _NetworkAction(argparse.Action):

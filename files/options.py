@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import sys
 import types
 import typing
 from typing import Any
@@ -58,10 +59,11 @@ def expectation(field: dataclasses.Field) -> str:
     limits = field.metadata
     if limits["choices"]:
         return f"one of {', '.join(limits['choices'])}"
-    words = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}.get(kind, kind.__name__)
-    if limits["at_least"] is not None:
-        words += f" of {limits['at_least']:g} or more"
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a list of names"}
+    words = names[typing.get_origin(kind) or kind]
     bounds = []
+    if limits["at_least"] is not None:
+        bounds.append(f"of {limits['at_least']:g} or more")
     if limits["above"] is not None:
         bounds.append(f"greater than {limits['above']:g}")
     if limits["below"] is not None:
@@ -88,7 +90,7 @@ def is_allowed(field: dataclasses.Field, value: Any) -> bool:
     if kind not in (int, float):
         return True
     return (
-        abs(value) < float("inf")  # False for NaN
+        abs(value) <= sys.float_info.max  # False for NaN
         and (limits["above"] is None or value > limits["above"])
         and (limits["at_least"] is None or value >= limits["at_least"])
         and (limits["below"] is None or value < limits["below"])
@@ -116,13 +118,15 @@ def from_plain(cls: type, plain: Any, where: str) -> Any:
         where: the file, for the error.
 
     Raises:
-        InputError: something that cannot be such options.
+        InputError: something that cannot be such options, or a field without a default is missing.
     """
     if not isinstance(plain, dict):
         raise InputError(f"{where}: damaged: expected options by name, found {type(plain).__name__}")
     values = {}
     for field in dataclasses.fields(cls):
         if field.name not in plain:
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                raise InputError(f"{where}: damaged: it lacks {field.name}")
             continue
         value = plain[field.name]
         kind, _ = base_type(field)

@@ -91,10 +91,12 @@ def _convert(value: Any, annotation: Any, what: str) -> Any:
                 continue
     names = " or ".join("none" if kind is types.NoneType else kind.__name__ for kind in kinds)
     shown = f"{value!r:.40}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    if value is inspect.Parameter.empty:
+        shown = "missing"
     raise InputError(f"{what} is {shown}, expected {names}")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value).lower() if isinstance(value, bool | None) else str(value)

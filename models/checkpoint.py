@@ -13,6 +13,7 @@ A checkpoint (version 2) is a dict of plain values and tensors:
 Version-1 checkpoints and the published checkpoints of the well-known PyTorch port are read, too.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -152,7 +153,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], file: Path, wha
         what: name of the network, for errors.
 
     Raises:
-        InputError: a weight is missing, surplus, of another shape or not finite.
+        InputError: a weight is missing, surplus, not finite, or of another shape or kind of number.
     """
     expected = network.state_dict()
     for name, tensor in expected.items():
@@ -161,6 +162,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], file: Path, wha
             raise InputError(f"{file}: no checkpoint of {what}: it lacks {name}")
         if given.shape != tensor.shape:
             raise InputError(f"{file}: no checkpoint of {what}: {name} is {[*given.shape]}, expected {[*tensor.shape]}")
+        if given.is_floating_point() != tensor.is_floating_point():
+            raise InputError(f"{file}: no checkpoint of {what}: {name} is {given.dtype}, expected {tensor.dtype}")
         if not bool(given.to(tensor.dtype).isfinite().all()):
             raise InputError(f"{file}: {name} of {what} holds values that are not finite")
     surplus = sorted(map(str, weights.keys() - expected.keys()))
@@ -179,7 +182,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, file: Path) -> 
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = state.get("state") if isinstance(state, dict) else None
-    if not isinstance(moments, dict) or moments.keys() - set(range(len(parameters))):
+    indices = range(len(parameters))
+    if not isinstance(moments, dict) or any(type(index) is not int or index not in indices for index in moments):
         raise InputError(f"{file}: damaged checkpoint: no state of the optimiser for {len(parameters)} parameters")
     fresh: dict[int, dict[str, Tensor]] = {}
     for index, entry in moments.items():
@@ -188,7 +192,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, file: Path) -> 
         fresh[index] = {}
         for name, like in likes.items():
             given = entry.get(name) if isinstance(entry, dict) else None
-            if not isinstance(given, Tensor) or given.shape != like.shape:
+            if not isinstance(given, Tensor) or given.shape != like.shape or not given.is_floating_point():
                 raise InputError(f"{file}: damaged checkpoint: the optimiser's {name} of parameter {index}")
             tensor = torch.empty_like(like.detach(), device="cpu").copy_(given)
             if not bool(tensor.isfinite().all()) or (name != "exp_avg" and bool((tensor < 0).any())):
@@ -241,16 +245,14 @@ def make_with_weights(
             shapes = {name: tensor.shape for name, tensor in make(networks, spec).state_dict().items()}
     except InputError as error:
         raise InputError(f"{file}: damaged checkpoint: {error}") from None
-    except (RuntimeError, OverflowError, MemoryError) as error:
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # numbers of channels beyond all bounds
         raise InputError(f"{file}: damaged checkpoint: {spec.name}: {' '.join(str(error).split())[:100]}") from None
     for name, shape in shapes.items():
-        if isinstance(weights.get(name), Tensor) and weights[name].shape != shape:
-            raise InputError(
-                f"{file}: no checkpoint of {spec.name}: {name} is {[*weights[name].shape]}, expected {[*shape]}"
-            )
-    absent = sorted(shapes.keys() - weights.keys())
-    if absent:
-        raise InputError(f"{file}: no checkpoint of {spec.name}: it lacks {absent[0]}")
+        given = weights.get(name)
+        if not isinstance(given, Tensor):
+            raise InputError(f"{file}: no checkpoint of {spec.name}: it lacks {name}")
+        if given.shape != shape:
+            raise InputError(f"{file}: no checkpoint of {spec.name}: {name} is {[*given.shape]}, expected {[*shape]}")
     network = make(networks, spec)
     load_weights(network, weights, file, spec.name)
     return network
@@ -279,9 +281,9 @@ def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
 
 def _port_model(weights: dict[str, Any], file: Path) -> LoadedModel:
     if "pose_pred.weight" in weights:
-        spec = NetworkSpec(**version_1.describe_pose_exp_net(weights, file))
+        spec = complete(POSE_NETS, NetworkSpec(**version_1.describe_pose_exp_net(weights, file)))
         return LoadedModel(None, make_with_weights(POSE_NETS, spec, weights, file), None, {"pose": spec})
-    spec = NetworkSpec(**version_1.describe_disp_net(weights, file))
+    spec = complete(DEPTH_NETS, NetworkSpec(**version_1.describe_disp_net(weights, file)))
     return LoadedModel(make_with_weights(DEPTH_NETS, spec, weights, file), None, None, {"depth": spec})
 
 
@@ -289,10 +291,10 @@ def _check_content(content: dict[str, Any], file: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise InputError(f"{file}: not a checkpoint of this project: it has {_names(content)}")
     version = content.get("version")
+    if type(version) is not int or version not in (1, VERSION):
+        raise InputError(f"{file}: checkpoint version {_short(version)}, this code reads versions 1 and {VERSION}")
     if version == 1:
         content = version_1.upgrade(content, file)
-    elif version != VERSION:
-        raise InputError(f"{file}: checkpoint version {_short(version)}, this code reads versions 1 and {VERSION}")
     content = {**_LATER, **content}
     missing = sorted(_KINDS.keys() - content.keys())
     if missing:
@@ -303,8 +305,11 @@ def _check_content(content: dict[str, Any], file: Path) -> dict[str, Any]:
             raise InputError(f"{file}: damaged checkpoint: its {name} is of type {found}, expected {kind.__name__}")
     if not all(map(_is_name, content["model"])):
         raise InputError(f"{file}: damaged checkpoint: a weight has no name")
-    if not 0 <= content["step"] < 2**62 or not 0 <= content["skipped"] < 2**62:
-        raise InputError(f"{file}: damaged checkpoint: step {content['step']:.4g}, skipped {content['skipped']:.4g}")
+    if not all(map(_is_name, content["damaged"])):
+        raise InputError(f"{file}: damaged checkpoint: its damaged files have no names")
+    for name in ("step", "skipped"):
+        if not 0 <= content[name] < 2**62:
+            raise InputError(f"{file}: damaged checkpoint: {name} {_short(content[name])}, expected a number of steps")
     _check_record(content["record"], file)
     _check_best(content["best"], file)
     return content
@@ -312,12 +317,12 @@ def _check_content(content: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _check_record(record: dict[str, Any], file: Path) -> None:
     for name in ("height", "width"):
-        size = record.get(name)
-        if size is not None and not (type(size) is int and 0 < size <= _LARGEST_SIDE):
+        size = record.get(name, 1)
+        if not (type(size) is int and 0 < size <= _LARGEST_SIDE):
             raise InputError(f"{file}: damaged checkpoint: its {name} is {_short(size)}, expected pixels")
     for name in ("snippets", "processes", "total_steps"):
-        count = record.get(name)
-        if count is not None and not (type(count) is int and 0 < count < 2**62):
+        count = record.get(name, 1)
+        if not (type(count) is int and 0 < count < 2**62):
             raise InputError(f"{file}: damaged checkpoint: its {name} is {_short(count)}, expected a whole number")
     scenes = record.get("scenes")
     if scenes is not None and not (isinstance(scenes, list) and all(map(_is_name, scenes))):
@@ -327,7 +332,7 @@ def _check_record(record: dict[str, Any], file: Path) -> None:
 def _check_best(best: dict[str, Any], file: Path) -> None:
     for name, score in best.items():
         kinds = {key: type(value) for key, value in score.items()} if isinstance(score, dict) else None
-        if name not in CRITERIA or kinds != {"value": float, "step": int}:
+        if name not in CRITERIA or kinds != {"value": float, "step": int} or not math.isfinite(score["value"]):
             raise InputError(
                 f"{file}: damaged checkpoint: its best {_short(name)} is {_short(score)}, expected a value and a step"
             )

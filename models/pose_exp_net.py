@@ -45,7 +45,7 @@ class PoseExpNet(nn.Module):
         if sources < 1:
             raise ValueError(f"sources is {sources}, expected 1 or more")
         if rotation not in ROTATIONS:
-            raise ValueError(f"rotation is {rotation!r}, expected one of {', '.join(ROTATIONS)}")
+            raise ValueError(f"rotation is {rotation!r:.40}, expected one of {', '.join(ROTATIONS)}")
         for name, value in (("translation_scale", translation_scale), ("rotation_scale", rotation_scale)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value}, expected a number greater than 0")

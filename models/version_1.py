@@ -27,9 +27,11 @@ def upgrade(content: dict[str, Any], file: Path) -> dict[str, Any]:
     missing = {"step", "config", "best", "disp_net", "pose_exp_net", "optimizer"} - content.keys()
     if missing:
         raise InputError(f"{file}: damaged checkpoint: it lacks {', '.join(sorted(missing))}")
+    for name in ("config", "disp_net", "pose_exp_net"):
+        if not isinstance(content[name], dict):
+            found = type(content[name]).__name__
+            raise InputError(f"{file}: damaged checkpoint: its {name} is of type {found}, expected dict")
     config = content["config"]
-    if not isinstance(config, dict):
-        raise InputError(f"{file}: damaged checkpoint: its config is of type {type(config).__name__}, expected dict")
     depth = describe_disp_net(content["disp_net"], file)
     pose = describe_pose_exp_net(content["pose_exp_net"], file)
     pose["arguments"] |= {new: config[old] for new, old in _POSE_ARGUMENTS.items() if old in config}
@@ -41,7 +43,7 @@ def upgrade(content: dict[str, Any], file: Path) -> dict[str, Any]:
             "name": pose["name"],
             "arguments": {k: v for k, v in pose["arguments"].items() if k not in ("sources", "explainability")},
         },
-        "check": not config.get("no_check", False),
+        "check": config.get("no_check") is not True,
     }
     record = {name: config[name] for name in _RECORD if name in config}
     kept = ("torch", "step", "best", "skipped", "validation_due", "damaged", "optimizer")

@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import resource
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -40,6 +42,34 @@ def make3d(tmp_path_factory) -> Path:
         picture = np.full((100, 75, 3), number, dtype=np.uint8)
         Image.fromarray(picture).save(root / f"Test134/img-op{number}-p.jpg")
     return root
+
+
+@pytest.fixture
+def peak_memory() -> Callable[[Callable[[], object]], float]:
+    """Function that calls another one and returns the MiB that it took at its peak.
+
+    The call may take 3 GiB of address space at most, so that a test that fails does not take the machine's memory.
+    """
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system does not tell the peak of the memory in use")
+
+    def in_use(name: str) -> float:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith(name)) / 1024
+
+    def measure(call: Callable[[], object]) -> float:
+        with open("/proc/self/clear_refs", "w") as reset:
+            reset.write("5")
+        before = in_use("VmRSS")
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (int(in_use("VmSize") * 2**20 + 3 * 2**30), limits[1]))
+        try:
+            call()
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        return in_use("VmHWM") - before
+
+    return measure
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import os
 import sys
 
@@ -6,23 +7,26 @@ import pytest
 import torch
 
 from cli.flags import (
-    add_recipe_flags,
+    add_hidden_flags,
+    add_option_flags,
     choose_device,
     non_negative_float,
     non_negative_int,
     positive_float,
     positive_int,
-    recipe_from_flags,
     run_script,
 )
-from files.errors import InputError
-from training.recipes import RECIPES, Recipe
+from files.errors import InputError, UsageError
+from files.options import flag_name
+from models import NetworkSpec
+from training.options import OLD_FLAGS, TrainOptions, change, new_options
 
 
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
         (InputError("cam.txt: not\n 3 x 3"), 1, "script.py: error: cam.txt: not 3 x 3\n"),
+        (UsageError("--beta1 1: expected less"), 2, "script.py: error: --beta1 1: expected less\n"),
         (FileNotFoundError(2, "No such file or directory", "a.txt"), 1, "script.py: error: a.txt: No such file "),
         (OSError(28, "No space left on device"), 1, "script.py: error: No space left on device\n"),
         (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
@@ -87,28 +91,137 @@ def test_devices(monkeypatch):
     assert choose_device("auto") == torch.device("cuda")
 
 
-def recipe(*flags: str) -> Recipe:
-    parser = argparse.ArgumentParser()
-    add_recipe_flags(parser)
-    return recipe_from_flags(parser.parse_args(flags))
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train.py")
+    add_option_flags(parser, TrainOptions, positional="data")
+    add_hidden_flags(parser, OLD_FLAGS)
+    return parser
 
 
-def test_every_field_of_a_recipe_has_its_flag():
-    assert recipe() == RECIPES["paper-depth"]
-    assert recipe("--recipe", "paper-pose") == RECIPES["paper-pose"]
-    changed = recipe(
-        *("--recipe", "paper-pose", "--sequence-length", "7", "--photometric-weight", "2", "--smoothness-weight", "0"),
-        *("--smoothness-decay", "2.3", "--smoothed", "depth", "--no-explainability", "--explainability-weight", "0"),
-    )
-    assert changed == Recipe(7, 2.0, 0.0, 2.3, "depth", False, 0.0)
+def given(*flags: str) -> dict:
+    return vars(make_parser().parse_args(flags))
 
 
-@pytest.mark.parametrize("flags", [("--recipe", "mine"), ("--smoothed", "x"), ("--smoothness-weight", "-1")])
-def test_a_wrong_flag_is_wrong_use(capsys, flags):
+def option_fields() -> dict[str, dataclasses.Field]:
+    """Every field that is one flag: those of the objective stand among the others."""
+    found = {}
+    for field in dataclasses.fields(TrainOptions):
+        if dataclasses.is_dataclass(field.type) and field.type is not NetworkSpec:
+            found |= {inner.name: inner for inner in dataclasses.fields(field.type)}
+        else:
+            found[field.name] = field
+    return found
+
+
+def test_flags_that_are_not_given_leave_nothing():
+    assert given() == {}
+    assert given("data") == {"data": "data"}
+    assert new_options(given()) == TrainOptions()
+
+
+OTHER_VALUES = {  # of each flag: as typed, and the option's value
+    "data": (["prepared"], "prepared"),
+    "name": (["--name", "run"], "run"),
+    "runs": (["--runs", "a/b"], "a/b"),
+    "recipe": (["--recipe", "paper-pose"], "paper-pose"),
+    "sequence_length": (["--sequence-length", "5"], 5),
+    "photometric_weight": (["--photometric-weight", "2"], 2.0),
+    "smoothness_weight": (["--smoothness-weight", "0"], 0.0),
+    "smoothness_decay": (["--smoothness-decay", "2.3"], 2.3),
+    "smoothed": (["--smoothed", "depth"], "depth"),
+    "explainability": (["--no-explainability"], False),
+    "explainability_weight": (["--explainability-weight", "1e-1"], 0.1),
+    "depth_net": (["--depth-net", "disp_net", "width=0.5"], NetworkSpec("disp_net", {"width": "0.5"})),
+    "pose_net": (
+        ["--pose-net", "pose_exp_net", "orbit_depth=0.83", "rotation=quaternion"],
+        NetworkSpec("pose_exp_net", {"orbit_depth": "0.83", "rotation": "quaternion"}),
+    ),
+    "camera": (["--camera", "given"], NetworkSpec("given")),
+    "start_from": (["--start-from", "a.pt", "--start-from", "b.pt"], ("a.pt", "b.pt")),
+    "steps": (["--steps", "10"], 10),
+    "epochs": (["--epochs", "3"], 3),
+    "batch_size": (["--batch-size", "8"], 8),
+    "accumulate": (["--accumulate", "2"], 2),
+    "learning_rate": (["--learning-rate", "1e-3"], 1e-3),
+    "schedule": (["--schedule", "cosine"], "cosine"),
+    "beta1": (["--beta1", "0.5"], 0.5),
+    "beta2": (["--beta2", "0.99"], 0.99),
+    "augmentation": (["--augmentation", "flip"], "flip"),
+    "check": (["--no-check"], False),
+    "seed": (["--seed", "7"], 7),
+    "skip_non_finite": (["--skip-non-finite"], True),
+    "device": (["--device", "cpu"], "cpu"),
+    "precision": (["--precision", "bf16"], "bf16"),
+    "compile": (["--compile"], True),
+    "channels_last": (["--channels-last"], True),
+    "workers": (["--workers", "0"], 0),
+    "log_every": (["--log-every", "1"], 1),
+    "pictures_every": (["--pictures-every", "2"], 2),
+    "validate_every": (["--validate-every", "3"], 3),
+    "save_every": (["--save-every", "0.5"], 0.5),
+}
+
+
+def test_every_option_has_its_flag():
+    assert OTHER_VALUES.keys() == option_fields().keys()
+    for name, (flags, value) in OTHER_VALUES.items():
+        parsed = given(*flags)
+        assert parsed == {name: value}
+        assert type(parsed[name]) is type(value)
+        options = change(TrainOptions(), parsed)
+        assert getattr(options.objective if hasattr(options.objective, name) else options, name) == value
+    once = [flag for name, (flags, _) in OTHER_VALUES.items() if name != "epochs" for flag in flags]
+    assert given(*once).keys() == OTHER_VALUES.keys() - {"epochs"}
+
+
+def test_the_help_has_every_flag_its_default_and_its_group(capsys):
     with pytest.raises(SystemExit) as end:
-        recipe(*flags)
+        given("--help")
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in option_fields():
+        assert (flag_name(name) if name != "data" else " data prepared data set") in text
+    assert "Adam's learning rate (default: 0.0002)" in text
+    assert "check the data before training (see data/check_data.py) (default: on)" in text
+    assert "the first 2 % of the steps" in text
+    assert "disp_net first_disparity=5.01 width=1 (default: disp_net)" in text
+    assert "orbit_depth=none width=1 rotation=euler (default: pose_exp_net)" in text
+    assert "sources=" not in text  # --sequence-length decides it
+    titles = ["snippets and objective:", "networks:", "start:", "optimisation:", "devices:", "intervals, in steps"]
+    assert sorted(titles, key=text.index) == titles
+    assert text.index("snippets and objective:") < text.rindex("--smoothed") < text.index("networks:")
+    for name in OLD_FLAGS:
+        assert flag_name(name) not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--recipe", "mine"), "argument --recipe: invalid choice: 'mine'"),
+        (("--smoothed", "x"), "argument --smoothed: invalid choice: 'x'"),
+        (("--smoothness-weight", "-1"), "argument --smoothness-weight: got '-1', expected a number of 0 or more"),
+        (("--learning-rate", "nan"), "argument --learning-rate: got 'nan', expected a number greater than 0"),
+        (("--learning-rate", "inf"), "argument --learning-rate: got 'inf'"),
+        (("--beta1", "1"), "argument --beta1: got '1', expected a number greater than 0 and less than 1"),
+        (("--steps", "0"), "argument --steps: got '0', expected a whole number greater than 0"),
+        (("--steps", "1.5"), "argument --steps: got '1.5'"),
+        (("--seed", "9" * 30), "argument --seed: got '9999"),
+        (("--workers", "-1"), "argument --workers: got '-1', expected a whole number of 0 or more"),
+        (("--depth-net",), "argument --depth-net: expected at least one argument"),
+        (("--depth-net", "disp_net", "data"), "--depth-net: 'data' is no KEY=VALUE (the data set comes before the"),
+        (("data", "more"), "unrecognized arguments: more"),
+    ],
+)
+def test_a_wrong_flag_is_wrong_use(capsys, flags, message):
+    with pytest.raises(SystemExit) as end:
+        given(*flags)
     assert end.value.code == 2
-    assert f"argument {flags[0]}: " in capsys.readouterr().err
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_flags_of_the_first_version_are_read():
+    flags = [text for name in OLD_FLAGS for text in (flag_name(name), "0.5")]
+    assert given(*flags) == dict.fromkeys(OLD_FLAGS, "0.5")
 
 
 def test_a_pipe_that_nobody_reads_any_more_is_no_traceback():

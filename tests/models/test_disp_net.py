@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models import DispNet
+from models.disp_net import DispNet
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_first_disparities_lie_near_what_is_asked(first):
     assert all((predict[0].bias == 0).all() for predict in (DispNet().predict_disp1, DispNet().predict_disp4))
 
 
-@pytest.mark.parametrize("first", [0, 0.01, 10.01, 11])
+@pytest.mark.parametrize("first", [0, 0.01, 10.01, 11, float("nan")])
 def test_a_first_disparity_out_of_range_is_refused(first):
-    with pytest.raises(ValueError, match=r"expected one above 0.01"):
+    with pytest.raises(ValueError, match=r"first_disparity is .*, expected a number between 0.01 and 10.01"):
         DispNet(first)

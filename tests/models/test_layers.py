@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models import DispNet, PoseExpNet
+from models.disp_net import DispNet
 from models.layers import Conv2d, channels
+from models.pose_exp_net import PoseExpNet
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 2), (7, 1), (7, 2)])
@@ -33,7 +34,7 @@ def test_a_width_factor_scales_the_channels(width):
     assert shapes["predict_mask1.weight"] == [2, 16 * width, 3, 3]
     target, sources = torch.rand(1, 3, 33, 47), torch.rand(1, 2, 3, 33, 47)
     assert disp_net(target)[0].shape == (1, 1, 33, 47)
-    assert pose_exp_net(target, sources)[0].shape == (1, 2, 6)
+    assert pose_exp_net(target, sources)[0].shape == (1, 2, 4, 4)
 
 
 @pytest.mark.parametrize("width", [0, -1, 0.3, 1 / 32, 2.5, float("nan")])
