@@ -149,7 +149,7 @@ def test_the_precision_of_a_new_run_is_the_fastest(tmp_path, monkeypatch, device
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
 def test_the_precision_of_a_run_that_goes_on_is_its_own(tmp_path, monkeypatch, precision):
-    (Path(tmp_path) / "config.json").write_text(json.dumps({"precision": precision}))
+    (Path(tmp_path) / "config.json").write_text(json.dumps({"options": {"precision": precision}}))
     monkeypatch.setattr(demo, "bf16_speedup", lambda: 0.1 if precision == "bf16" else 9.0)
     assert demo.precision_flags(torch.device("cpu"), Path(tmp_path) / "config.json")[1] == precision
 

@@ -8,12 +8,12 @@ import torch
 from path import Path
 from torch import nn
 
+from files.atomic import keep_copy
 from files.errors import InputError
 from models import NetworkSpec, build, checkpoint, complete
 from models.checkpoint import (
     checkpoint_content,
     find_checkpoint,
-    keep_copy,
     load_checkpoint,
     load_model,
     load_optimizer,
@@ -206,7 +206,7 @@ def test_a_copy_keeps_its_content_when_the_file_is_replaced(tmp_path, monkeypatc
         def refuse(*names):
             raise OSError(errno.EPERM, "Operation not permitted")
 
-        monkeypatch.setattr(checkpoint.os, "link", refuse)
+        monkeypatch.setattr(os, "link", refuse)
     for content in (b"first", b"second"):
         (folder / "new").write_bytes(content)
         (folder / "new").rename(folder / "last.pt")
