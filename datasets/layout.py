@@ -99,7 +99,7 @@ def read_scene(folder: Path) -> Scene:
     if not frames:
         raise InputError(f"{folder}: no frames, expected images 0000000.jpg, 0000001.jpg, ...")
     poses = None
-    if os.path.lexists(folder / "poses.txt"):  # a link that leads nowhere is an error, not a scene without poses
+    if os.path.lexists(folder / "poses.txt"):  # a dangling link is an error, not a scene without poses
         poses = read_rows(folder / "poses.txt", 12).reshape(-1, 3, 4)
         if len(poses) != len(frames):
             raise InputError(
@@ -159,9 +159,9 @@ def _is_record(record: dict) -> bool:
 def list_frames(folder: Path) -> list[Path]:
     """The images of a folder in order of time (`frame_order`).
 
-    An image is what has an image's name. One that cannot be opened, such as a link that leads nowhere, stays in its
-    place: whoever reads it finds it damaged, and the frames before and after it are not neighbours. Names that begin
-    with a dot are left out: macOS puts a ._0000000.jpg beside each file on a foreign disk.
+    Images are listed by name alone. One that cannot be opened, such as a dangling link, is listed, too: reading it
+    raises an InputError, and the frames before and after it do not become neighbours. Names that begin with a dot are
+    left out: macOS writes a ._0000000.jpg for each file on a foreign disk.
     """
     names = [name for name in os.listdir(folder) if is_image_name(name)]
     return [Path(folder) / name for name in sorted(names, key=frame_order)]

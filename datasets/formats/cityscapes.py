@@ -92,7 +92,7 @@ def _package(root: Path, name: str) -> Path | None:
 
 def _city_sequences(folder: Path, cameras: Path, vehicles: Path | None, split: str) -> tuple[list[Sequence], int]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: cannot be opened as a folder; mend the link, or remove it")
+        raise InputError(f"{folder}: cannot be opened as a folder (a dangling link?); repair it or remove it")
     camera_files = _by_recording(cameras)
     vehicle_files = {} if vehicles is None else _by_recording(vehicles / split / folder.name)
     sequences = []

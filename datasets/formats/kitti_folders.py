@@ -1,4 +1,4 @@
-"""KITTI's folders: where KITTI raw and KITTI odometry keep their files, and what a camera recorded there.
+"""KITTI's folders: the files of KITTI raw and KITTI odometry, by drive, camera and frame number. numpy only.
 
     raw:       DATE/calib_{cam_to_cam,velo_to_cam,imu_to_velo}.txt
                DATE/DATE_drive_NNNN_sync/{image_0X,velodyne_points,oxts}/data/0000000000.{png,bin,txt}
@@ -7,8 +7,8 @@
 Everything but the images of one camera and the calibration may be missing. Odometry's folders may lie in `dataset/`,
 as KITTI's archives have them. Images may have been converted to JPEG. Numbers need no padding with zeros.
 
-Files are found by their names alone. One that cannot be opened, such as a link that leads nowhere, is found like any
-other, and is damaged for whoever reads it.
+Files are listed by name alone. A file that cannot be opened, such as a dangling link, is listed, too: reading it raises
+an InputError that names it.
 """
 
 import os
@@ -109,20 +109,20 @@ def _odometry_bases(root: Path) -> tuple[Path, Path]:
 
 
 def _subfolders(folder: Path, pattern: re.Pattern) -> list[Path]:
-    """The folders with such names, sorted; InputError for a link that leads nowhere, or a file of such a name."""
+    """The folders with such names, sorted; InputError for a dangling link or a file of such a name."""
     folders = [Path(folder) / name for name in sorted(os.listdir(folder)) if pattern.fullmatch(name)]
     for path in folders:
         if not path.is_dir():
-            raise InputError(f"{path}: cannot be opened as a folder; mend the link, or remove it")
+            raise InputError(f"{path}: cannot be opened as a folder (a dangling link?); repair it or remove it")
     return folders
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
     """The files 000123.SUFFIX or frame123.SUFFIX of a folder, by number, ascending; empty without such a folder.
 
-    A name has one run of digits, at its end. Of names that differ in their suffix alone the one whose suffix comes
-    first in `suffixes` is taken. Names that begin with a dot are left out: macOS puts a ._000000.png beside each file
-    on a foreign disk.
+    A name has one run of digits, at its end. If names differ in their suffix only, the suffix that comes first in
+    `suffixes` is taken. Names that begin with a dot are left out: macOS writes a ._000000.png for each file on some
+    disks.
 
     Raises:
         InputError: two names have the same number, such as left1.png and right1.png.
@@ -211,12 +211,12 @@ def find_sequence(root: Path, name: str) -> Recording:
 
 
 def sequence_folder(root: Path, name: str) -> Path:
-    """The folder of an odometry sequence: in `sequences/` or `dataset/sequences/`; in the former where in neither."""
+    """The folder of an odometry sequence, in `sequences/` or `dataset/sequences/`; in the former if in neither."""
     return _first_there([base / "sequences" / name for base in _odometry_bases(root)])
 
 
 def pose_file(root: Path, name: str) -> Path:
-    """The ground truth of an odometry sequence: in `poses/` or `dataset/poses/`; in the former where in neither."""
+    """The ground truth of an odometry sequence, in `poses/` or `dataset/poses/`; in the former if in neither."""
     return _first_there([base / "poses" / f"{name}.txt" for base in _odometry_bases(root)])
 
 
@@ -269,10 +269,10 @@ def read_image_list(file: Path, root: Path) -> list[str]:
 
 
 def find_image(root: Path, name: str) -> Path:
-    """The file of a listed image: `root / name`, or the same name with another image suffix where that is missing.
+    """The file of a listed image: `root / name`, or if that is missing, the same name with another image suffix.
 
-    The field's lists name PNGs, and many have converted KITTI to JPEG, as monodepth2's README advises. Without any
-    such file it is `root / name`.
+    The field's lists name PNGs, and many people convert KITTI to JPEG, as monodepth2's README advises. If there is no
+    such file either, the result is `root / name`.
     """
     listed = Path(root) / name
     stem = os.path.splitext(listed)[0]
@@ -281,7 +281,7 @@ def find_image(root: Path, name: str) -> Path:
 
 
 def describe_conversion(root: Path, names: Iterable[str]) -> str:
-    """How many images are read from a file with another suffix than listed, in words; "" where none is."""
+    """The number of images that are read from files with another suffix than listed, in words; "" for none."""
     changed = [(os.path.splitext(name)[1], find_image(root, name).suffix) for name in names]
     kinds = dict.fromkeys(pair for pair in changed if pair[0] != pair[1])
     return ", ".join(f"{changed.count(kind)} images read as {kind[1]}, not as {kind[0]}" for kind in kinds)
@@ -318,7 +318,7 @@ class Calibration:
 def read_calibration(recording: Recording, need_lidar: bool, need_imu: bool) -> Calibration:
     """Calibration of a recording's camera; InputError if a file that is needed is missing or damaged.
 
-    Odometry's files lack the size of the images (S_rect): whoever maps LiDAR points adds it.
+    Odometry's files lack the size of the images (S_rect): callers that map LiDAR points add it.
     """
     if recording.layout == "odometry":
         return _read_odometry_calibration(recording, need_lidar)

@@ -11,10 +11,11 @@ import numpy as np
 from path import Path
 from tqdm import tqdm
 
-from datasets.layout import Scene, read_paths, read_scene, read_scene_names
+from datasets.layout import Scene, read_scene, read_scene_names
 from datasets.preparation.image_motion import FARTHEST, PairMotion, measure_pair
 from files.errors import InputError
 from files.images import image_size, read_image
+from files.text import read_names
 
 LISTS = ("train.txt", "val.txt")
 FEWEST_SNIPPETS = 30  # to train on; below it is a warning
@@ -165,7 +166,7 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
     if not root.is_dir():
         raise InputError(f"{root}: no such folder, expected a prepared data set (see data/prepare_kitti.py)")
     names = {LISTS[0]: read_scene_names(root / LISTS[0])}
-    names[LISTS[1]] = read_paths(root / LISTS[1], root) if (root / LISTS[1]).is_file() else []
+    names[LISTS[1]] = read_names(root / LISTS[1]) if (root / LISTS[1]).is_file() else []
     checks: dict[str, SceneCheck] = {}
     for scene_list in LISTS:
         for name in names[scene_list]:
@@ -200,29 +201,25 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
 
 def _look_at(check: SceneCheck, scene: Scene, length: int, pairs: int, all_headers: bool) -> None:
     check.frames, check.intrinsics = len(scene.frames), scene.intrinsics
-    damaged: dict[Path, str] = {}  # frames that cannot be read, and why
+    damaged: list[str] = []
     headers = scene.frames if all_headers else [] if pairs else scene.frames[:1]
     for frame in headers:
         try:
             check.sizes.setdefault(image_size(frame), frame)
         except InputError as error:
-            damaged[frame] = str(error)
-    neighbours = sorted(set(range(len(scene.frames) - 1)) - {k - 1 for k in scene.breaks})  # each with the next
-    for first in (neighbours[k] for k in _spread(len(neighbours), pairs)):
-        images = []
-        for frame in scene.frames[first : first + 2]:
-            try:
-                images.append(read_image(frame))
-            except (InputError, OSError) as error:
-                damaged[frame] = str(error)
-        if len(images) < 2:
+            damaged.append(str(error))
+    for first in _spread(len(scene.frames) - 1, pairs):
+        try:
+            images = [read_image(frame) for frame in scene.frames[first : first + 2]]
+        except InputError as error:
+            damaged.append(str(error))
             continue
         for image, frame in zip(images, scene.frames[first : first + 2], strict=True):
             check.sizes.setdefault((image.shape[0], image.shape[1]), frame)
         if images[0].shape == images[1].shape and min(images[0].shape[:2]) >= 16:
             check.pairs.append(measure_pair(images[0], images[1], scene.intrinsics))
     if damaged and all_headers:
-        check.warned["damaged"] = f"{len(damaged)} frames cannot be read, e.g. {next(iter(damaged.values()))}"
+        check.warned["damaged"] = f"{len(set(damaged))} frames cannot be read, e.g. {damaged[0]}"
     if len(scene.frames) < length:
         check.warned["too few frames"] = f"{len(scene.frames)} frames, a snippet has {length}: the scene is not used"
     if len(check.sizes) > 1:

@@ -117,7 +117,7 @@ class SceneJob:
         return [files[frame] for files in self.inputs().values() if frame in files]
 
     def _can_be_opened(self, frame: int) -> bool:
-        """False where a file of the frame is a link that leads nowhere, to a disk that is not mounted perhaps."""
+        """False if a file of the frame is a dangling link, for instance to a disk that is not mounted."""
         return all(os.path.exists(file) for file in self._sources(frame))
 
     def image_file(self, frame: int) -> Path:

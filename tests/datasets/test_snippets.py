@@ -129,7 +129,7 @@ def test_no_snippet_crosses_a_frame_that_preparation_left_out(root):
     assert colours(SnippetDataset(root, "train.txt", 3)[1]) == [10, 20, 40]  # there the camera stood
 
 
-@pytest.mark.parametrize("kind", ["a link that leads nowhere", "a folder"])
+@pytest.mark.parametrize("kind", ["a dangling link", "a folder"])
 def test_a_frame_that_cannot_be_opened_is_damaged_and_its_neighbours_stay_apart(root, kind):
     file = root / "a" / "0000002.jpg"
     file.remove()

@@ -46,7 +46,7 @@ def test_what_cannot_be_opened_is_found_or_refused(root):
     image.remove()
     os.symlink("nowhere.png", image)
     (sequence,), _ = find_sequences(root, ("train",))
-    assert sequence.images[3] == image  # damaged for whoever reads it
+    assert sequence.images[3] == image  # reading it will name it
     os.symlink("/nowhere", root / "leftImg8bit_sequence/train/bochum")
     with pytest.raises(InputError, match="train/bochum: cannot be opened as a folder"):
         find_sequences(root, ("train",))

@@ -249,48 +249,6 @@ def test_damage_is_named_and_does_not_stop_the_check(healthy, tmp_path):
     assert "0000004.jpg" in next(line for line in result.warnings if line.startswith("damaged"))
 
 
-def test_a_frame_is_counted_once_and_separates_its_neighbours(healthy, tmp_path):
-    """Neither its header nor its pixels can be read; each would say so."""
-    whole = check_pairs(healthy, tmp_path / "whole", None)
-    for kind in ("empty", "link"):
-        found = check_pairs(healthy, tmp_path / kind, kind)
-        assert found.scenes[0].frames == FRAMES
-        assert len(found.scenes[0].pairs) == len(whole.scenes[0].pairs) - 2  # not one with both neighbours
-        (line,) = (line for line in found.warnings if line.startswith("damaged"))
-        assert "drive: 1 frames cannot be read, e.g. " in line
-        assert "0000004.jpg" in line
-
-
-def check_pairs(images, root, damage):
-    write_scene(root, "drive", *images)
-    frame = root / "drive" / "0000004.jpg"
-    if damage == "empty":
-        frame.write_bytes(b"")
-    elif damage == "link":
-        frame.unlink()
-        frame.symlink_to("nowhere.jpg")
-    return check(root, pairs=FRAMES)
-
-
-def test_no_pair_crosses_a_frame_that_preparation_left_out(healthy, tmp_path):
-    write_scene(tmp_path, "drive", *healthy)
-    (tmp_path / "drive" / "0000004.jpg").unlink()
-    record = {"source": {}, "frames": FRAMES - 1, "static": [], "problems": {"4": "truncated"}}
-    write_text(tmp_path / "drive" / "prepared.json", json.dumps(record))
-    assert len(check(tmp_path, pairs=FRAMES).scenes[0].pairs) == FRAMES - 3
-    write_text(tmp_path / "drive" / "prepared.json", "{")
-    assert "prepared.json: not readable as JSON" in check(tmp_path).refusals[0]
-
-
-def test_a_list_made_by_find_names_the_same_scenes(healthy, tmp_path):
-    write_scene(tmp_path, "drive", *healthy)
-    write_text(tmp_path / "train.txt", "./drive/\n")
-    write_text(tmp_path / "val.txt", f"{tmp_path}/drive\n")
-    result = check(tmp_path, pairs=8)
-    assert [scene.name for scene in result.scenes] == ["drive"]
-    assert causes(result.warnings) == ["in both lists", "too few frames"]
-
-
 def test_black_frames_have_no_texture_or_stand_still(tmp_path):
     random = np.random.default_rng(0)
     images = [np.full((HEIGHT, WIDTH, 3), 40, np.uint8) for _ in range(30)]
