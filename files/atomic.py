@@ -16,6 +16,7 @@ from path import Path
 from files.errors import InputError, WriteError
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.part")
+_LONGEST_STEM = 58  # characters of up to 4 bytes
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -38,7 +39,7 @@ def atomic_write(file: Path, durable: bool = False) -> Iterator[BinaryIO]:
         with _explain(file), open(file, "wb") as stream:
             yield stream
         return
-    part = file.parent / f".{file.name}.{secrets.token_hex(6)}.part"
+    part = _new_part(file)
     try:
         with _explain(file):
             with os.fdopen(os.open(part, _FLAGS, 0o666), "wb") as stream:
@@ -75,8 +76,8 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text in UTF-8, see `atomic_write`."""
-    write_bytes(file, text.encode("utf-8", "surrogateescape"))
+    """Write a text in UTF-8, see `atomic_write`. Names that are no UTF-8 are written with backslashes."""
+    write_bytes(file, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
@@ -95,16 +96,25 @@ def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def keep_copy(file: Path, copy: Path) -> None:
     """Keep a file under a second name: by a hard link, which costs nothing, else by a copy. Replaces the name."""
-    part = Path(copy).parent / f".{Path(copy).name}.{secrets.token_hex(6)}.part"
+    part = _new_part(Path(copy))
     try:
         os.link(file, part)
     except OSError:
         with atomic_write(copy, durable=True) as target, open(file, "rb") as source:
             shutil.copyfileobj(source, target)
         return
-    with _explain(copy):
-        os.replace(part, copy)
-        _sync_folder(Path(copy).parent)
+    try:
+        with _explain(copy):
+            os.replace(part, copy)
+            _sync_folder(Path(copy).parent)
+    finally:
+        with suppress(OSError):
+            os.unlink(part)  # renaming removes it, unless both names are links to one file already
+
+
+def _new_part(file: Path) -> Path:
+    """A new name beside a file. The file's own name is cut: a name may have 255 bytes."""
+    return file.parent / f".{file.name[:_LONGEST_STEM]}.{secrets.token_hex(6)}.part"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from path import Path
 from PIL import ExifTags, Image, ImageOps
 from scipy import sparse
 
-from files.atomic import atomic_write
+from files.atomic import write_bytes
 from files.errors import InputError
 
 JPEG_QUALITY = 95
@@ -154,8 +154,9 @@ def write_jpeg(file: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as JPEG of quality 95: whole under its name, or not at all."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: got {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
-    with atomic_write(file) as stream:
-        Image.fromarray(image).save(stream, format="JPEG", quality=JPEG_QUALITY)
+    content = io.BytesIO()  # Pillow's JPEG encoder writes into a file itself, and takes half a block for a whole one
+    Image.fromarray(image).save(content, format="JPEG", quality=JPEG_QUALITY)
+    write_bytes(file, content.getvalue())
 
 
 def to_network_input(images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,8 @@
 """Images: every kind comes in as RGB, damage is an error, resizing is true to area."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from PIL import Image
 
 from files.errors import InputError, WriteError
 from files.images import read_image, resize_area, to_network_input, write_jpeg
+
+ROOT = Path(__file__).absolute().parent.parent.parent
 
 
 def picture(height=48, width=64, seed=0):
@@ -258,14 +262,26 @@ def test_what_stood_there_stays_when_writing_fails(folder, monkeypatch):
     write_jpeg(folder / "0000000.jpg", picture(seed=1))
     before = (folder / "0000000.jpg").read_bytes()
 
-    def full(self, stream, *_, **__):
-        stream.write(b"half")
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("files.atomic.os.replace", full)
     with pytest.raises(WriteError, match=r"0000000\.jpg: could not be written \(No space left"):
         write_jpeg(folder / "0000000.jpg", picture(seed=2))
     assert (folder / "0000000.jpg").read_bytes() == before
+
+
+def test_a_disk_that_gets_full_within_a_picture_leaves_no_truncated_one(folder):
+    """The system then writes a part of the block without an error, which Pillow's JPEG encoder does not notice."""
+    code = (
+        "import resource, sys, numpy as np; from path import Path; from files.images import write_jpeg\n"
+        "image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "write_jpeg(Path(sys.argv[1]), image)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, folder / "0.jpg"], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1].endswith("0.jpg: could not be written (File too large)")
+    assert folder.files() == []
 
 
 def test_network_input_covers_minus_one_to_one():
