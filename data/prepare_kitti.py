@@ -83,6 +83,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="M/S",
         help="with --static speed: the car stands below this speed (default: %(default)s)",
     )
+    add("--jobs", type=positive_int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
+    add_choice_of_drives(parser)
+    return parser.parse_args(arguments)
+
+
+def add_choice_of_drives(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose the drives, and which of them are for validation."""
+    add = parser.add_argument
     test = parser.add_mutually_exclusive_group()
     test.add_argument("--keep-test-scenes", action="store_true", help="raw: prepare the Eigen test drives, too")
     test.add_argument(
@@ -105,8 +113,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of the drives for validation, at least one (default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="seed for choosing the validation drives (default: %(default)s)")
-    add("--jobs", type=positive_int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
-    return parser.parse_args(arguments)
 
 
 def _camera(text: str) -> str:

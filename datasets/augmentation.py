@@ -43,7 +43,7 @@ def augment(snippets: Snippets, random: Tensor, kind: str = "all") -> Snippets:
     Args:
         snippets: images in [-1, 1].
         random: [B, 5], of `draw_augmentation`.
-        kind: "all"; "flip", without scale and crop, which move the principal point (PoseExpNet does not see K, and in
+        kind: "all"; "flip", without scale and crop, which move the principal point (a pose network does not see K, and in
             two images another principal point looks like another direction of motion); "none".
 
     Returns:

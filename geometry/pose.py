@@ -59,11 +59,11 @@ def pose_to_matrix(pose: Tensor, rotation: str = "euler") -> Tensor:
     """4 x 4 transform of the network's pose vector.
 
     Args:
-        pose: [..., 6] = (tx, ty, tz, rx, ry, rz). From PoseExpNet it is target to source.
+        pose: [..., 6] = (tx, ty, tz, rx, ry, rz). From a pose network it is target to source.
         rotation: the meaning of the last three numbers: "euler" (radians, R = Rx Ry Rz) or "quaternion".
 
     Returns:
-        [..., 4, 4], `source_from_target` for a pose from PoseExpNet.
+        [..., 4, 4], `source_from_target` for a pose from a pose network.
     """
     _check_last_dimension(pose, 6, "pose (tx, ty, tz, rx, ry, rz)")
     if rotation not in ROTATIONS:

@@ -91,10 +91,6 @@ class Run:
         if self.lock is not None:
             self.lock.close()
 
-    @property
-    def snippets_per_step(self) -> int:
-        return self.options.batch_size * self.options.accumulate * distributed.count()
-
     def precision(self) -> AbstractContextManager:
         """The model's convolutions in bfloat16 with --precision bf16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
@@ -134,41 +130,30 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     data = Path(options.data)
     dataset = SnippetDataset(data, "train.txt", options.sequence_length)
     validation = open_validation(data, options.sequence_length, (dataset.height, dataset.width))
-    per_step = options.batch_size * options.accumulate * distributed.count()
-    steps_per_epoch = max(1, len(dataset) // per_step)
+    steps_per_epoch = max(1, len(dataset) // (options.batch_size * options.accumulate * distributed.count()))
     total_steps = _total_steps(options, stopped, steps_per_epoch)
     start = stopped.checkpoint["step"] if stopped else 0
     batches = _batches(options, len(dataset), start, total_steps)
 
     model, ancestors = make_model(options if stopped is None else replace(options, start_from=()))
     warnings = check_before_training(options) if stopped is None else []
-    weights = model.to(device).train()
+    model.to(device).train()
     if options.channels_last:
-        weights.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(
-        weights.parameters(), options.learning_rate, (options.beta1, options.beta2), fused=True
-    )
+        model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), options.learning_rate, (options.beta1, options.beta2), fused=True)
     torch.backends.cudnn.benchmark = True  # all batches have one size
-    record = {
-        "height": dataset.height,
-        "width": dataset.width,
-        "snippets": len(dataset),
-        "processes": distributed.count(),
-        "total_steps": total_steps,
-        "scenes": merge_scenes([scene.name for scene in dataset.scenes], ancestors),
-    }
     run = Run(
         folder=_folder(options, stopped),
         options=options,
-        record=record,
+        record=_record(dataset, total_steps, ancestors),
         device=device,
         dataset=dataset,
         validation=validation,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         specs=options.networks(),
-        weights=weights,
-        model=weights,
+        weights=model,
+        model=model,
         optimizer=optimizer,
         objective=objective,
         guard=NonFiniteGuard(optimizer, options.skip_non_finite, late=device.type == "cuda"),
@@ -183,13 +168,9 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     _say_begin(run, resumed=stopped is not None)
     _share_and_compile(run)
     run.loader = load_batches(dataset, batches, options.workers, pin_memory=device.type == "cuda")
+    hidden = distributed.rank() > 0
     run.progress = tqdm(
-        initial=run.step * per_step,
-        total=total_steps * per_step,
-        unit="img",
-        desc="training",
-        smoothing=0.05,
-        disable=distributed.rank() > 0,
+        initial=run.step, total=total_steps, unit="step", desc="training", smoothing=0.05, disable=hidden
     )
     return run
 
@@ -278,6 +259,18 @@ def _folder(options: TrainOptions, stopped: StoppedRun | None) -> Path:
     if stopped is not None:
         return stopped.folder
     return Path(options.runs) / (options.name or f"{options.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def _record(dataset: SnippetDataset, total_steps: int, ancestors: list[list[str] | None]) -> dict[str, Any]:
+    """The facts of a run that its checkpoints record."""
+    return {
+        "height": dataset.height,
+        "width": dataset.width,
+        "snippets": len(dataset),
+        "processes": distributed.count(),
+        "total_steps": total_steps,
+        "scenes": merge_scenes([scene.name for scene in dataset.scenes], ancestors),
+    }
 
 
 def _configuration(run: Run) -> dict[str, Any]:

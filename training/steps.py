@@ -82,7 +82,7 @@ def after_step(run: Run) -> None:
         if not outcome.finite:
             _skip_or_end(run, outcome)
     _log_step(run, outcomes)
-    run.progress.update(run.snippets_per_step)
+    run.progress.update()
 
 
 def end_run(run: Run) -> None:
@@ -137,8 +137,7 @@ def _log_step(run: Run, outcomes: list[Outcome]) -> None:
         for name, text in run.watch.look(run.step, values).items():
             run.logger.warning(run.step, name, text)
             log_line(f"\n{'!' * 20} WARNING, step {run.step}: {text} {'!' * 20}\n")
-        postfix = f"loss {values['objective/loss']:.3f}, step {run.step}/{run.total_steps}"
-        run.progress.set_postfix_str(postfix, refresh=False)
+        run.progress.set_postfix_str(f"loss {values['objective/loss']:.3f}", refresh=False)
     pictured = run.step % run.options.pictures_every == 0 or run.step == 1
     if pictured and distributed.rank() == 0 and run.log.last is not None:
         with torch.no_grad():
