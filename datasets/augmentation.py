@@ -43,8 +43,8 @@ def augment(snippets: Snippets, random: Tensor, kind: str = "all") -> Snippets:
     Args:
         snippets: images in [-1, 1].
         random: [B, 5], of `draw_augmentation`.
-        kind: "all"; "flip", without scale and crop, which move the principal point (a pose network does not see K, and in
-            two images another principal point looks like another direction of motion); "none".
+        kind: "all"; "flip", without scale and crop, which move the principal point (a pose network does not see K, and
+            in two images another principal point looks like another direction of motion); "none".
 
     Returns:
         Snippets of the same shapes.
