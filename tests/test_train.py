@@ -30,7 +30,7 @@ from training import run as training_run
 from training import start, validation
 from training import steps as training_steps
 from training.guard import NonFiniteGuard
-from training.logger import read_metrics
+from training.logger import read_metrics, tensorboard_tag
 
 ROOT = Path(__file__).absolute().parent.parent
 HEIGHT, WIDTH = 64, 96
@@ -138,12 +138,18 @@ def test_tensorboard_shows_what_metrics_jsonl_has_and_pictures(run, data, tmp_pa
     logged = metrics(folder, "train")[-1]
     for name, value in logged.items():
         if name not in ("split", "step"):
-            assert events.Scalars(name)[-1].value == pytest.approx(value)
-            assert events.Scalars(name)[-1].step == 4
-    assert "validation/abs_rel" in events.Tags()["scalars"]
-    pictures = [name for name in events.Tags()["images"] if name.startswith("pictures/")]
-    assert len(pictures) == 8
-    assert [event.step for event in events.Images(pictures[0])] == [1, 3]
+            tag = tensorboard_tag("train", name)
+            assert events.Scalars(tag)[-1].value == pytest.approx(value)
+            assert events.Scalars(tag)[-1].step == 4
+    ratio = logged["photometric/warp"] / logged["photometric/identity_warp"]
+    assert logged["photometric/warp_over_identity"] == pytest.approx(ratio)
+    assert "1_validation/abs_rel" in events.Tags()["scalars"]
+    first, *others = sorted(events.Tags()["images"])
+    assert first == "1_validation/target_disparity_truth"
+    assert [event.step for event in events.Images(first)] == [3, 4]
+    assert len(others) == 8
+    assert all(name.startswith("2_training/") for name in others)
+    assert [event.step for event in events.Images(others[0])] == [1, 3]
     assert logged["objective/loss"] == pytest.approx(
         sum(logged[f"objective/{name}"] * weight for name, weight in WEIGHTS.items())
     )
@@ -505,7 +511,7 @@ def scalars(folder: Path) -> dict[str, list[int]]:
     events = EventAccumulator(folder, purge_orphaned_data=True)
     events.Reload()
     return {
-        tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"] if "epoch" not in tag
+        tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"] if "waiting" not in tag
     }
 
 
@@ -1012,4 +1018,4 @@ def test_a_constant_depth_sets_off_a_loud_warning(run, data, tmp_path, monkeypat
     assert "Likely: the smoothness" in line["message"]
     events = EventAccumulator(str(folder))
     events.Reload()
-    assert [event.step for event in events.Scalars("warning/flat_disparity")] == [200]
+    assert [event.step for event in events.Scalars("0_warning/flat_disparity")] == [200]

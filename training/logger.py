@@ -16,6 +16,20 @@ from files.errors import InputError
 from files.lock import FolderLock, hold
 from files.text import read_json
 
+# TensorBoard's groups, in the order in which a person reads them; it sorts them by name.
+_GROUPS = {
+    "warning": "0_warning",
+    "validation": "1_validation",
+    "photometric": "2_photometric",
+    "objective": "3_objective",
+    "share": "4_share_of_loss",
+    "disparity": "5_disparity",
+    "pose": "6_pose",
+    "explainability": "7_explainability",
+    "gradient": "8_gradient",
+    "speed": "9_speed",
+    "epoch": "9_speed",
+}
 # Files that a run writes before its first checkpoint.
 _BEGINNINGS = ("config.json", "metrics.jsonl", ".lock")
 
@@ -43,28 +57,14 @@ class Logger:
             self.records = cut_metrics(file, resumed_from)
         self._metrics = file.open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(folder, purge_step=None if resumed_from is None else resumed_from + 1)
-        if resumed_from is not None:
-            return
-        # Curves that are to be compared share a chart, in the tab "custom scalars".
-        self._tensorboard.add_custom_scalars(
-            {
-                "judge the run by": {
-                    "photometric error of the warp and of the identity warp": ["Multiline", ["photometric/.*warp"]],
-                    "shares of the loss": ["Multiline", ["share/.*"]],
-                }
-            }
-        )
 
     def scalars(self, split: str, step: int, values: dict[str, float]) -> None:
-        """Log values of the training (`split` "train"), the validation ("validation") or an epoch ("epoch") at a step.
-
-        TensorBoard groups names by the part before the slash; validation and epoch are groups of their own.
-        """
+        """Log values at a step; `split` is "train", "validation" or "epoch"."""
         if not self._tensorboard:
             return
         with self._writing():
             for name, value in values.items():
-                self._tensorboard.add_scalar(name if split == "train" else f"{split}/{name}", value, step)
+                self._tensorboard.add_scalar(tensorboard_tag(split, name), value, step)
             self._tensorboard.flush()  # the values are on the disk, however the run ends
             self._line({"split": split, "step": step} | values)  # last: a step with a line is in TensorBoard, too
 
@@ -73,18 +73,18 @@ class Logger:
         if not self._tensorboard:
             return
         with self._writing():
-            self._tensorboard.add_scalar(f"warning/{name}", 1, step)
-            self._tensorboard.add_text(f"warning/{name}", text, step)
+            self._tensorboard.add_scalar(tensorboard_tag("warning", name), 1, step)
+            self._tensorboard.add_text(tensorboard_tag("warning", name), text, step)
             self._tensorboard.flush()
             self._line({"split": "warning", "step": step, "name": name, "message": text})
 
     def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
-        """Log pictures, uint8 [3, H, W]."""
+        """Log pictures, uint8 [3, H, W], in TensorBoard alone."""
         if not self._tensorboard:
             return
         with self._writing():
             for name, picture in pictures.items():
-                self._tensorboard.add_image(f"pictures/{name}", picture, step)
+                self._tensorboard.add_image(name, picture, step)
             self._tensorboard.flush()
 
     def text(self, name: str, text: str) -> None:
@@ -119,6 +119,12 @@ class Logger:
         if self._metrics:
             self._metrics.write(json.dumps(record) + "\n")
             self._metrics.flush()
+
+
+def tensorboard_tag(split: str, name: str) -> str:
+    """The name of a logged value in TensorBoard: `2_photometric/warp` of `photometric/warp` in metrics.jsonl."""
+    group, _, rest = name.partition("/") if split == "train" else (split, "/", name)
+    return f"{_GROUPS.get(group, group)}/{rest}"
 
 
 def _quiet_about_files(args: threading.ExceptHookArgs) -> None:

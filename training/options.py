@@ -190,8 +190,11 @@ def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
         options.objective, **{name: value for name, value in given.items() if name in of_objective}
     )
     others = {name: value for name, value in given.items() if name not in of_objective}
+    # Absolute, so that a run can be resumed from another working directory.
+    if others.get("data") is not None:
+        others["data"] = os.path.abspath(others["data"])
     if "start_from" in others:
-        others["start_from"] = tuple(map(str, others["start_from"]))
+        others["start_from"] = tuple(map(os.path.abspath, others["start_from"]))
     return dataclasses.replace(options, objective=objective, **others)
 
 

@@ -48,6 +48,9 @@ class StepLog:
         means = torch.stack([torch.stack([v.float() for v in part.values()]) for part in self._diagnostics]).mean(0)
         means = distributed.total(means) / distributed.count()
         values = dict(zip(self._diagnostics[0], means.tolist(), strict=True))
+        values["photometric/warp_over_identity"] = values["photometric/warp"] / max(
+            values["photometric/identity_warp"], 1e-12
+        )
         if self.last is not None:
             for name, weight in self.last[2].weights.items():
                 share = weight * values[f"objective/{name}"]

@@ -20,8 +20,8 @@ from geometry.snippets import Snippets
 from training import distributed
 from training.guard import Outcome
 from training.run import Run, log_line, note_best, resume_command, save_run
-from training.validation import report_damaged, validate
-from visualization.colours import snippet_pictures
+from training.validation import predict_examples, report_damaged, validate
+from visualization.colours import snippet_pictures, validation_pictures
 
 
 def before_step(run: Run) -> bool:
@@ -125,6 +125,8 @@ def _validate(run: Run) -> None:
     except InputError as error:
         _end_between_steps(run, error)
     run.logger.scalars("validation", run.step, scores)
+    if distributed.rank() == 0:
+        run.logger.pictures(run.step, validation_pictures(*predict_examples(run.weights, run.validation)))
     note_best(run, scores)
     log_line(f"step {run.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.augmentation import normalise_snippets
-from datasets.loading import load_batches
+from datasets.loading import collate, load_batches
 from datasets.snippets import SnippetDataset
 from evaluation.metrics.depth import METRICS, DepthProtocol, image_metrics, mean_metrics
 from evaluation.metrics.pose import snippet_ate, snippets
@@ -45,6 +45,25 @@ def validate(
         return _validate(model, dataset, batch_size, workers, damaged)
     finally:
         model.train(was_training)
+
+
+@torch.no_grad()
+def predict_examples(
+    model: SfMLearner, dataset: SnippetDataset, count: int = 4
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Targets, predicted disparities and true depths of a few snippets, the same ones each time, for pictures.
+
+    Returns:
+        [n, 3, H, W] in [-1, 1], [n, 1, H, W], and [n, H, W] (0 = unknown), n up to `count`.
+    """
+    indices = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().long().unique().tolist()
+    batch = collate([dataset[index] for index in indices])
+    was_training = model.training
+    model.eval()
+    target = normalise_snippets(batch.snippets.to(next(model.parameters()).device)).target
+    disparity = model.depth_net(target)[0]
+    model.train(was_training)
+    return target, disparity, batch.depth
 
 
 def _validate(

@@ -1,16 +1,24 @@
+<<<<<<< HEAD
 import json
 import multiprocessing
 import os
 
+=======
+>>>>>>> tests
 import numpy as np
 import pytest
 import torch
 from path import Path
 
+<<<<<<< HEAD
 from datasets import snippets
 from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
 from files.atomic import write_text
+=======
+from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.snippets import SnippetDataset
+>>>>>>> tests
 from files.errors import InputError
 from files.images import write_jpeg
 
@@ -73,8 +81,7 @@ def test_ground_truth_where_there_is_any(root):
     assert dataset[1]["poses"][:, 2, 3].tolist() == [1, 2, 3]
     assert not dataset[1]["depth"].any()
     assert dataset[3]["poses"].isnan().all()
-    batch = next(load_batches(dataset, [[0, 3]], 0, False))
-    assert (batch.depth.shape, batch.poses.shape) == ((2, HEIGHT, WIDTH), (2, 3, 3, 4))
+    assert (dataset[0]["depth"].dtype, dataset[0]["poses"].dtype) == (torch.float32, torch.float64)
 
 
 @pytest.mark.parametrize("broken", ["truncated", "of another size"])
@@ -106,6 +113,7 @@ def test_a_snippet_with_a_damaged_image_is_replaced_by_the_next_whole_one(root):
         dataset[4]
 
 
+<<<<<<< HEAD
 def test_names_without_padding_give_the_same_snippets(root):
     expected = [colours(item) for item in (SnippetDataset(root, "train.txt", 3, True)[k] for k in range(5))]
     for name in SCENES:
@@ -224,6 +232,8 @@ def test_seeded_depends_on_each_number_and_nothing_else():
     assert torch.rand((), generator=seeded(0, 1)).item() == draws[0, 1]
 
 
+=======
+>>>>>>> tests
 def spoil(root: Path, how: str) -> None:
     cam = root / "b" / "cam.txt"
     if how == "no folder":
@@ -294,31 +304,3 @@ def test_the_size_is_checked_when_an_image_is_read_too(root):
     write_jpeg(root / "a" / "0000001.jpg", np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8))
     with pytest.raises(InputError, match=r"0000001.jpg: 48 x 33 pixels, expected 48 x 32"):
         dataset[0]
-
-
-def test_workers_leave_signals_to_the_training_process(monkeypatch):
-    ignored = []
-    monkeypatch.setattr(snippets.signal, "signal", lambda number, action: ignored.append((number, action)))
-    monkeypatch.setattr(snippets.gc, "freeze", lambda: None)
-    snippets._begin_worker(0)
-    ignore = snippets.signal.SIG_IGN
-    assert ignored == [(snippets.signal.SIGINT, ignore), (snippets.signal.SIGTERM, ignore)]
-
-
-@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (1, 3), (2, 3)])
-def test_processes_and_accumulated_batches_share_a_step(processes, accumulate):
-    pieces = processes * accumulate
-    steps = list(ShuffledBatches(50, 12, 3, 2, 9))
-    shared = [
-        list(ShuffledBatches(50, 12 // pieces, 3, 2, 9, pieces, process, processes)) for process in range(processes)
-    ]
-    assert all(len(batches) == 7 * accumulate for batches in shared)
-    assert len(ShuffledBatches(50, 12 // pieces, 3, 2, 9, pieces, 0, processes)) == 7 * accumulate
-    for number, step in enumerate(steps):
-        parts = [batches[number * accumulate + part] for part in range(accumulate) for batches in shared]
-        assert [index for part in parts for index in part] == step
-
-
-def test_too_few_snippets_for_all_processes_are_refused():
-    with pytest.raises(InputError, match="has 7 snippets, fewer than the batch size of 8 in 4 pieces"):
-        ShuffledBatches(7, 2, 0, 0, 1, pieces=4)

@@ -11,6 +11,7 @@ from geometry.pose import (
     invert,
     pose_to_matrix,
     quaternion_to_matrix,
+    rotation_angle,
     snippet_poses,
     transform_from,
 )
@@ -94,6 +95,23 @@ def test_snippet_poses_of_any_motion_are_the_trajectory_seen_from_its_first_fram
     source_from_target = torch.linalg.inv(world_from_frame[:, sources]) @ world_from_frame[:, 2:3]
     expected = torch.linalg.inv(world_from_frame[:, :1]) @ world_from_frame
     torch.testing.assert_close(snippet_poses(source_from_target), expected)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-3, 0.5, math.pi / 2, 3.0, math.pi - 1e-6])
+def test_the_angle_of_a_rotation_about_any_axis(angle):
+    axes = torch.nn.functional.normalize(torch.randn(4, 3, dtype=torch.float64), dim=-1)
+    rotations = quaternion_to_matrix(axes * math.tan(angle / 2))
+    torch.testing.assert_close(rotation_angle(rotations), torch.full((4,), angle).double(), rtol=1e-7, atol=1e-9)
+    inverse = rotations.transpose(-1, -2)
+    torch.testing.assert_close(rotation_angle(inverse), rotation_angle(rotations), rtol=0, atol=1e-12)
+
+
+def test_the_angle_of_half_a_turn_and_of_a_small_one_in_float32():
+    half = torch.diag(torch.tensor([1.0, -1, -1]))
+    assert rotation_angle(half).item() == pytest.approx(math.pi)
+    small = euler_to_matrix(torch.tensor([[[1e-5, 0, 0], [0, -2e-6, 0]]]))
+    # The arc cosine of the trace would round both to 0.
+    torch.testing.assert_close(rotation_angle(small), torch.tensor([[1e-5, 2e-6]]), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from datasets.layout import write_depth, write_intrinsics, write_poses
 from files.atomic import write_text
 from files.errors import InputError
 from files.images import write_jpeg
+from geometry.pose import pose_to_matrix
 from loss_functions import Warps
+from models.sfm_learner import SfMLearner
 from training import validation
 from training.validation import open_validation, photometric_errors, report_damaged, validate
 
@@ -34,7 +36,7 @@ class Forwards(nn.Module):
     def forward(self, target, sources):
         poses = torch.zeros(len(target), sources.shape[1], 6)
         poses[:, :, 2] = torch.tensor([0.5, -0.5])
-        return poses, None
+        return pose_to_matrix(poses), None
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def root(tmp_path):
 
 def run(root: Path, batch_size: int = 3) -> dict[str, float]:
     dataset = open_validation(root, 3, (HEIGHT, WIDTH))
-    return validate(ConstantDisparity(), Forwards(), dataset, batch_size, 0, "euler", set())
+    return validate(SfMLearner(ConstantDisparity(), Forwards()), dataset, batch_size, 0, set())
 
 
 def test_without_ground_truth_there_is_the_photometric_error(root):
@@ -64,6 +66,52 @@ def test_without_ground_truth_there_is_the_photometric_error(root):
 
 def test_the_batch_size_does_not_matter(root):
     assert run(root, 1) == pytest.approx(run(root, 3))  # 8 snippets: the last batch is smaller
+
+
+class WithBatchNorm(ConstantDisparity):
+    """Its BatchNorm sees the images, and says in which mode it did."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.modes = []
+
+    def forward(self, image):
+        self.modes.append(self.norm.training)
+        return [disparity + 0 * self.norm(image).mean() for disparity in super().forward(image)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_validation_changes_neither_running_statistics_nor_the_mode(root, training):
+    network = WithBatchNorm()
+    model = SfMLearner(network, Forwards()).train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    validate(model, open_validation(root, 3, (HEIGHT, WIDTH)), 3, 0, set())
+    assert network.modes == [False] * 3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(module.training == training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_mode_is_restored_where_validation_fails(root):
+    model = SfMLearner(WithBatchNorm(), Forwards()).train()
+    dataset = open_validation(root, 3, (HEIGHT, WIDTH))
+    for file in root.walkfiles("*.jpg"):
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match="not one snippet has all its images whole"):
+        validate(model, dataset, 3, 0, set())
+    assert all(module.training for module in model.modules())
+
+
+class LearnedCamera(nn.Module):
+    def forward(self, snippets):
+        return snippets.intrinsics * torch.tensor([2.0, 2, 1]).view(3, 1)
+
+
+def test_the_camera_is_the_model_s(root):
+    dataset = open_validation(root, 3, (HEIGHT, WIDTH))
+    learned = validate(SfMLearner(ConstantDisparity(), Forwards(), LearnedCamera()), dataset, 3, 0, set())
+    assert learned["photometric"] != run(root)["photometric"]
 
 
 def test_ground_truth_as_prediction_scores_no_error(root):

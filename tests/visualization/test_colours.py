@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from geometry.pose import pose_to_matrix
-from loss_functions import objective
-from training.recipes import get_recipe
+from geometry.snippets import Snippets
+from loss_functions import ObjectiveOptions, objective
+from models.sfm_learner import Prediction
 from visualization.colours import colour_depth, colour_disparity, colourise, snippet_pictures, to_picture
 
 
@@ -35,19 +36,19 @@ def test_pictures_of_images_are_rounded():
     assert to_picture(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
 
 
-@pytest.mark.parametrize(("name", "explainability"), [("paper-depth", True), ("paper-pose", False)])
+@pytest.mark.parametrize(("sources", "explainability"), [(2, True), (4, False)])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_pictures_of_a_snippet(name, explainability, batch):
-    recipe = get_recipe(name, explainability=explainability)
-    height, width, sources = 33, 50, recipe.sequence_length - 1
+def test_pictures_of_a_snippet(sources, explainability, batch):
+    height, width = 33, 50
     sizes = [(-(-height // 2**scale), -(-width // 2**scale)) for scale in range(4)]
     frames = torch.rand(batch, sources + 1, 3, height, width) * 2 - 1
     disparities = [torch.rand(batch, 1, *size) + 0.1 for size in sizes]
     logits = [torch.randn(batch, sources, *size) for size in sizes] if explainability else None
     intrinsics = torch.tensor([[30.0, 0, 25], [0, 30, 16], [0, 0, 1]]).repeat(batch, 1, 1)
-    transforms = pose_to_matrix(torch.zeros(batch, sources, 6))
-    result = objective(frames, disparities, transforms, logits, intrinsics, recipe)
-    pictures = snippet_pictures(frames, disparities, logits, result)
+    snippets = Snippets(frames[:, 0], frames[:, 1:], intrinsics)
+    prediction = Prediction(disparities, pose_to_matrix(torch.zeros(batch, sources, 6)), logits, intrinsics)
+    loss = objective(snippets, prediction, ObjectiveOptions(explainability=explainability))
+    pictures = snippet_pictures(snippets, prediction, loss)
     assert ("8_explainability" in pictures) == explainability
     rows = {"1_target": 1, "2_disparity_by_scale": 4, "3_depth": 1}
     for title, picture in pictures.items():

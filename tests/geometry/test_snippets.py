@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from geometry.snippets import Snippets
+
+
+def example() -> Snippets:
+    return Snippets(torch.zeros(2, 3, 4, 5).byte(), torch.ones(2, 4, 3, 4, 5).byte(), torch.eye(3).repeat(2, 1, 1))
+
+
+def test_snippets_move_as_one():
+    moved = example().to("meta")
+    assert isinstance(moved, Snippets)
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert [tensor.shape for tensor in moved] == [tensor.shape for tensor in example()]
+    stayed = example().to("cpu")
+    assert all(torch.equal(*pair) for pair in zip(stayed, example(), strict=True))
+
+
+@pytest.mark.gpu
+def test_page_locked_snippets_are_the_same():
+    pinned = example().pin_memory()
+    assert all(tensor.is_pinned() for tensor in pinned)
+    assert all(torch.equal(*pair) for pair in zip(pinned.to("cuda").to("cpu"), example(), strict=True))
