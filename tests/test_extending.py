@@ -20,7 +20,8 @@ from PIL import Image
 from torch.nn import functional
 
 import models
-from datasets.layout import read_intrinsics, write_intrinsics, write_text
+from datasets.layout import read_intrinsics, write_intrinsics
+from files.atomic import write_text
 from files.images import write_jpeg
 from geometry.snippets import Snippets
 from loss_functions import ObjectiveOptions, Warps, objective

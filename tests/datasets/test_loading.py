@@ -8,9 +8,10 @@ import torch
 from path import Path
 
 from datasets import loading
-from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
+from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.loading import ShuffledBatches, collate, load_batches, seeded
 from datasets.snippets import SnippetDataset
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import write_jpeg
 

@@ -1,24 +1,14 @@
-<<<<<<< HEAD
 import json
-import multiprocessing
 import os
 
-=======
->>>>>>> tests
 import numpy as np
 import pytest
 import torch
 from path import Path
 
-<<<<<<< HEAD
-from datasets import snippets
 from datasets.layout import write_depth, write_intrinsics, write_poses
-from datasets.snippets import ShuffledBatches, SnippetDataset, load_batches, seeded
-from files.atomic import write_text
-=======
-from datasets.layout import write_depth, write_intrinsics, write_poses, write_text
 from datasets.snippets import SnippetDataset
->>>>>>> tests
+from files.atomic import write_text
 from files.errors import InputError
 from files.images import write_jpeg
 
@@ -113,7 +103,6 @@ def test_a_snippet_with_a_damaged_image_is_replaced_by_the_next_whole_one(root):
         dataset[4]
 
 
-<<<<<<< HEAD
 def test_names_without_padding_give_the_same_snippets(root):
     expected = [colours(item) for item in (SnippetDataset(root, "train.txt", 3, True)[k] for k in range(5))]
     for name in SCENES:
@@ -160,80 +149,6 @@ def test_a_depth_map_that_cannot_be_opened_is_named(root):
     assert item["damaged"] == [f"{root / 'a' / '0000001.npy'}: no such file"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_in_a_worker_is_one_line(root, workers):
-    dataset = SnippetDataset(root, "train.txt", 3)
-    for name in SCENES:
-        for file in (root / name).files("*.jpg"):
-            damage(file)
-    with pytest.raises(InputError) as caught:
-        next(load_batches(dataset, [[0, 1]], workers, False))
-    assert str(caught.value).startswith(f"{root}: not one snippet")
-    assert "\n" not in str(caught.value)
-
-
-def test_an_error_does_not_keep_the_workers(root):
-    """They would be left to the garbage collector, which closes their pipes in any order, and some twice."""
-    dataset = SnippetDataset(root, "train.txt", 3)
-    for name in SCENES:
-        for file in (root / name).files("*.jpg"):
-            damage(file)
-    with pytest.raises(InputError) as caught:
-        next(load_batches(dataset, [[0, 1]], 2, False))
-    assert "not one snippet" in str(caught.value)
-    assert multiprocessing.active_children() == []
-
-
-def test_the_order_is_the_seeds_whatever_the_number_of_workers(root):
-    dataset = SnippetDataset(root, "train.txt", 3)
-
-    def run(workers, seed):
-        batches = ShuffledBatches(len(dataset), 2, seed, 0, 9)
-        return [(batch.indices, batch.frames) for batch in load_batches(dataset, batches, workers, False)]
-
-    runs = [run(0, 5), run(2, 5), run(0, 6)]
-    for (indices, frames), (other_indices, other_frames) in zip(*runs[:2], strict=True):
-        assert indices == other_indices
-        assert frames.equal(other_frames)
-    assert [indices for indices, _ in runs[0]] != [indices for indices, _ in runs[2]]
-
-
-@pytest.mark.parametrize(("size", "batch_size"), [(12, 4), (13, 4), (4, 4), (5, 1)])
-def test_every_epoch_is_a_permutation_and_the_next_another(size, batch_size):
-    steps = size // batch_size
-    batches = list(ShuffledBatches(size, batch_size, 0, 0, 3 * steps))
-    assert all(len(batch) == batch_size for batch in batches)
-    epochs = [[index for batch in batches[k * steps : (k + 1) * steps] for index in batch] for k in range(3)]
-    for epoch in epochs:
-        assert len(set(epoch)) == steps * batch_size  # no snippet twice
-        assert set(epoch) <= set(range(size))
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-@pytest.mark.parametrize("start", range(8))
-def test_the_order_does_not_depend_on_where_a_run_was_stopped(start):
-    whole = list(ShuffledBatches(13, 4, 1, 0, 8))
-    batches = ShuffledBatches(13, 4, 1, start, 8)
-    assert list(batches) == whole[start:]
-    assert len(batches) == 8 - start
-
-
-def test_too_few_snippets_for_a_batch_are_refused():
-    with pytest.raises(InputError, match="has 3 snippets, fewer than the batch size of 4"):
-        ShuffledBatches(3, 4, 0, 0, 1)
-
-
-def test_seeded_depends_on_each_number_and_nothing_else():
-    draws = {
-        numbers: torch.rand((), generator=seeded(*numbers)).item() for numbers in [(0, 1), (1, 0), (0, 2), (7, 0, 1)]
-    }
-    assert len(set(draws.values())) == 4
-    torch.manual_seed(7)
-    assert torch.rand((), generator=seeded(0, 1)).item() == draws[0, 1]
-
-
-=======
->>>>>>> tests
 def spoil(root: Path, how: str) -> None:
     cam = root / "b" / "cam.txt"
     if how == "no folder":
