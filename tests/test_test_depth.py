@@ -11,8 +11,8 @@ from path import Path
 import test_depth
 from cli.flags import run_script
 from files.images import resize_area
-from models import DispNet, PoseExpNet
-from models.checkpoint import save_checkpoint
+from models.checkpoint import load_model
+from models.pose_exp_net import PoseExpNet
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 HEIGHT, WIDTH = 60, 200  # of the images; the network takes 32 x 64
@@ -24,15 +24,8 @@ def name_of(frame):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    disp_net, pose_exp_net = DispNet(), PoseExpNet(2, False)
-    file = Path(tmp_path_factory.mktemp("run")) / "last.pt"
-    optimizer = torch.optim.Adam(disp_net.parameters())
-    save_checkpoint(
-        file, disp_net, pose_exp_net, optimizer, 3, {"height": 32, "width": 64, "rotation": "euler"}, best={}
-    )
-    return file
+def checkpoint(tmp_path_factory, write_checkpoint):
+    return write_checkpoint(Path(tmp_path_factory.mktemp("run")) / "last.pt")
 
 
 @pytest.fixture
@@ -109,11 +102,11 @@ def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
 
 def test_depth_is_one_over_the_finest_disparity(checkpoint):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 64), dtype=np.uint8)
-    disp_net = test_depth.load_networks(checkpoint, "cpu").disp_net
+    depth_net = load_model(checkpoint).depth_net
     with torch.no_grad():
-        disparity = disp_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
+        disparity = depth_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
     np.testing.assert_allclose(
-        test_depth.predict_depth(disp_net, iter(images), 2, 2, torch.device("cpu")),
+        test_depth.predict_depth(depth_net, iter(images), 2, 2, torch.device("cpu")),
         1 / disparity[:, 0].numpy(),
         rtol=1e-6,
     )
@@ -365,12 +358,10 @@ def test_mean_map_of_the_training_set(kitti, run, tmp_path):
     assert "no train.txt" in errors
 
 
-def test_training_images_are_not_tested_unless_allowed(kitti, checkpoint, run, tmp_path):
+def test_training_images_are_not_tested_unless_allowed(kitti, run, tmp_path, write_checkpoint):
     """Neither with the network nor with its predictions: the file of predictions knows what it was trained on."""
     file, saved, result = Path(tmp_path) / "run.pt", Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
-    content = torch.load(checkpoint, weights_only=True)
-    content["config"] |= {"scenes": ["2011_09_26_drive_0001_sync_03"]}
-    torch.save(content, file)
+    write_checkpoint(file, scenes=["2011_09_26_drive_0001_sync_03"])
     flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--json", result)
     status, _, errors = run(file, *flags, "--save", saved)
     assert status == 1
@@ -460,20 +451,19 @@ def test_scale_from_the_speed_with_the_network(kitti, checkpoint, run, tmp_path)
     images = [resize_area(imageio.imread(kitti / name_of(frame)), 32, 64) for frame in (1, 2, 3)]
     inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
-        poses, _ = test_depth.load_networks(checkpoint).pose_exp_net(inputs[1:2], inputs[[0, 2]][None])
-    np.testing.assert_allclose(stored["ways"][2], poses[0, :, :3].norm(dim=1).numpy(), rtol=1e-5)
+        transforms, _ = load_model(checkpoint).pose_net(inputs[1:2], inputs[[0, 2]][None])
+    np.testing.assert_allclose(stored["ways"][2], transforms[0, :, :3, 3].norm(dim=1).numpy(), rtol=1e-5)
     parts = json.loads(result.read_text())["protocols"]
     speed = next(part for part in parts.values() if part["scaling"] == "speed")
     assert speed["scale"]["median"] == pytest.approx(np.median(2 / stored["ways"].sum(1)))
 
-    disp_net_alone = Path(tmp_path) / "dispnet.pth.tar"
-    weights = torch.load(checkpoint, weights_only=True)
-    torch.save({"epoch": 1, "state_dict": weights["disp_net"]}, disp_net_alone)
+    disp_net_alone, networks = Path(tmp_path) / "dispnet.pth.tar", load_model(checkpoint)
+    torch.save({"epoch": 1, "state_dict": networks.depth_net.state_dict()}, disp_net_alone)
     flags = (*flags, "--height", 32, "--width", 64, "--scaling", "speed")
     status, _, errors = run(disp_net_alone, *flags)
     assert (status, "holds no pose network; --pose-checkpoint FILE names one" in errors) == (1, True)
     pose_net_alone = Path(tmp_path) / "exp_pose.pth.tar"
-    torch.save({"epoch": 1, "state_dict": weights["pose_exp_net"]}, pose_net_alone)
+    torch.save({"epoch": 1, "state_dict": networks.pose_net.state_dict()}, pose_net_alone)
     assert run(disp_net_alone, *flags, "--pose-checkpoint", pose_net_alone)[0] == 0
     np.testing.assert_array_equal(np.load(saved)["ways"], stored["ways"])
 
