@@ -12,7 +12,6 @@ from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_
 from cli.tables import table, write_json
 from datasets.formats.kitti_folders import describe_conversion, find_image, read_image_list
 from evaluation.baselines import mean_depth_map
-from evaluation.cache import default_cache
 from evaluation.depth_scoring import (
     BASELINES,
     SCALED,
@@ -143,19 +142,10 @@ def parse_arguments() -> argparse.Namespace:
         "trained on, where it is still there)",
     )
     parser.add_argument(
-        "--cache",
-        type=Path,
-        default=default_cache(),
-        metavar="FOLDER",
-        help="where true depth maps and mean depth maps are kept; each is made anew when what it is made from has "
-        f"changed (default: {default_cache()})",
-    )
-    parser.add_argument(
-        "--no-cache", dest="cache", action="store_const", const=None, help="make all anew, keep nothing"
-    )
-    parser.add_argument(
         "--allow-missing", action="store_true", help="go on without the images or scans that are not there"
     )
+    parser.add_argument("--cache", help=argparse.SUPPRESS)  # of older versions; without effect
+    parser.add_argument("--no-cache", action="store_true", help=argparse.SUPPRESS)
     add_test_flags(parser, "depth")
     args = parse_test_flags(parser)
     for name in args.protocol:
@@ -201,7 +191,7 @@ def main() -> None:
 
     mean_map, about_mean_map = find_mean_map(predictions.about, args)
     start = time.perf_counter()
-    scores = score(tests, sets, predictions, mean_map, scales, args.kitti, args.cache, args.workers)
+    scores = score(tests, sets, predictions, mean_map, scales, args.kitti, args.workers)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(names)
 
     results = {
@@ -456,7 +446,7 @@ def find_mean_map(about: dict, args: argparse.Namespace) -> tuple[np.ndarray | N
     if not isinstance(folder, str):
         return None, "none: the predictions don't say what the network was trained on (--training-data PREPARED)"
     try:
-        mean, count = mean_depth_map(Path(folder), args.workers, args.cache)
+        mean, count = mean_depth_map(Path(folder), args.workers)
     except InputError as error:
         if args.training_data:
             raise
@@ -528,7 +518,7 @@ def draw_pictures(
     labels, rows = [], []
     for kind, index in tqdm(chosen, desc="drawing", unit="image", leave=False, delay=2):
         image = found[index]
-        truth = read_truth(args.kitti, image, test.ground_truth, places[image], args.cache)
+        truth = read_truth(args.kitti, image, test.ground_truth, places[image])
         pixels = read_image(find_image(args.kitti, image))
         rows.append(draw_row(pixels, predictions.depth[image], of_images[index]["scale"], truth, test))
         parts = image.split("/")

@@ -23,12 +23,6 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Nothing is kept in, or taken from, the user's own cache."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture(scope="session")
 def write_checkpoint():
     """Write a checkpoint of new networks, as training would: `write_checkpoint(file, step=3, scenes=[...])`."""
