@@ -20,10 +20,10 @@ from path import Path
 from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table, write_json
 from datasets.layout import write_text
-from evaluation.predictions import read_resized
 from files.errors import InputError
 from files.images import read_depth_picture, to_network_input
 from files.text import read_names
+from inference.depth import read_resized
 from models.checkpoint import load_checkpoint, load_model
 
 ROOT = Path(__file__).absolute().parent

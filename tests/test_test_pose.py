@@ -12,7 +12,7 @@ import test_pose
 from cli.flags import run_script
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import chain_snippets
-from geometry.pose import invert, pose_to_matrix
+from geometry.pose import pose_to_matrix
 from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
 
@@ -208,30 +208,6 @@ def test_a_sequence_without_poses_is_predicted_and_exported_but_not_scored(kitti
     status, _, errors = run("--predictions", saved, *flags, "--snippet-scale", "ground-truth")
     assert status == 1
     assert "--snippet-scale ground-truth: sequence 11 has no" in errors
-
-
-class PerfectNetwork:
-    """Knows the true pose of each frame, which it recognises by its brightness."""
-
-    def __init__(self, sources, poses):
-        self.sources = sources
-        self.world_from_frame = torch.eye(4, dtype=torch.float64).repeat(len(poses), 1, 1)
-        self.world_from_frame[:, :3] = poses
-
-    def __call__(self, target, sources):
-        def frame(image):
-            return ((image[..., 0, 0, 0] + 1) * 127.5).round().long()
-
-        world_from_target = self.world_from_frame[frame(target)][:, None]
-        return invert(self.world_from_frame[frame(sources)]) @ world_from_target, None
-
-
-@pytest.mark.parametrize("frames", [3, 5])
-def test_true_poses_chain_to_the_true_snippets(frames):
-    poses = trajectory(20)
-    images = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 2, 2)
-    found = test_pose.predict_snippets(PerfectNetwork(frames - 1, poses), images)
-    np.testing.assert_allclose(found.numpy(), snippets(poses.numpy(), frames), atol=1e-12)
 
 
 @pytest.mark.parametrize("frames", [3, 5])
