@@ -21,11 +21,11 @@ from path import Path
 from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table
 from datasets.augmentation import normalise
-from evaluation.predictions import read_resized
 from files.atomic import write_json
 from files.errors import InputError
 from files.images import read_depth_picture
 from files.text import read_json, read_names
+from inference.depth import read_resized
 from models.checkpoint import load_model
 from training.logger import read_metrics
 

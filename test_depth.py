@@ -12,7 +12,6 @@ from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_
 from cli.tables import table
 from datasets.formats.kitti_folders import describe_conversion, find_image, read_image_list
 from evaluation.baselines import mean_depth_map
-from evaluation.cache import default_cache
 from evaluation.depth_scoring import (
     BASELINES,
     SCALED,
@@ -33,24 +32,15 @@ from evaluation.predictions import (
     default_file,
     depth_by_name,
     in_parallel,
-    input_size,
     load_predictions,
-    predict_depth,
-    read_resized,
     save_predictions,
 )
-from evaluation.speed_scale import (
-    SLOWEST,
-    SpeedScale,
-    drive_images,
-    predict_ways,
-    snippet_frames,
-    speed_scales,
-    true_ways,
-)
+from evaluation.speed_scale import SLOWEST, SpeedScale, speed_scales, true_distances
 from files.atomic import write_json
 from files.errors import InputError
 from files.images import read_image
+from inference.depth import input_size, predict_depth, read_resized
+from inference.motion import distances_around, snippet_length
 from models.checkpoint import LoadedModel, load_model
 from visualization.depth_sheet import choose_rows, draw_row, write_sheet
 
@@ -144,19 +134,10 @@ def parse_arguments() -> argparse.Namespace:
         "trained on, where it is still there)",
     )
     parser.add_argument(
-        "--cache",
-        type=Path,
-        default=default_cache(),
-        metavar="FOLDER",
-        help="where true depth maps and mean depth maps are kept; each is made anew when what it is made from has "
-        f"changed (default: {default_cache()})",
-    )
-    parser.add_argument(
-        "--no-cache", dest="cache", action="store_const", const=None, help="make all anew, keep nothing"
-    )
-    parser.add_argument(
         "--allow-missing", action="store_true", help="go on without the images or scans that are not there"
     )
+    parser.add_argument("--cache", help=argparse.SUPPRESS)  # of older versions; without effect
+    parser.add_argument("--no-cache", action="store_true", help=argparse.SUPPRESS)
     add_test_flags(parser, "depth")
     args = parse_test_flags(parser)
     for name in args.protocol:
@@ -195,14 +176,14 @@ def main() -> None:
         file = args.save or default_file(args.checkpoint, "depth")
         check_writable(file, "--save")
         seconds = predict(names, file, wants_speed(tests), left_out, args)
-    predictions, ways = load_listed(file, names, sets)
+    predictions, distances = load_listed(file, names, sets)
     trained = trained_scenes(predictions.about)
     overlap = check_overlap(file, trained, names, args.kitti, args.allow_training_overlap)
-    scales = find_speed_scales(tests, sets, ways, left_out, args)
+    scales = find_speed_scales(tests, sets, distances, left_out, args)
 
     mean_map, about_mean_map = find_mean_map(predictions.about, args)
     start = time.perf_counter()
-    scores = score(tests, sets, predictions, mean_map, scales, args.kitti, args.cache, args.workers)
+    scores = score(tests, sets, predictions, mean_map, scales, args.kitti, args.workers)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(names)
 
     results = {
@@ -324,7 +305,7 @@ def predict(
     """Save the network's depth of each image: `files` [N], `depth` float32 [N, height, width] = 1 / disparity.
 
     For the scale from the speed also `snippet_frames` int [N, n], the numbers of the frames around each image, and
-    `ways` float64 [N, n - 1], how far the pose network sees them from the middle one. With `--protocol all`, a line in
+    `distances` float64 [N, n - 1], predicted from the middle frame to the others. With `--protocol all`, a line in
     `left_out` says why there are none; if that scale was asked for, it is an InputError.
 
     Returns the seconds that an image took, reading it included, loading the network not.
@@ -346,14 +327,11 @@ def predict(
             if pose_net is None:
                 given = args.pose_checkpoint or args.checkpoint
                 raise InputError(f"{given}: holds no pose network; --pose-checkpoint FILE names one")
-            frames = [snippet_frames(args.kitti, name, pose_net.sources + 1) for name in names]
-            for name, numbers in zip(names, frames, strict=True):
-                true_ways(args.kitti, name, numbers)  # better known now than after the predictions
-            folders = [drive_images((args.kitti / name).parent) for name in names]
-            files = [[images[k] for k in numbers] for images, numbers in zip(folders, frames, strict=True)]
+            snippet_length(pose_net, args.pose_checkpoint or args.checkpoint)
             start = time.perf_counter()
-            arrays["ways"] = predict_ways(pose_net, files, read, args.batch_size, args.workers)
-            arrays["snippet_frames"] = np.array(frames)
+            arrays["snippet_frames"], arrays["distances"] = distances_around(
+                pose_net, args.kitti, names, read, args.batch_size, args.workers
+            )
             seconds["poses_per_image"] = (time.perf_counter() - start) / len(names)
         except InputError as error:
             if asks_for_speed(args):
@@ -392,11 +370,11 @@ def training_data(networks: LoadedModel) -> str | None:
     return None if networks.data is None else str(Path(networks.data).absolute())
 
 
-Ways = dict[str, tuple[list[int], np.ndarray]]  # by image: frames, and the pose network's ways to them
+Distances = dict[str, tuple[list[int], np.ndarray]]  # by image: frame numbers, and the predicted distances
 
 
-def load_listed(file: Path, names: list[str], sets: Sets) -> tuple[Predictions, Ways]:
-    """Predicted depth and ways (if any) by image name; InputError unless the file fits the lists."""
+def load_listed(file: Path, names: list[str], sets: Sets) -> tuple[Predictions, Distances]:
+    """Predicted depth and distances (if any) by image name; InputError unless the file fits the lists."""
     arrays, about = load_predictions(file, "depth")
     predicted = depth_by_name(arrays, file)
     listed = {name for images in sets.values() for name in images.listed}
@@ -410,35 +388,36 @@ def load_listed(file: Path, names: list[str], sets: Sets) -> tuple[Predictions, 
             f"{file}: predictions of {len(predicted)} images do not fit the list of {len(listed)}: {example} "
             f"({len(absent)} lack a prediction, {len(surplus)} are not listed)"
         )
-    ways: Ways = {}
-    if "ways" in arrays:
-        frames, lengths = arrays.get("snippet_frames", np.zeros(0)), arrays["ways"]
+    distances: Distances = {}
+    stored = arrays.get("distances", arrays.get("ways"))  # "ways" in files of older versions
+    if stored is not None:
+        frames = arrays.get("snippet_frames", np.zeros(0))
         count = len(predicted)
-        if frames.dtype.kind != "i" or frames.ndim != 2 or lengths.shape != (count, frames.shape[1] - 1):
+        if frames.dtype.kind != "i" or frames.ndim != 2 or stored.shape != (count, frames.shape[1] - 1):
             raise InputError(
-                f"{file}: ways of {[*lengths.shape]} and snippet_frames of {[*frames.shape]}, "
+                f"{file}: distances of {[*stored.shape]} and snippet_frames of {[*frames.shape]}, "
                 f"expected [{count}, n - 1] and whole numbers [{count}, n]"
             )
-        ways = dict(zip(predicted, zip(frames.tolist(), lengths, strict=True), strict=True))
-    return Predictions(file, predicted, about), ways
+        distances = dict(zip(predicted, zip(frames.tolist(), stored, strict=True), strict=True))
+    return Predictions(file, predicted, about), distances
 
 
 def find_speed_scales(
-    tests: dict[str, DepthTest], sets: Sets, ways: Ways, left_out: list[str], args: argparse.Namespace
+    tests: dict[str, DepthTest], sets: Sets, distances: Distances, left_out: list[str], args: argparse.Namespace
 ) -> dict[str, dict[str, SpeedScale]]:
     """By test and image, the scale from the vehicle's speed, for the tests that take it.
 
-    Without ways or OXTS it is an InputError, unless it was only --protocol all that asked: then `tests` lose these.
+    Without distances or OXTS it is an InputError, unless only --protocol all asked: then `tests` lose these.
     """
     scaled = {name: test for name, test in tests.items() if test.protocol.scaling == "speed"}
     scales: dict[str, dict[str, SpeedScale]] = {}
     try:
         for name, test in scaled.items():
             found = sets[test.images, test.ground_truth].found
-            if not ways:
+            if not distances:
                 raise InputError(f"{args.predictions}: holds no poses; predict with --scaling speed")
-            true = [true_ways(args.kitti, image, ways[image][0]) for image in found]
-            predicted = np.stack([ways[image][1] for image in found])
+            true = [true_distances(args.kitti, image, distances[image][0]) for image in found]
+            predicted = np.stack([distances[image][1] for image in found])
             scales[name] = dict(zip(found, speed_scales(found, true, predicted), strict=True))
     except InputError as error:
         if asks_for_speed(args):
@@ -457,7 +436,7 @@ def find_mean_map(about: dict, args: argparse.Namespace) -> tuple[np.ndarray | N
     if not isinstance(folder, str):
         return None, "none: the predictions don't say what the network was trained on (--training-data PREPARED)"
     try:
-        mean, count = mean_depth_map(Path(folder), args.workers, args.cache)
+        mean, count = mean_depth_map(Path(folder), args.workers)
     except InputError as error:
         if args.training_data:
             raise
@@ -529,7 +508,7 @@ def draw_pictures(
     labels, rows = [], []
     for kind, index in tqdm(chosen, desc="drawing", unit="image", leave=False, delay=2):
         image = found[index]
-        truth = read_truth(args.kitti, image, test.ground_truth, places[image], args.cache)
+        truth = read_truth(args.kitti, image, test.ground_truth, places[image])
         pixels = read_image(find_image(args.kitti, image))
         rows.append(draw_row(pixels, predictions.depth[image], of_images[index]["scale"], truth, test))
         parts = image.split("/")

@@ -24,14 +24,13 @@ from evaluation.predictions import (
     check_writable,
     default_file,
     in_parallel,
-    input_size,
     load_depth,
-    predict_depth,
     save_predictions,
 )
 from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
+from inference.depth import input_size, predict_depth
 from models.checkpoint import load_model
 
 RATIO = 2.0

@@ -3,14 +3,10 @@ any system's trajectory file."""
 
 import argparse
 import time
-from collections.abc import Iterator
-from itertools import islice
+from functools import partial
 
 import numpy as np
-import torch
 from path import Path
-from torch import Tensor
-from tqdm import tqdm
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
@@ -30,25 +26,16 @@ from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets
 from evaluation.predictions import (
     check_writable,
     default_file,
-    in_parallel,
-    input_size,
     load_predictions,
-    read_resized,
     save_predictions,
 )
-from evaluation.trajectories import (
-    FIGURES,
-    claim_export_folder,
-    export_trajectory,
-    read_pair,
-    score_trajectory,
-    table_rows,
-)
+from evaluation.trajectories import FIGURES, read_pair, score_trajectory, table_rows
 from files.atomic import write_json
 from files.errors import InputError
-from files.images import to_network_input
-from geometry.pose import snippet_poses
 from geometry.rigid import to_3x4, to_homogeneous
+from inference.depth import input_size, read_resized
+from inference.motion import predict_sequence, snippet_length
+from inference.outputs import claim_export_folder, export_trajectory
 from models.checkpoint import load_model
 
 CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
@@ -244,22 +231,16 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
         raise InputError(f"{args.checkpoint}: holds no pose network, only a depth network")
     trained = networks.scenes
     check_overlap(args.checkpoint, trained, sequences, args.kitti, args.allow_training_overlap)
-    frames = networks.pose_net.sources + 1
-    if frames % 2 == 0:
-        raise InputError(f"{args.checkpoint}: a pose network of {frames} frames, expected an odd number")
+    frames = snippet_length(networks.pose_net, args.checkpoint)
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
+    read = partial(read_resized, height=height, width=width)
     arrays, start = {}, time.perf_counter()
     for name, images in cameras.items():
         if len(images) < frames:
             raise InputError(f"sequence {name}: {len(images)} images, too few for a snippet of {frames} frames")
-        with tqdm(total=len(images) - frames + 1, desc=f"{name} on {device}", unit="snippet") as progress:
-            resized = in_parallel(lambda file: read_resized(file, height, width), images, args.workers)
-            batches = []
-            for batch in overlapping_batches(resized, args.batch_size, frames):
-                images_on_device = torch.from_numpy(batch).to(device)
-                batches.append(predict_snippets(networks.pose_net, images_on_device).numpy())
-                progress.update(len(batches[-1]))
-            arrays[f"snippets_{name}"] = np.concatenate(batches)
+        arrays[f"snippets_{name}"] = predict_sequence(
+            networks.pose_net, images, read, args.batch_size, args.workers, name
+        )
     seconds = time.perf_counter() - start
     about = {
         "checkpoint": str(args.checkpoint),
@@ -277,31 +258,6 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
 def find_images(kitti: Path, sequence: str) -> list[Path]:
     """A sequence's frames, in order of time: the left colour camera, or the left grey one where there is no colour."""
     return list(find_sequence(kitti, sequence).images.values())
-
-
-def overlapping_batches(images: Iterator[np.ndarray], snippets: int, frames: int) -> Iterator[np.ndarray]:
-    """Neighbouring images stacked for `snippets` snippets at a time (fewer at the end); each image is read once."""
-    window = list(islice(images, frames - 1))
-    while new := list(islice(images, snippets)):
-        window += new
-        yield np.stack(window)
-        window = window[len(new) :]
-
-
-@torch.inference_mode()
-def predict_snippets(network: torch.nn.Module, images: Tensor) -> Tensor:
-    """Poses in all snippets of neighbouring frames.
-
-    Args:
-        images: uint8 [F, 3, H, W], in order of time.
-
-    Returns:
-        first_from_frame float64 [F - n + 1, n, 3, 4] on the CPU, n = network.sources + 1.
-    """
-    frames = to_network_input(images).unfold(0, network.sources + 1, 1).movedim(-1, 1)  # [N, n, 3, H, W], a view
-    middle = frames.shape[1] // 2
-    transforms, _ = network(frames[:, middle].contiguous(), torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1))
-    return snippet_poses(transforms.cpu().double())[..., :3, :]
 
 
 def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np.ndarray], dict]:

@@ -65,16 +65,13 @@ def main() -> None:
             ("paper", [PROTOCOLS["paper"]], args.rounds),
             (f"{len(every)} protocols", every, max(2, args.rounds // 10)),
         ):
-            for cache in (None, Path(folder) / "cache"):
-                seconds = measure(lambda: score_one(tests, predictions, mean_map, root, cache), rounds)  # noqa: B023
-                report(f"{title}, with baselines, {'map kept' if cache else 'map made'}", seconds)
+            seconds = measure(lambda: score_one(tests, predictions, mean_map, root), rounds)  # noqa: B023
+            report(f"{title}, with baselines", seconds)
 
 
-def score_one(
-    tests: list[DepthTest], predictions: Predictions, mean_map: np.ndarray, root: Path, cache: Path | None
-) -> None:
+def score_one(tests: list[DepthTest], predictions: Predictions, mean_map: np.ndarray, root: Path) -> None:
     sets = {(test.images, test.ground_truth): ImageSet("list", [NAME], [NAME], []) for test in tests}
-    score({name_of(test): test for test in tests}, sets, predictions, mean_map, {}, root, cache, 1, quiet=True)
+    score({name_of(test): test for test in tests}, sets, predictions, mean_map, {}, root, 1, quiet=True)
 
 
 def make_kitti(root: Path, scan: Path | None) -> Path:

@@ -71,7 +71,6 @@ def score(
     mean_map: np.ndarray | None,
     speed_scales: dict[str, dict[str, SpeedScale]],
     root: Path,
-    cache: Path | None,
     workers: int,
     quiet: bool = False,
 ) -> Scores:
@@ -83,7 +82,6 @@ def score(
         mean_map: of the training set [h, w] in metres, the baseline; None leaves it out.
         speed_scales: for tests that are scaled by the speed: by test and image.
         root: the folder that the images' names are relative to.
-        cache: see `ground_truth.read_truth`.
         workers: threads; each makes an image's ground truth, scores it by all tests, and lets it go.
         quiet: without a progress bar.
     """
@@ -107,7 +105,7 @@ def score(
                 continue
             kind, protocol = test.ground_truth, test.protocol
             if kind not in truths:
-                truths[kind] = read_truth(root, name, kind, members[test.images, kind][name], cache)
+                truths[kind] = read_truth(root, name, kind, members[test.images, kind][name])
             pixels = (kind, protocol.crop, protocol.cap, protocol.beyond_cap)
             if pixels not in counted:
                 counted[pixels] = counted_pixels(truths[kind], protocol)

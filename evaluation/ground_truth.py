@@ -1,6 +1,6 @@
 """The true depth of KITTI's images: which files it is made from, and how it is read."""
 
-import sys
+import os
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +9,6 @@ from path import Path
 from datasets.formats import kitti
 from datasets.formats.depth_archive import read_depth_archive
 from datasets.layout import depth_file, read_depth
-from evaluation.cache import cached, code_state, file_states
 from evaluation.metrics.depth import KnownDepth, known_depth
 from files.errors import InputError
 from files.images import read_depth_picture
@@ -66,14 +65,12 @@ def truth_files(kitti: Path, name: str, kind: str) -> list[Path]:
     ]
 
 
-def read_truth(root: Path, name: str, kind: str, index: int = 0, cache: Path | None = None) -> KnownDepth:
+def read_truth(root: Path, name: str, kind: str, index: int = 0) -> KnownDepth:
     """The known depth of an image in metres, at the size that KITTI recorded it at (npy: that it is stored at).
 
     Args:
         root: the folder that `name` is relative to.
         index: of the image in its list, for a file with the depth maps of the whole list.
-        cache: where maps made from LiDAR scans are kept, if anywhere. One is made anew when its scan, its calibration,
-            or this code has changed.
     """
     if is_archive(kind):
         return archived_truths(Path(kind))[index]
@@ -82,19 +79,7 @@ def read_truth(root: Path, name: str, kind: str, index: int = 0, cache: Path | N
         return known_depth(read_depth(files[0]))
     if kind in ("improved", "dense"):
         return known_depth(read_depth_picture(files[0]))
-
-    states = file_states(files)
-
-    def make() -> dict[str, np.ndarray]:
-        known = known_depth(_lidar_map(root, name, kind, str(states[1:])))
-        shape = np.array(known.shape, dtype=np.int32)
-        places = {"rows": known.rows.astype(np.int16), "columns": known.columns.astype(np.int16)}
-        return {"shape": shape, **places, "depth": known.depth.astype(np.float32)}
-
-    key = {"files": states, "code": _code(), "numpy": np.__version__}
-    arrays = cached(cache and cache / "depth_maps", f"{kind} {(root / name).absolute()}", key, make)
-    height, width = arrays["shape"].tolist()
-    return KnownDepth(arrays["rows"], arrays["columns"], arrays["depth"].astype(np.float64), (height, width))
+    return known_depth(_lidar_map(root, name, kind))
 
 
 @lru_cache(maxsize=2)
@@ -103,23 +88,23 @@ def archived_truths(file: Path) -> list[KnownDepth]:
     return [known_depth(depth) for depth in read_depth_archive(file)]
 
 
-@lru_cache
-def _code() -> str:
-    return code_state(kitti, sys.modules[__name__])
-
-
-def _lidar_map(root: Path, name: str, kind: str, calibration_state: str) -> np.ndarray:
+def _lidar_map(root: Path, name: str, kind: str) -> np.ndarray:
     """Depth [H, W] in metres of an image from its LiDAR scan, 0 = unknown."""
     date, _, camera, _ = split_name(name)
-    velo_to_cam, cam_to_cam = _calibration(root / date, camera, calibration_state)
+    scan_file, *calibration_files = truth_files(root, name, kind)
+    changed = tuple(os.stat(file).st_mtime_ns for file in calibration_files)
+    velo_to_cam, cam_to_cam = _calibration(root / date, camera, changed)
     # Not the image's own size: an image that was resized beforehand is judged on the same pixels as the original.
     width, height = cam_to_cam[f"S_rect_{camera}"]
-    scan = kitti.read_velodyne(truth_files(root, name, kind)[0])
+    scan = kitti.read_velodyne(scan_file)
     return kitti.lidar_depth_map(scan, velo_to_cam, cam_to_cam, camera, (round(height), round(width)), kind)
 
 
 @lru_cache
-def _calibration(date_folder: Path, camera: str, state: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A date's calibration is read once, unless its files' `state` changes."""
+def _calibration(date_folder: Path, camera: str, changed: tuple[int, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The calibration of a date's LiDAR and camera.
+
+    Reading it takes longer than making a depth map, so it is kept until the files' times of change are others.
+    """
     velo_to_cam = kitti.read_rigid_calibration(date_folder / "calib_velo_to_cam.txt")
     return velo_to_cam, kitti.read_raw_calibration(date_folder, camera)

@@ -1,4 +1,4 @@
-"""From images to a file of predictions, and back: what the scripts that run a trained network share."""
+"""Files of predictions: written whole, read without running code."""
 
 import json
 import math
@@ -7,40 +7,18 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from path import Path
-from tqdm import tqdm
 
 from files.atomic import atomic_write
 from files.errors import InputError
-from files.images import read_image, resize_area, to_network_input
 
-DEFAULT_SIZE = (128, 416)  # the paper's, for checkpoints that do not say what they were trained at
-SMALLEST_SIDE = 32  # of an image that the networks can halve often enough
 _DEFLATE_LIMIT = 1032  # no byte of a zip file can stand for more
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def input_size(by_flag: tuple[int | None, int | None], of_training: tuple[int | None, int | None]) -> tuple[int, int]:
-    """The (height, width) that images are resized to: the flags' values, else the training's, else the paper's."""
-    sides = [
-        flag or trained or default for flag, trained, default in zip(by_flag, of_training, DEFAULT_SIZE, strict=True)
-    ]
-    if min(sides) < SMALLEST_SIDE:
-        raise InputError(f"--height {sides[0]} --width {sides[1]}: the networks take images from {SMALLEST_SIDE} on")
-    return sides[0], sides[1]
-
-
-def read_resized(file: Path, height: int, width: int) -> np.ndarray:
-    """An image at the network's size: uint8 [3, height, width]. A file that has this size already is not touched, so
-    a full-size image and the same image resized beforehand give the same prediction."""
-    return np.ascontiguousarray(resize_area(read_image(file), height, width).transpose(2, 0, 1))
 
 
 def in_parallel(
@@ -61,48 +39,6 @@ def in_parallel(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@torch.inference_mode()
-def predict_depth(
-    depth_net: torch.nn.Module,
-    images: Iterator[np.ndarray],
-    count: int,
-    batch_size: int,
-    device: torch.device,
-    flip_average: bool = False,
-) -> np.ndarray:
-    """The network's depth, 1 / disparity at the finest scale, of `count` images: float32 [count, H, W].
-
-    Args:
-        depth_net: in eval mode, on `device`.
-        images: uint8 [3, H, W] each, all of one size (`read_resized`).
-        flip_average: predict the mirrored image, too, and take `blend_flipped` of both.
-    """
-    depth: list[np.ndarray] = []
-    with tqdm(total=count, desc=f"predicting on {device}", unit="image") as progress:
-        while batch := list(islice(images, batch_size)):
-            frames = to_network_input(torch.from_numpy(np.stack(batch)).to(device))
-            disparity = depth_net(frames)[0]
-            if flip_average:
-                disparity = blend_flipped(disparity, depth_net(frames.flip(-1))[0].flip(-1))
-            depth.extend((1 / disparity).squeeze(1).cpu().numpy())
-            progress.update(len(batch))
-    return np.stack(depth)
-
-
-def blend_flipped(disparity: torch.Tensor, of_flipped: torch.Tensor) -> torch.Tensor:
-    """An image's disparity and that of its mirror image (mirrored back), both [..., H, W], in one.
-
-    The post-processing of Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency"
-    (monodepth, CVPR 2017): their mean, but within 5 % of the left border only the mirror image's, within 5 % of the
-    right border only the image's own, and a linear change over the 5 % that follow.
-    """
-    width = disparity.shape[-1]
-    position = torch.linspace(0, 1, width, device=disparity.device, dtype=disparity.dtype)
-    left = 1 - (20 * (position - 0.05)).clamp(0, 1)
-    right = left.flip(-1)
-    return right * disparity + left * of_flipped + (1 - left - right) * 0.5 * (disparity + of_flipped)
 
 
 def default_file(checkpoint: Path, kind: str) -> Path:

@@ -1,45 +1,41 @@
-"""Metric scale without true depth: how far the vehicle drove, over how far the pose network says that it did.
+"""Metric scale without true depth: the distance driven over the distance that the pose network predicts.
 
-Depth and translations of monocular training share one unknown unit. The vehicle knows its speed, so the way between two
-neighbouring frames is known in metres; the pose network gives the same way in the unit, and what brings one to the
-other makes depth metric. (The well-known PyTorch port does the same; it averages the sources' ratios, where this takes
-the ratio of their sums, which a small predicted way doesn't upset.)
+Depth and translations of monocular training share one unknown unit. The vehicle measures its speed, so the distance
+between two neighbouring frames is known in metres. The pose network predicts the same distance in its own unit. Their
+ratio, applied to depth, gives metres. (The well-known PyTorch port averages the ratios of the sources. Here it is the
+ratio of the sums, which stays stable where one predicted distance is small.)
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from path import Path
-from torch import Tensor
-from tqdm import tqdm
 
 from datasets.formats import kitti
 from datasets.formats.kitti_folders import frame_number, numbered_files
 from datasets.layout import IMAGE_SUFFIXES
 from evaluation.ground_truth import split_name
-from evaluation.predictions import in_parallel
 from files.errors import InputError
-from files.images import to_network_input
 
-SLOWEST = 1.0  # m/s; below, the ratio of two ways near 0 says nothing
+SLOWEST = 1.0  # m/s; at lower speeds the ratio of two distances near 0 is noise
 
 
 @dataclass(frozen=True)
 class SpeedScale:
-    """What one image's depth is multiplied by."""
+    """The factor from an image's predicted depth to metres."""
 
     scale: float
-    measured: bool  # False: the vehicle hardly moved, and the scale is the median of the images where it did
+    measured: bool  # False: the vehicle was slower than SLOWEST, and the scale is the median of the other images
 
 
 def snippet_frames(root: Path, name: str, length: int) -> list[int]:
-    """The numbers of the `length` neighbouring frames whose middle is nearest to an image's.
+    """The numbers of the `length` neighbouring frames of KITTI raw whose middle is nearest to an image.
 
-    The image is the middle one, except at the beginning and the end of a drive. InputError where the frames around the
-    image are not there.
+    The image is the middle one, except at the beginning and the end of a drive.
+
+    Raises:
+        InputError: frames around the image are missing.
     """
     *_, frame = split_name(name)
     folder = (root / name).parent
@@ -60,22 +56,24 @@ def snippet_frames(root: Path, name: str, length: int) -> list[int]:
 
 @lru_cache(maxsize=64)
 def drive_images(folder: Path) -> dict[int, Path]:
-    """The images of a drive's folder by frame number. A folder is listed once."""
+    """The images of a drive's folder by frame number. Each folder is listed once per process."""
     return numbered_files(folder, IMAGE_SUFFIXES)
 
 
-def true_ways(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, float]:
-    """How far the vehicle drove from the middle one of the frames to each of the others.
+def true_distances(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, float]:
+    """The distance that the vehicle drove from the middle frame to each of the others.
 
-    The speed (OXTS: forward, left, up) is taken to change evenly from frame to frame; the time is the camera's, or
-    where a download has none the OXTS's.
+    The speed (OXTS: forward, left, up) is interpolated linearly between frames. Times are the camera's time stamps, or
+    the OXTS's where a download lacks the camera's.
 
     Args:
-        frames: numbers of neighbouring frames of the drive that the image `name` is of.
+        frames: numbers of neighbouring frames of the drive that holds the image `name`.
 
     Returns:
-        float64 [len(frames) - 1] in metres, in order of time, and the mean speed in m/s. InputError where packets or
-        time stamps are missing or damaged.
+        float64 [len(frames) - 1] in metres, in order of time, and the mean speed in m/s.
+
+    Raises:
+        InputError: packets or time stamps are missing or damaged.
     """
     date, drive, camera, _ = split_name(name)
     folder = root / date / drive
@@ -89,8 +87,8 @@ def true_ways(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray, flo
     steps = np.diff(times)
     distances = np.concatenate([[0], np.cumsum(0.5 * (speeds[1:] + speeds[:-1]) * steps)])
     middle = len(frames) // 2
-    ways = np.abs(distances - distances[middle])
-    return np.delete(ways, middle), float(distances[-1] / times[-1])
+    from_middle = np.abs(distances - distances[middle])
+    return np.delete(from_middle, middle), float(distances[-1] / times[-1])
 
 
 @lru_cache(maxsize=64)
@@ -98,46 +96,24 @@ def _timestamps(file: Path, changed: int) -> np.ndarray:
     return kitti.read_timestamps(file)
 
 
-@torch.inference_mode()
-def predict_ways(
-    network: torch.nn.Module,
-    snippets: list[list[Path]],
-    read: Callable[[Path], np.ndarray],
-    batch_size: int,
-    workers: int,
-) -> np.ndarray:
-    """The pose network's way from the middle frame of each snippet to the others, in its own unit: float64 [N, n - 1].
+def speed_scales(names: list[str], true: list[tuple[np.ndarray, float]], predicted: np.ndarray) -> list[SpeedScale]:
+    """The scale of each image's depth: the sum of its true distances over the sum of the predicted ones.
+
+    Where the vehicle is slower than SLOWEST, or the predicted distances are 0, the image gets the median of the others.
 
     Args:
-        network: in eval mode, on the device to be used.
-        snippets: the image files of each, in order of time.
-        read: an image at the network's size, uint8 [3, H, W].
-    """
-    device = next(network.parameters()).device
-    images = in_parallel(lambda files: np.stack([read(file) for file in files]), snippets, workers)
-    ways: list[np.ndarray] = []
-    batch: list[np.ndarray] = []
-    for number, snippet in enumerate(tqdm(images, total=len(snippets), desc=f"poses on {device}", unit="snippet"), 1):
-        batch.append(snippet)
-        if len(batch) == batch_size or number == len(snippets):
-            frames: Tensor = to_network_input(torch.from_numpy(np.stack(batch)).to(device))
-            middle = frames.shape[1] // 2
-            transforms, _ = network(frames[:, middle], torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1))
-            ways.append(transforms[..., :3, 3].contiguous().norm(dim=-1).cpu().double().numpy())
-            batch = []
-    return np.concatenate(ways)
+        true: of each image, the distances [n - 1] in metres and the speed in m/s, of `true_distances`.
+        predicted: distances [N, n - 1] in the network's unit.
 
-
-def speed_scales(names: list[str], true: list[tuple[np.ndarray, float]], predicted: np.ndarray) -> list[SpeedScale]:
-    """The scale of each image's depth: the sum of its true ways over that of the predicted ones.
-
-    Where the vehicle is slower than SLOWEST, or the network predicts no way at all, the image gets the median of the
-    others. InputError for predicted ways [N, n - 1] that are not finite, or if there is no other.
+    Raises:
+        InputError: predicted distances that are negative or not finite; no image from which a scale can be measured.
     """
     if not np.isfinite(predicted).all() or (predicted < 0).any():
         index = int(np.argmin((np.isfinite(predicted) & (predicted >= 0)).all(1)))
-        raise InputError(f"prediction {index} ({names[index]}): the pose network's way is {predicted[index].tolist()}")
-    metres = np.array([ways.sum() for ways, _ in true])
+        raise InputError(
+            f"prediction {index} ({names[index]}): the pose network's distances are {predicted[index].tolist()}"
+        )
+    metres = np.array([distances.sum() for distances, _ in true])
     units = predicted.sum(1)
     measured = (np.array([speed for _, speed in true]) >= SLOWEST) & (units > 0)
     if not measured.any():

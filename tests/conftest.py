@@ -12,6 +12,9 @@ from hypothesis import settings
 from path import Path
 from PIL import Image
 
+from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, build, complete
+from models.checkpoint import checkpoint_content, save_checkpoint
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -22,10 +25,26 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Nothing is kept in, or taken from, the user's own cache."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+@pytest.fixture(scope="session")
+def write_checkpoint():
+    """Write a checkpoint of new networks, as training would: `write_checkpoint(file, step=3, scenes=[...])`."""
+
+    def write(file, step=3, height=32, width=64, scenes=None, data=None):
+        torch.manual_seed(0)
+        specs = {
+            "depth": complete(DEPTH_NETS, NetworkSpec("disp_net")),
+            "pose": complete(POSE_NETS, NetworkSpec("pose_exp_net", {"sources": 2, "explainability": False})),
+            "camera": complete(CAMERAS, NetworkSpec("given")),
+        }
+        model = build(specs["depth"], specs["pose"], specs["camera"])
+        optimizer = torch.optim.Adam(model.parameters())
+        options = {} if data is None else {"data": str(data)}
+        record = {"height": height, "width": width} | ({} if scenes is None else {"scenes": scenes})
+        standing = {"step": step, "skipped": 0, "validation_due": False, "best": {}, "damaged": []}
+        save_checkpoint(file, checkpoint_content(model, specs, optimizer, options, record, standing))
+        return file
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from path import Path
 import test_depth
 from cli.flags import run_script
 from files.images import resize_area
-from models import DispNet, PoseExpNet
-from models.checkpoint import save_checkpoint
+from inference.depth import predict_depth
+from models.checkpoint import load_model
+from models.pose_exp_net import PoseExpNet
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 HEIGHT, WIDTH = 60, 200  # of the images; the network takes 32 x 64
@@ -24,15 +25,8 @@ def name_of(frame):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    disp_net, pose_exp_net = DispNet(), PoseExpNet(2, False)
-    file = Path(tmp_path_factory.mktemp("run")) / "last.pt"
-    optimizer = torch.optim.Adam(disp_net.parameters())
-    save_checkpoint(
-        file, disp_net, pose_exp_net, optimizer, 3, {"height": 32, "width": 64, "rotation": "euler"}, best={}
-    )
-    return file
+def checkpoint(tmp_path_factory, write_checkpoint):
+    return write_checkpoint(Path(tmp_path_factory.mktemp("run")) / "last.pt")
 
 
 @pytest.fixture
@@ -109,11 +103,11 @@ def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
 
 def test_depth_is_one_over_the_finest_disparity(checkpoint):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 64), dtype=np.uint8)
-    disp_net = test_depth.load_networks(checkpoint, "cpu").disp_net
+    depth_net = load_model(checkpoint).depth_net
     with torch.no_grad():
-        disparity = disp_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
+        disparity = depth_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
     np.testing.assert_allclose(
-        test_depth.predict_depth(disp_net, iter(images), 2, 2, torch.device("cpu")),
+        predict_depth(depth_net, iter(images), 2, 2, torch.device("cpu")),
         1 / disparity[:, 0].numpy(),
         rtol=1e-6,
     )
@@ -365,12 +359,10 @@ def test_mean_map_of_the_training_set(kitti, run, tmp_path):
     assert "no train.txt" in errors
 
 
-def test_training_images_are_not_tested_unless_allowed(kitti, checkpoint, run, tmp_path):
+def test_training_images_are_not_tested_unless_allowed(kitti, run, tmp_path, write_checkpoint):
     """Neither with the network nor with its predictions: the file of predictions knows what it was trained on."""
     file, saved, result = Path(tmp_path) / "run.pt", Path(tmp_path) / "depth.npz", Path(tmp_path) / "result.json"
-    content = torch.load(checkpoint, weights_only=True)
-    content["config"] |= {"scenes": ["2011_09_26_drive_0001_sync_03"]}
-    torch.save(content, file)
+    write_checkpoint(file, scenes=["2011_09_26_drive_0001_sync_03"])
     flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--json", result)
     status, _, errors = run(file, *flags, "--save", saved)
     assert status == 1
@@ -401,20 +393,25 @@ def write_drive(kitti, speeds, seconds=0.1):
 
 
 def test_scale_from_the_speed_by_hand(kitti, run, tmp_path):
-    """10 m/s and 0.1 s: 1 m to each neighbour; the network's ways add up to 0.5, so depth is multiplied by 4."""
+    """10 m/s and 0.1 s: 1 m to each neighbour; the network's distances add up to 0.5, so depth is multiplied by 4."""
     write_drive(kitti, [10.0] * FRAMES)
     for frame in range(FRAMES):
         write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), 8.0))
     depth = np.full((FRAMES, 32, 64), 2.0)
     depth[4] = 3.0
     frames = [[0, 1, 2], [0, 1, 2], [1, 2, 3], [2, 3, 4], [2, 3, 4]]
-    arrays = {"depth": depth, "snippet_frames": np.array(frames), "ways": np.tile([0.2, 0.3], (FRAMES, 1))}
+    arrays = {"depth": depth, "snippet_frames": np.array(frames), "distances": np.tile([0.2, 0.3], (FRAMES, 1))}
     saved = save(Path(tmp_path) / "depth.npz", change=arrays)
     result, output = score(run, kitti, saved, "--protocol", "dense", "--scaling", "speed")
     (part,) = result["protocols"].values()
     assert part["scale"] == pytest.approx({"median": 4, "mean": 4, "spread": 0, "measured": 5})
     assert part["metrics"]["abs_rel"] == pytest.approx((0 + 0 + 0 + 0 + 0.5) / 5)
     assert "scaling: from the vehicle's speed" in output
+
+    older = {name.replace("distances", "ways"): array for name, array in arrays.items()}  # the key of older versions
+    again, _ = score(run, kitti, save(saved, change=older), "--protocol", "dense", "--scaling", "speed")
+    assert again["protocols"] == result["protocols"]
+    save(saved, change=arrays)
 
     # While the car stands, the median of the others counts, and the line says so.
     write_drive(kitti, [10.0, 10, 10, 0.5, 0.1])
@@ -430,9 +427,9 @@ def test_scale_from_the_speed_by_hand(kitti, run, tmp_path):
     assert sum(part["scaling"] == "speed" for part in everything["protocols"].values()) > 0
 
     for change, expected in (
-        ({"ways": np.full((FRAMES, 2), np.nan)}, "prediction 0 ("),
-        ({"ways": np.ones((FRAMES, 1))}, "ways of [5, 1] and snippet_frames of [5, 3]"),
-        ({"ways": np.zeros((FRAMES, 2))}, "none of the 5 images was taken faster than 1 m/s"),
+        ({"distances": np.full((FRAMES, 2), np.nan)}, "prediction 0 ("),
+        ({"distances": np.ones((FRAMES, 1))}, "distances of [5, 1] and snippet_frames of [5, 3]"),
+        ({"distances": np.zeros((FRAMES, 2))}, "none of the 5 images was taken faster than 1 m/s"),
         ({"snippet_frames": np.array(frames) + 3}, f"{FRAMES:010d}.txt: no such file"),
     ):
         save(saved, change=arrays | change)
@@ -460,22 +457,21 @@ def test_scale_from_the_speed_with_the_network(kitti, checkpoint, run, tmp_path)
     images = [resize_area(imageio.imread(kitti / name_of(frame)), 32, 64) for frame in (1, 2, 3)]
     inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
-        poses, _ = test_depth.load_networks(checkpoint).pose_exp_net(inputs[1:2], inputs[[0, 2]][None])
-    np.testing.assert_allclose(stored["ways"][2], poses[0, :, :3].norm(dim=1).numpy(), rtol=1e-5)
+        transforms, _ = load_model(checkpoint).pose_net(inputs[1:2], inputs[[0, 2]][None])
+    np.testing.assert_allclose(stored["distances"][2], transforms[0, :, :3, 3].norm(dim=1).numpy(), rtol=1e-5)
     parts = json.loads(result.read_text())["protocols"]
     speed = next(part for part in parts.values() if part["scaling"] == "speed")
-    assert speed["scale"]["median"] == pytest.approx(np.median(2 / stored["ways"].sum(1)))
+    assert speed["scale"]["median"] == pytest.approx(np.median(2 / stored["distances"].sum(1)))
 
-    disp_net_alone = Path(tmp_path) / "dispnet.pth.tar"
-    weights = torch.load(checkpoint, weights_only=True)
-    torch.save({"epoch": 1, "state_dict": weights["disp_net"]}, disp_net_alone)
+    disp_net_alone, networks = Path(tmp_path) / "dispnet.pth.tar", load_model(checkpoint)
+    torch.save({"epoch": 1, "state_dict": networks.depth_net.state_dict()}, disp_net_alone)
     flags = (*flags, "--height", 32, "--width", 64, "--scaling", "speed")
     status, _, errors = run(disp_net_alone, *flags)
     assert (status, "holds no pose network; --pose-checkpoint FILE names one" in errors) == (1, True)
     pose_net_alone = Path(tmp_path) / "exp_pose.pth.tar"
-    torch.save({"epoch": 1, "state_dict": weights["pose_exp_net"]}, pose_net_alone)
+    torch.save({"epoch": 1, "state_dict": networks.pose_net.state_dict()}, pose_net_alone)
     assert run(disp_net_alone, *flags, "--pose-checkpoint", pose_net_alone)[0] == 0
-    np.testing.assert_array_equal(np.load(saved)["ways"], stored["ways"])
+    np.testing.assert_array_equal(np.load(saved)["distances"], stored["distances"])
 
 
 def test_csv_has_every_image(kitti, run, tmp_path):

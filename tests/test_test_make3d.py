@@ -16,22 +16,15 @@ from cli.flags import run_script
 from datasets.formats.make3d import read_cropped_image
 from evaluation.predictions import save_predictions
 from files.images import resize_area
-from models import DispNet, PoseExpNet
-from models.checkpoint import save_checkpoint
+from models.checkpoint import load_model
+from models.pose_exp_net import PoseExpNet
 
 NAMES = ["math7-p-282t0", "op2-p-015t000", "statroad-p-1t0"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    disp_net, pose_exp_net = DispNet(), PoseExpNet(2, False)
-    file = Path(tmp_path_factory.mktemp("run")) / "last.pt"
-    optimizer = torch.optim.Adam(disp_net.parameters())
-    save_checkpoint(
-        file, disp_net, pose_exp_net, optimizer, 3, {"height": 32, "width": 64, "rotation": "euler"}, best={}
-    )
-    return file
+def checkpoint(tmp_path_factory, write_checkpoint):
+    return write_checkpoint(Path(tmp_path_factory.mktemp("run")) / "last.pt")
 
 
 @pytest.fixture
@@ -94,7 +87,7 @@ def test_predicts_saves_and_scores(make3d, checkpoint, run, tmp_path):
     assert images[0].shape == (75, 150, 3)
     inputs = torch.from_numpy(np.stack([resize_area(image, 32, 64) for image in images]))
     with torch.no_grad():
-        disparity = test_make3d.load_networks(checkpoint, "cpu").disp_net(inputs.permute(0, 3, 1, 2) / 127.5 - 1)[0]
+        disparity = load_model(checkpoint).depth_net(inputs.permute(0, 3, 1, 2) / 127.5 - 1)[0]
     np.testing.assert_allclose(stored["depth"], 1 / disparity[:, 0].numpy(), rtol=1e-5)
 
     # By hand, from the file: the network's figures, and those of each image's median.

@@ -12,9 +12,9 @@ import test_pose
 from cli.flags import run_script
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import chain_snippets
-from geometry.pose import invert, pose_to_matrix
-from models import DispNet, PoseExpNet
-from models.checkpoint import save_checkpoint
+from geometry.pose import pose_to_matrix
+from models.disp_net import DispNet
+from models.pose_exp_net import PoseExpNet
 
 LENGTH = 9
 
@@ -95,7 +95,8 @@ def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
     assert [row["snippets"] for row in first["results"]] == [count, count]
     stored = np.load(saved, allow_pickle=False)
     assert stored["snippets_09"].shape == (count, frames, 3, 4)
-    np.testing.assert_allclose(stored["snippets_09"][:, 0], np.tile(np.eye(3, 4), (count, 1, 1)), atol=1e-12)
+    identity = np.tile(np.eye(3, 4), (count, 1, 1))
+    np.testing.assert_allclose(stored["snippets_09"][:, 0], identity, atol=1e-6)  # float32 leaves the network
     assert not np.allclose(stored["snippets_09"], stored["snippets_10"])  # it looked at the images
 
     status, output, errors = run("--predictions", saved, "--kitti", kitti, "--json", result)
@@ -207,40 +208,6 @@ def test_a_sequence_without_poses_is_predicted_and_exported_but_not_scored(kitti
     status, _, errors = run("--predictions", saved, *flags, "--snippet-scale", "ground-truth")
     assert status == 1
     assert "--snippet-scale ground-truth: sequence 11 has no" in errors
-
-
-class PerfectNetwork:
-    """Knows the true pose of each frame, which it recognises by its brightness."""
-
-    def __init__(self, sources, poses):
-        self.sources = sources
-        self.world_from_frame = torch.eye(4, dtype=torch.float64).repeat(len(poses), 1, 1)
-        self.world_from_frame[:, :3] = poses
-
-    def __call__(self, target, sources):
-        def frame(image):
-            return ((image[..., 0, 0, 0] + 1) * 127.5).round().long()
-
-        world_from_target = self.world_from_frame[frame(target)][:, None]
-        source_from_target = invert(self.world_from_frame[frame(sources)]) @ world_from_target
-        rotation = source_from_target[..., :3, :3]
-        angles = torch.stack(  # of R = Rx Ry Rz
-            [
-                torch.atan2(-rotation[..., 1, 2], rotation[..., 2, 2]),
-                torch.asin(rotation[..., 0, 2]),
-                torch.atan2(-rotation[..., 0, 1], rotation[..., 0, 0]),
-            ],
-            -1,
-        )
-        return torch.cat([source_from_target[..., :3, 3], angles], -1), None
-
-
-@pytest.mark.parametrize("frames", [3, 5])
-def test_true_poses_chain_to_the_true_snippets(frames):
-    poses = trajectory(20)
-    images = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(20, 3, 2, 2)
-    found = test_pose.predict_snippets(PerfectNetwork(frames - 1, poses), images, "euler")
-    np.testing.assert_allclose(found.numpy(), snippets(poses.numpy(), frames), atol=1e-12)
 
 
 @pytest.mark.parametrize("frames", [3, 5])
@@ -360,12 +327,9 @@ def test_published_figures_come_out_of_a_file(shared, run, tmp_path):
             assert [row[key]["mean"], row[key]["std"]] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_network_is_not_tested_on_what_it_was_trained_on(kitti, run, tmp_path):
+def test_a_network_is_not_tested_on_what_it_was_trained_on(kitti, run, tmp_path, write_checkpoint):
     file, saved, result = (Path(tmp_path) / name for name in ("last.pt", "pose.npz", "result.json"))
-    network, disp_net = PoseExpNet(2), DispNet()
-    optimizer = torch.optim.Adam(network.parameters())
-    config = {"height": 32, "width": 64, "rotation": "euler", "scenes": ["2011_09_30_drive_0033_sync_02"]}
-    save_checkpoint(file, disp_net, network, optimizer, 1, config, {})
+    write_checkpoint(file, scenes=["2011_09_30_drive_0033_sync_02"])
     arguments = ("--kitti", kitti, "--json", result)
     status, _, errors = run(file, *arguments, "--save", saved)
     assert status == 1

@@ -1,9 +1,9 @@
+import os
+
 import numpy as np
 import pytest
 from path import Path
 
-from datasets.formats import kitti
-from evaluation import ground_truth
 from evaluation.ground_truth import read_truth, split_name, truth_files
 from files.errors import InputError
 
@@ -28,43 +28,22 @@ def write_scan(root, points):
     (root / DRIVE / "velodyne_points/data/0000000003.bin").write_bytes(np.array(points, "<f4").tobytes())
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_lidar_by_hand(root, tmp_path, kept):
-    cache = Path(tmp_path) / "cache" if kept else None
-    for _ in range(2):
-        # z = x - 1 = 9 and 4; u = 20 + 20 X / z: 20 and 20 - 10 = 10, v = 10; each minus 1.
-        for kind, depth in (("camera_z", [4, 9]), ("velodyne_x", [5, 10])):
-            known = read_truth(root, NAME, kind, cache=cache)
-            assert known.shape == (20, 40)
-            assert known.rows.tolist() == [9, 9]
-            assert known.columns.tolist() == [9, 19]
-            assert known.depth.tolist() == depth
+def test_lidar_by_hand(root):
+    # z = x - 1 = 9 and 4; u = 20 + 20 X / z: 20 and 20 - 10 = 10, v = 10; each minus 1.
+    for kind, depth in (("camera_z", [4, 9]), ("velodyne_x", [5, 10])):
+        known = read_truth(root, NAME, kind)
+        assert known.shape == (20, 40)
+        assert known.rows.tolist() == [9, 9]
+        assert known.columns.tolist() == [9, 19]
+        assert known.depth.tolist() == depth
 
 
-def test_kept_maps_follow_scan_calibration_and_code(root, tmp_path, monkeypatch):
-    cache = Path(tmp_path) / "cache"
-    made = []
-    lidar_depth_map = kitti.lidar_depth_map
-
-    def counted(*arguments):
-        made.append(1)
-        return lidar_depth_map(*arguments)
-
-    monkeypatch.setattr(kitti, "lidar_depth_map", counted)
-
-    def depth():
-        return read_truth(root, NAME, "camera_z", cache=cache).depth.tolist(), len(made)
-
-    assert [depth(), depth()] == [([4, 9], 1)] * 2
-    write_scan(root, [[10, 0, 0, 0], [6, 2, 0, 0]])
-    assert [depth(), depth()] == [([5, 9], 2)] * 2
-    (root / "2011_09_26/calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 -2\n")
-    assert [depth(), depth()] == [([4, 8], 3)] * 2
-    monkeypatch.setattr(ground_truth, "_code", lambda: "another version")
-    assert [depth(), depth()] == [([4, 8], 4)] * 2
-    (file,) = cache.walkfiles()  # one file an image and kind, whatever became of the older ones
-    file.write_bytes(file.read_bytes()[:-3])
-    assert [depth(), depth()] == [([4, 8], 5)] * 2
+def test_a_changed_calibration_counts_at_once(root):
+    assert read_truth(root, NAME, "camera_z").depth.tolist() == [4, 9]
+    file = root / "2011_09_26/calib_velo_to_cam.txt"
+    file.write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 -2\n")
+    os.utime(file, ns=(0, 0))
+    assert read_truth(root, NAME, "camera_z").depth.tolist() == [3, 8]
 
 
 def test_files_and_names():

@@ -4,15 +4,12 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 from path import Path
 
 from evaluation.predictions import (
-    blend_flipped,
     check_writable,
     default_file,
     in_parallel,
-    input_size,
     load_predictions,
     save_predictions,
 )
@@ -125,14 +122,6 @@ def test_in_parallel_raises_where_the_item_would_have_come():
         next(results)
 
 
-def test_size_by_flag_then_training_then_paper():
-    assert input_size((None, None), (None, None)) == (128, 416)
-    assert input_size((None, None), (192, 640)) == (192, 640)
-    assert input_size((256, None), (192, 640)) == (256, 640)
-    with pytest.raises(InputError, match="from 32 on"):
-        input_size((None, 31), (192, 640))
-
-
 def test_default_file_lies_beside_the_checkpoint():
     assert default_file(Path("runs/a/best.pt"), "depth") == "runs/a/best_depth.npz"
     assert default_file(Path("dispnet_model_best.pth.tar"), "depth") == "dispnet_model_best_depth.npz"
@@ -144,13 +133,3 @@ def test_check_writable(tmp_path):
         check_writable(Path(tmp_path) / "no/new.npz", "--save")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(Path(tmp_path), "--save")
-
-
-def test_blend_of_an_image_and_its_mirror_by_hand():
-    # Positions 0, 0.05, 0.1, ..., 1: at the left border only the mirror image's (3), at the right only the own (1),
-    # their mean from 10 % to 90 %, and at 5 % still the border's. Between, 7.5 % is half way to the mean.
-    own, mirror = torch.full((1, 1, 1, 41), 1.0), torch.full((1, 1, 1, 41), 3.0)
-    blended = blend_flipped(own, mirror)[0, 0, 0]
-    torch.testing.assert_close(blended[:5], torch.tensor([3, 3, 3, 2.5, 2]))
-    torch.testing.assert_close(blended[4:37], torch.full((33,), 2.0))
-    torch.testing.assert_close(blended[36:], torch.tensor([2, 1.5, 1, 1, 1]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from path import Path
 
-from evaluation.speed_scale import drive_images, snippet_frames, speed_scales, true_ways
+from evaluation.speed_scale import drive_images, snippet_frames, speed_scales, true_distances
 from files.errors import InputError
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
@@ -53,30 +53,30 @@ def test_neighbours_are_found_by_number(root):
         snippet_frames(root, f"{DRIVE}/image_02/data/cover.jpg", 3)
 
 
-def test_true_ways_by_hand(root):
+def test_true_distances_by_hand(root):
     # Speeds 12, 14, 16 m/s: 0.1 (12 + 14) / 2 = 1.3 m before, 1.5 m after the middle frame; 2.8 m in 0.2 s.
-    ways, speed = true_ways(root, name_of(2), [1, 2, 3])
-    np.testing.assert_allclose(ways, [1.3, 1.5])
+    distances, speed = true_distances(root, name_of(2), [1, 2, 3])
+    np.testing.assert_allclose(distances, [1.3, 1.5])
     assert speed == pytest.approx(14)
-    np.testing.assert_allclose(true_ways(root, name_of(2), [0, 1, 2, 3, 4])[0], [2.4, 1.3, 1.5, 3.2])
+    np.testing.assert_allclose(true_distances(root, name_of(2), [0, 1, 2, 3, 4])[0], [2.4, 1.3, 1.5, 3.2])
     # The camera's time, where there is one.
     stamps = "".join(f"2011-09-26 13:00:0{0.2 * frame:.9f}\n" for frame in range(7))
     (root / DRIVE / "image_02/timestamps.txt").write_text(stamps)
-    np.testing.assert_allclose(true_ways(root, name_of(2), [1, 2, 3])[0], [2.6, 3.0])
+    np.testing.assert_allclose(true_distances(root, name_of(2), [1, 2, 3])[0], [2.6, 3.0])
 
 
 def test_a_blank_line_moves_no_time_and_stops_only_the_frame_that_has_none(root):
     stamps = [f"2011-09-26 13:00:{frame**2:02d}\n" for frame in range(7)]  # uneven, so that a shift shows
     file = root / DRIVE / "oxts/timestamps.txt"
     file.write_text("".join(stamps))
-    expected = true_ways(root, name_of(3), [2, 3, 4])
+    expected = true_distances(root, name_of(3), [2, 3, 4])
     stamps[1] = "\n"
     file.write_text("".join(stamps))
-    ways, speed = true_ways(root, name_of(3), [2, 3, 4])
-    np.testing.assert_array_equal(ways, expected[0])
+    distances, speed = true_distances(root, name_of(3), [2, 3, 4])
+    np.testing.assert_array_equal(distances, expected[0])
     assert speed == expected[1]
     with pytest.raises(InputError, match="7 time stamps, none for frame 1"):
-        true_ways(root, name_of(0), [0, 1, 2])
+        true_distances(root, name_of(0), [0, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_is_missing_or_damaged_is_named(root, file, text, expected):
     if text is not None:
         (root / DRIVE / file).write_text(text)
     with pytest.raises(InputError, match=expected):
-        true_ways(root, name_of(2), [1, 2, 3])
+        true_distances(root, name_of(2), [1, 2, 3])
 
 
 def test_scales_by_hand():

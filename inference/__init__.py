@@ -1,0 +1,1 @@
+"""Frames in, depth and motion out, and the files that are made of them."""
