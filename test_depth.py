@@ -32,7 +32,6 @@ from evaluation.predictions import (
     check_writable,
     default_file,
     depth_by_name,
-    in_parallel,
     input_size,
     load_predictions,
     predict_depth,
@@ -50,6 +49,7 @@ from evaluation.speed_scale import (
 )
 from files.errors import InputError
 from files.images import read_image
+from files.parallel import in_parallel
 from models.checkpoint import LoadedModel, load_model
 from visualization.depth_sheet import choose_rows, draw_row, write_sheet
 

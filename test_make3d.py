@@ -23,7 +23,6 @@ from evaluation.metrics.make3d import CAP, METRICS, RESIZED, image_metrics, mean
 from evaluation.predictions import (
     check_writable,
     default_file,
-    in_parallel,
     input_size,
     load_depth,
     predict_depth,
@@ -31,6 +30,7 @@ from evaluation.predictions import (
 )
 from files.errors import InputError
 from files.images import resize_area
+from files.parallel import in_parallel
 from models.checkpoint import load_model
 
 RATIO = 2.0

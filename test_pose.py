@@ -30,7 +30,6 @@ from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets
 from evaluation.predictions import (
     check_writable,
     default_file,
-    in_parallel,
     input_size,
     load_predictions,
     read_resized,
@@ -46,6 +45,7 @@ from evaluation.trajectories import (
 )
 from files.errors import InputError
 from files.images import to_network_input
+from files.parallel import in_parallel
 from geometry.pose import snippet_poses
 from geometry.rigid import to_3x4, to_homogeneous
 from models.checkpoint import load_model

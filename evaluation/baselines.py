@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from datasets.layout import depth_file, read_depth, read_scene, read_scene_names
 from evaluation.cache import cached, code_state, file_states
-from evaluation.predictions import in_parallel
 from files.errors import InputError
+from files.parallel import in_parallel
 
 
 def mean_depth_map(root: Path, workers: int, cache: Path | None = None) -> tuple[np.ndarray, int]:

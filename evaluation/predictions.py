@@ -4,11 +4,9 @@ import json
 import math
 import os
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +19,6 @@ from files.images import read_image, resize_area, to_network_input
 DEFAULT_SIZE = (128, 416)  # the paper's, for checkpoints that do not say what they were trained at
 SMALLEST_SIDE = 32  # of an image that the networks can halve often enough
 _DEFLATE_LIMIT = 1032  # no byte of a zip file can stand for more
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def input_size(by_flag: tuple[int | None, int | None], of_training: tuple[int | None, int | None]) -> tuple[int, int]:
@@ -40,26 +35,6 @@ def read_resized(file: Path, height: int, width: int) -> np.ndarray:
     """An image at the network's size: uint8 [3, height, width]. A file that has this size already is not touched, so
     a full-size image and the same image resized beforehand give the same prediction."""
     return np.ascontiguousarray(resize_area(read_image(file), height, width).transpose(2, 0, 1))
-
-
-def in_parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = 32
-) -> Iterator[Result]:
-    """`function(item)` of all items in their order, computed by `workers` threads, at most `ahead` items ahead.
-
-    An error comes where its item would have come. (Decoding and numpy's large operations run side by side in threads.)
-    """
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @torch.inference_mode()

@@ -20,9 +20,9 @@ from datasets.formats import kitti
 from datasets.formats.kitti_folders import frame_number, numbered_files
 from datasets.layout import IMAGE_SUFFIXES
 from evaluation.ground_truth import split_name
-from evaluation.predictions import in_parallel
 from files.errors import InputError
 from files.images import to_network_input
+from files.parallel import in_parallel
 
 SLOWEST = 1.0  # m/s; below, the ratio of two ways near 0 says nothing
 

@@ -26,8 +26,8 @@ from datasets.preparation.static_frames import find_static_frames
 from files.errors import InputError
 from files.images import read_image, write_jpeg
 from files.lock import hold
+from files.parallel import end_with_parent
 from files.text import read_json
-from files.workers import end_with_parent
 
 OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; marks a folder as prepared by this code
 REPORT_FILE = "prepare_report.txt"
