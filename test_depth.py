@@ -31,7 +31,6 @@ from evaluation.predictions import (
     check_writable,
     default_file,
     depth_by_name,
-    in_parallel,
     load_predictions,
     save_predictions,
 )
@@ -39,6 +38,7 @@ from evaluation.speed_scale import SLOWEST, SpeedScale, speed_scales, true_dista
 from files.atomic import write_json
 from files.errors import InputError
 from files.images import read_image
+from files.parallel import in_parallel
 from inference.depth import input_size, predict_depth, read_resized
 from inference.motion import distances_around, snippet_length
 from models.checkpoint import LoadedModel, load_model

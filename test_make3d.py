@@ -23,13 +23,13 @@ from evaluation.metrics.make3d import CAP, METRICS, RESIZED, image_metrics, mean
 from evaluation.predictions import (
     check_writable,
     default_file,
-    in_parallel,
     load_depth,
     save_predictions,
 )
 from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
+from files.parallel import in_parallel
 from inference.depth import input_size, predict_depth
 from models.checkpoint import load_model
 

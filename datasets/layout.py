@@ -28,10 +28,10 @@ from datasets.layout_hints import explain_missing_list, explain_no_frames, expla
 from files.atomic import write_bytes, write_text
 from files.errors import InputError
 from files.text import read_json, read_lines, read_rows
+from files.untrusted import check_pixels, one_line, read_npy, read_npy_header
 
 RECORD_FILE = "prepared.json"  # marks a prepared scene as complete
 NO_DEPTH = "no depth: "  # begins the problem of a frame that is there and lacks its depth only
-_LARGEST_DEPTH = 256 * 2**20  # bytes
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
 
@@ -232,20 +232,26 @@ def depth_file(frame: Path) -> Path:
 
 
 def read_depth(file: Path) -> np.ndarray:
-    """A stored depth map: float32 [H, W], 0 = unknown; InputError if damaged, negative or not finite."""
-    if not Path(file).is_file():
+    """A stored depth map in metres: float32 [H, W], 0 = unknown.
+
+    Raises:
+        InputError: missing, damaged, negative or not finite, or of more than `files.untrusted.MOST_PIXELS`.
+    """
+    file = Path(file)
+    if not file.is_file():
         raise InputError(f"{file}: no such file")
     try:
-        # Mapped, not read: a size that only a damaged header claims takes no memory, and fails on the file's length.
-        mapped = np.load(file, mmap_mode="r", allow_pickle=False)
-        if mapped.nbytes > _LARGEST_DEPTH:
-            raise ValueError(f"{mapped.nbytes >> 20} MiB, expected at most {_LARGEST_DEPTH >> 20} MiB")
-    except Exception as error:  # a damaged header may fail in numpy's parser in any way
-        raise InputError(f"{file}: not a readable .npy array ({error})") from None
-    if not isinstance(mapped, np.ndarray) or mapped.ndim != 2 or mapped.dtype.kind != "f":
-        raise InputError(f"{file}: expected a floating-point [H, W] array")
+        with open(file, "rb") as stream:
+            shape, dtype, _ = read_npy_header(stream)
+            if len(shape) != 2 or dtype.kind != "f":
+                raise ValueError(f"{dtype} {[*shape]}, expected floating-point numbers [H, W]")
+            check_pixels(shape[1], shape[0])
+            stream.seek(0)
+            stored = read_npy(stream, file.size)
+    except Exception as error:  # NumPy's parser of headers fails on damage in many ways
+        raise InputError(f"{file}: not a readable .npy depth map ({one_line(error)})") from None
     with np.errstate(over="ignore"):  # larger numbers than float32's become infinite, and are refused below
-        depth = np.array(mapped, dtype=np.float32)
+        depth = stored.astype(np.float32, copy=False)
     if not np.isfinite(depth).all() or (depth < 0).any():
         raise InputError(f"{file}: has depths that are negative or not finite, expected metres, 0 = unknown")
     return depth

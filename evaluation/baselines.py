@@ -10,8 +10,9 @@ from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
 
 from datasets.layout import depth_file, read_depth, read_scene, read_scene_names
-from evaluation.predictions import in_parallel, load_predictions, save_predictions
+from evaluation.predictions import load_predictions, save_predictions
 from files.errors import InputError
+from files.parallel import in_parallel
 
 KEPT = "mean_depth.npz"
 

@@ -22,9 +22,9 @@ from evaluation.metrics.depth import (
     scaled_errors,
 )
 from evaluation.metrics.depth_protocols import DepthTest
-from evaluation.predictions import in_parallel
 from evaluation.speed_scale import SpeedScale
 from files.atomic import write_csv
+from files.parallel import in_parallel
 
 SCALED = {
     "median": "median per image",

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from files.atomic import write_bytes
 from files.errors import InputError
+from files.untrusted import check_pixels, one_line, read_bounded
 
 JPEG_QUALITY = 95
 # What either format reaches on a plain colour stays below this. More is a damaged header's claim, and decoding would
@@ -59,12 +60,7 @@ def read_depth_picture(file: Path) -> np.ndarray:
 
 def _read_data(file: Path) -> tuple[bytes, str]:
     """The bytes of an image file, and "JPEG" or "PNG"."""
-    file = Path(file)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.size > _LARGEST_FILE:
-        raise InputError(f"{file}: {file.size >> 20} MiB, expected an image of at most {_LARGEST_FILE >> 20} MiB")
-    data = file.read_bytes()
+    data = read_bounded(file, _LARGEST_FILE, "an image")
     if data.startswith(b"\xff\xd8\xff"):
         return data, "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -74,8 +70,7 @@ def _read_data(file: Path) -> tuple[bytes, str]:
 
 
 def _damaged(file: Path, kind: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{file}: truncated or damaged {kind} ({reason})")
+    return InputError(f"{file}: truncated or damaged {kind} ({one_line(error)})")
 
 
 def image_size(file: Path) -> tuple[int, int]:
@@ -90,6 +85,7 @@ def image_size(file: Path) -> tuple[int, int]:
 
 def _open_whole(data: bytes, kind: str) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=(kind,))
+    check_pixels(image.width, image.height)
     if image.width * image.height > _MOST_PIXELS_PER_BYTE * len(data):
         raise ValueError(f"claims {image.width} x {image.height} pixels in {len(data)} bytes")
     # Loading alone would paint a JPEG's tail of zeros grey, and not look at a PNG's checksums.

@@ -1,6 +1,5 @@
 """Text files of numbers and of names, read with errors that name file and line."""
 
-import json
 import math
 from typing import Any
 
@@ -8,31 +7,30 @@ import numpy as np
 from path import Path
 
 from files.errors import InputError
+from files.untrusted import parse_json, read_bounded
 
 _LARGEST_NUMBER = 1e20  # no file of the field has a larger one, and products of larger ones overflow
 _LARGEST_FILE = 256 * 2**20  # bytes; the longest list or trajectory of the field is a thousandth of it
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a small UTF-8 text file, without line ends; InputError if it is missing, binary or huge."""
-    file = Path(file)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.size > _LARGEST_FILE:
-        raise InputError(f"{file}: {file.size / 2**20:.0f} MiB, expected a text file below {_LARGEST_FILE >> 20} MiB")
+    """The lines of a UTF-8 text file, without line ends; InputError if it is missing, binary or huge."""
+    return _read_text(file).splitlines()
+
+
+def _read_text(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig").splitlines()  # some editors begin a file with a mark
+        return read_bounded(file, _LARGEST_FILE, "a text file").decode("utf-8-sig")  # some editors write a mark first
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: byte {error.start} is not UTF-8 text") from None
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a small JSON file; InputError if it is missing, damaged or anything but an object."""
+    """The object in a JSON file; InputError if it is missing, damaged, huge, or anything but an object."""
+    text = _read_text(file)
     try:
-        content = json.loads("\n".join(read_lines(file)))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{file}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: holds a {type(content).__name__}, expected a JSON object")

@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.augmentation import normalise
-from evaluation.predictions import in_parallel
 from evaluation.speed_scale import drive_images, snippet_frames, true_distances
 from files.errors import InputError
+from files.parallel import in_parallel
 from geometry.pose import snippet_poses
 
 

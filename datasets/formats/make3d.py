@@ -19,6 +19,7 @@ from path import Path
 
 from files.errors import InputError
 from files.images import read_image
+from files.untrusted import one_line, read_bounded
 
 IMAGES = 134  # of the test set
 GRID = (55, 305)  # rows and columns of the laser's depth
@@ -101,13 +102,9 @@ def central_rows(height: int, ratio: float) -> slice:
 
 def _read_grid(file: Path) -> np.ndarray:
     """Position3DGrid of a .mat file: [55, 305, 4], floating point."""
-    file = Path(file)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.size > _LARGEST_FILE:
-        raise InputError(f"{file}: {file.size >> 20} MiB, expected a .mat file of at most {_LARGEST_FILE >> 20} MiB")
+    data = read_bounded(file, _LARGEST_FILE, "a .mat file")
     try:
-        content = _inflated(file.read_bytes())
+        content = _inflated(data)
         variables = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
         # The shape is known before anything is read: a reader takes memory for what a cell or a sparse matrix claims.
         if variables.get("Position3DGrid") not in [((*GRID, 4), "double"), ((*GRID, 4), "single")]:
@@ -119,8 +116,7 @@ def _read_grid(file: Path) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # scipy's reader fails on damage in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{file}: not a whole MATLAB 5 file ({reason})") from None
+        raise InputError(f"{file}: not a whole MATLAB 5 file ({one_line(error)})") from None
 
 
 def _inflated(data: bytes) -> bytes:

@@ -35,8 +35,8 @@ from files.atomic import write_text
 from files.errors import InputError, WriteError
 from files.images import read_image, write_jpeg
 from files.lock import FolderLock, hold
+from files.parallel import end_with_parent
 from files.text import read_json
-from files.workers import end_with_parent
 
 OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; marks a folder as prepared by this code
 REPORT_FILE = "prepare_report.txt"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from datasets.synthetic.drive_files import render_drive
 from datasets.synthetic.options import Drive, WorldOptions
 from files.errors import InputError
-from files.workers import end_with_parent
+from files.parallel import end_with_parent
 
 _frames_done = None  # in a worker process: the counter that all workers share
 

@@ -1,5 +1,4 @@
 import io
-import time
 import zipfile
 
 import numpy as np
@@ -9,7 +8,6 @@ from path import Path
 from evaluation.predictions import (
     check_writable,
     default_file,
-    in_parallel,
     load_predictions,
     save_predictions,
 )
@@ -90,36 +88,6 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
         save_predictions(saved, "depth", {}, {})
     assert saved.read_bytes() == before
     assert saved.parent.files() == [saved]
-
-
-def test_in_parallel_keeps_the_order_and_stays_near():
-    taken = []
-
-    def items():
-        for item in range(100):
-            taken.append(item)
-            yield item
-
-    def slow(item):
-        time.sleep(0.002 * (item % 3))
-        return item * item
-
-    results = in_parallel(slow, items(), workers=4, ahead=8)
-    assert next(results) == 0
-    assert len(taken) == 9  # not the whole list
-    assert list(results) == [item * item for item in range(1, 100)]
-
-
-def test_in_parallel_raises_where_the_item_would_have_come():
-    def fail_at_three(item):
-        if item == 3:
-            raise InputError("three")
-        return item
-
-    results = in_parallel(fail_at_three, range(10), workers=2)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(InputError, match="three"):
-        next(results)
 
 
 def test_default_file_lies_beside_the_checkpoint():

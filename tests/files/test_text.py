@@ -51,7 +51,7 @@ def test_no_file_a_folder_and_a_huge_file_are_refused(write, tmp_path, monkeypat
     with pytest.raises(InputError, match="no such file"):
         read_lines(Path(tmp_path))
     monkeypatch.setattr(text, "_LARGEST_FILE", 3)
-    with pytest.raises(InputError, match="expected a text file below"):
+    with pytest.raises(InputError, match="expected a text file of at most"):
         read_lines(write("1234"))
 
 

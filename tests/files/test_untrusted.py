@@ -1,0 +1,178 @@
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from path import Path
+
+from files.errors import InputError
+from files.untrusted import (
+    MOST_PIXELS,
+    check_pixels,
+    one_line,
+    open_zip,
+    parse_json,
+    read_bounded,
+    read_npy,
+    read_npy_header,
+    read_npz,
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return Path(tmp_path) / "file"
+
+
+def npy(array, version=(1, 0)):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, version)
+    return stream.getvalue()
+
+
+def npy_header(shape, descr="<f4"):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+# Files, pixels, reasons
+
+
+def test_a_file_is_read_up_to_its_limit(file):
+    file.write_bytes(b"12345")
+    assert read_bounded(file, 5, "a note") == b"12345"
+    with pytest.raises(InputError, match=r"file: 0 MiB, expected a note of at most 0 MiB"):
+        read_bounded(file, 4, "a note")
+    for missing in (file.parent, file.parent / "none"):
+        with pytest.raises(InputError, match="no such file"):
+            read_bounded(missing, 5, "a note")
+
+
+def test_an_8k_frame_is_no_crafted_size():
+    check_pixels(7680, 4320)
+    check_pixels(MOST_PIXELS, 1)
+    for size in ((13300, 13300), (0, 5), (MOST_PIXELS + 1, 1)):
+        with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels, expected at most"):
+            check_pixels(*size)
+
+
+def test_a_reason_is_one_short_line():
+    assert one_line(ValueError("a\n b")) == "a b"
+    assert one_line(KeyError()) == "KeyError"
+    assert len(one_line(ValueError("x" * 10**6))) == 200
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": [1, {"b": [2.5, None]}]}, [], "]]][[[", 'a "quoted" \\ [', {"[" * 99: "{" * 99}]
+)
+def test_json_comes_back(value):
+    assert parse_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "more than 32 nested"),
+        ('{"a":' * 100_000, "more than 32 nested"),
+        ('["\\"", ' + "[" * 33, "more than 32 nested"),
+        ("[NaN]", "NaN is not JSON"),
+        ("-Infinity", "-Infinity is not JSON"),
+        ("9" * 5000, "digits"),
+        ("", "Expecting value"),
+        ('"' + '\\"' * 10**6, "Unterminated string"),  # a scan that starts again at each quote would take hours
+        (" " * (2**24 + 1), "characters of JSON"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_json_that_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+# .npy
+
+
+ARRAYS = [
+    np.arange(6.0).reshape(2, 3),
+    np.array("text"),
+    np.array(["a", "ä"]),
+    np.zeros((0, 4)),
+    np.asfortranarray(np.eye(3)),
+]
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype} {array.shape}")
+def test_arrays_come_back(array, version):
+    content = npy(array, version)
+    np.testing.assert_array_equal(read_npy(io.BytesIO(content), len(content)), array)
+    stream = io.BytesIO(content)
+    shape, dtype, length = read_npy_header(stream)
+    assert (shape, dtype) == (array.shape, array.dtype)
+    assert length == stream.tell() == len(content) - array.nbytes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy_header((10**6, 10**6)), "claims 4000000000000 bytes, found 0"),
+        (npy_header((2, 3)) + bytes(23), "claims 24 bytes, found 23"),
+        (npy_header((2, 3)) + bytes(25), "claims 24 bytes, found 25"),
+        (npy_header((-2, -3)) + bytes(24), r"shape \[-2, -3\]"),
+        (npy_header((900_000_000, 0, 5)), "holds no values"),
+        (npy_header((900_000_000,), "<U0"), "holds no values"),
+        (b"\x93NUMPY\x02\0\xff\xff\xff\xff{" + bytes(100), "array header"),
+        (b"\x93NUMPY\x03\0" + bytes(100), r"version 3\.0"),
+        (b"no array", "magic"),
+    ],
+)
+def test_arrays_that_are_refused(content, message):
+    with pytest.raises(ValueError, match=message):
+        read_npy(io.BytesIO(content), len(content))
+
+
+def test_objects_are_refused():
+    stream = io.BytesIO()
+    np.save(stream, np.array([None, print]), allow_pickle=True)
+    stream.seek(0)
+    with pytest.raises(ValueError):
+        read_npy(stream, len(stream.getvalue()))
+
+
+# .npz
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_archives_come_back(file, write):
+    arrays = {"depth": np.arange(6.0).reshape(2, 3), "about": np.array("{}")}
+    with open(file, "wb") as stream:
+        write(stream, **arrays)
+    found = read_npz(file)
+    assert found.keys() == arrays.keys()
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_constant_maps_may_be_compressed(file):
+    with open(file, "wb") as stream:
+        np.savez_compressed(stream, depth=np.full((4, 375, 1242), 7.0))
+    assert read_npz(file)["depth"].max() == 7
+
+
+def test_an_archive_that_unpacks_to_more_than_its_bytes_can_mean(file):
+    member = npy_header((75, 2**20)) + bytes(300 * 2**20)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("depth.npy", member)
+    with pytest.raises(ValueError, match=rf"claims {len(member)} bytes in \d+, expected at most 100 times as many"):
+        open_zip(file)
+
+
+def test_an_archive_that_is_packed_otherwise(file):
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("depth.npy", npy(np.zeros(3)))
+    with pytest.raises(ValueError, match="packed otherwise"):
+        open_zip(file)
