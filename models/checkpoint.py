@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from files.atomic import atomic_write
 from files.errors import InputError
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, SfMLearner, complete, make, version_1
+from models.published import SUFFIX, read_published
 from models.torch_files import read_torch_file
 
 FORMAT = "sfmlearner"
@@ -127,14 +128,17 @@ def load_model(file: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """The networks of a checkpoint, rebuilt and ready to predict.
 
     Args:
-        file: a checkpoint of this project, or of the well-known PyTorch port ({'epoch', 'state_dict'}, of either
-            network), also one that was saved under DataParallel.
+        file: a checkpoint of this project, published weights (`models.published`), or a checkpoint of the well-known
+            PyTorch port ({'epoch', 'state_dict'}, of either network), also one that was saved under DataParallel.
 
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
-    content = read_torch_file(file)
-    if content.get("format") == FORMAT:
+    if file.suffix == SUFFIX:
+        content = read_published(file)
+        _check_record(content["record"], file)
+        loaded = _own_model(content, file)
+    elif (content := read_torch_file(file)).get("format") == FORMAT:
         loaded = _own_model(_check_content(content, file), file)
     elif isinstance(content.get("state_dict"), dict):
         loaded = _port_model(without_module(content["state_dict"]), file)

@@ -1,0 +1,66 @@
+"""Published weights: the networks of a checkpoint as one safetensors file, without the optimiser.
+
+The file's metadata name the networks and their arguments, so that `models.checkpoint.load_model` rebuilds them.
+"""
+
+import json
+from typing import Any
+
+import torch
+from path import Path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from files.atomic import write_bytes
+from files.errors import InputError
+from files.untrusted import parse_json
+
+SUFFIX = ".safetensors"
+_FORMAT = "sfmlearner"
+
+
+def publish(content: dict[str, Any], file: Path, half: bool = False) -> None:
+    """Write the networks of a checkpoint (`models.checkpoint.load_checkpoint`) as safetensors.
+
+    Args:
+        half: floating-point weights in half precision.
+    """
+    weights = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in content["model"].items()
+    }
+    about = {
+        "networks": content["networks"],
+        "record": content["record"],
+        "step": content["step"],
+        "data": content["options"].get("data"),
+    }
+    write_bytes(file, save(weights, {"format": _FORMAT, "about": json.dumps(about)}))
+
+
+def read_published(file: Path) -> dict[str, Any]:
+    """The entries `networks`, `model`, `record`, `step` and `options` of a published file, as a checkpoint has them.
+
+    Raises:
+        InputError: no such file, damaged, or weights of something else.
+    """
+    if not Path(file).is_file():
+        raise InputError(f"{file}: no such file, expected published weights")
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stream:
+            metadata = stream.metadata() or {}
+            model = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: no safetensors file, or damaged ({' '.join(str(error).split()):.100})") from None
+    if metadata.get("format") != _FORMAT or "about" not in metadata:
+        raise InputError(f"{file}: safetensors of another project: its metadata do not name our networks")
+    try:
+        about = parse_json(metadata["about"])
+    except ValueError as error:
+        raise InputError(f"{file}: damaged: its metadata are no JSON ({error})") from None
+    kinds = {"networks": dict, "record": dict, "step": int, "data": str | None}
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in kinds.items()):
+        raise InputError(f"{file}: damaged: its metadata lack networks, record, step or data")
+    floats = (torch.float16, torch.bfloat16)
+    model = {name: tensor.float() if tensor.dtype in floats else tensor for name, tensor in model.items()}
+    return {**about, "model": model, "options": {"data": about["data"]}}
