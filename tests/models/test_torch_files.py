@@ -222,7 +222,7 @@ def test_the_older_format_needs_every_storage(save):
         nn.ReLU(),
         pickle.PickleBuffer,
     ],
-    ids=lambda attack: str(getattr(attack, "function", attack))[:30],
+    ids=["mkdir", "eval", "getattr", "torch.load", "hub", "function", "class", "module", "buffer"],
 )
 def test_nothing_that_could_run_code_is_loaded(save, tmp_path, monkeypatch, attack, legacy):
     monkeypatch.chdir(tmp_path)
