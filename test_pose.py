@@ -10,40 +10,30 @@ from path import Path
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
-from datasets.formats.kitti import read_poses
-from datasets.formats.kitti_folders import find_sequence, has_ground_truth, pose_file, sequence_folder
-from datasets.formats.trajectories import read_frame_times, read_trajectory
-from evaluation.leakage import KITTI_SEQUENCES, check_overlap, trained_scenes
-from evaluation.metrics.pose import (
-    mean_odometry,
-    snippet_ate,
-    snippet_rotation_error,
-    snippet_scale,
-    snippets,
-    straight_line,
-)
+from datasets.formats.kitti_folders import find_sequence, has_ground_truth, pose_file
+from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets
-from evaluation.predictions import (
-    check_writable,
-    default_file,
-    load_predictions,
-    save_predictions,
+from evaluation.odometry import (
+    SNIPPET_SCALES,
+    chain_from_truth,
+    is_sequence_name,
+    load_snippets,
+    read_times_of_sequence,
+    read_training_poses,
+    read_true_poses,
+    score_snippets,
+    snippet_row,
+    summarise_sequences,
 )
+from evaluation.predictions import check_writable, default_file, save_predictions
 from evaluation.trajectories import FIGURES, read_pair, score_trajectory, table_rows
 from files.atomic import write_json
 from files.errors import InputError
-from geometry.rigid import to_3x4, to_homogeneous
 from inference.depth import input_size, read_resized
 from inference.motion import predict_sequence, snippet_length
 from inference.outputs import claim_export_folder, export_trajectory
 from models.checkpoint import load_model
 
-CAMERAS = {"image_2": "image_2", "image_0": "image_0, grey"}  # the left ones, in order of preference
-TRAINING_SEQUENCES = [name for name in KITTI_SEQUENCES if name not in ("09", "10")]
-SNIPPET_SCALES = {
-    "network": "in the network's unit, nothing fitted",
-    "ground-truth": "each snippet first scaled to the ground truth",
-}
 DESCRIPTION = """\
 Predict the camera's motion in snippets of KITTI odometry, save the predictions, and score them from the saved file:
 snippet by snippet, and chained into the whole trajectory. Whether a snippet has 3 or 5 frames, the checkpoint says.
@@ -60,62 +50,34 @@ snippet by snippet, and chained into the whole trajectory. Whether a snippet has
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kitti", type=Path, metavar="KITTI_ODOMETRY", help="folder with sequences/ and poses/")
-    parser.add_argument(
-        "--sequences",
-        nargs="+",
-        metavar="NN",
-        help="which sequences (default: 09 10; with --predictions: those in the file)",
-    )
-    whole = parser.add_argument_group("whole trajectories")
-    whole.add_argument(
-        "--trajectory",
-        type=Path,
-        metavar="FILE",
-        help="score this file, of any system: 12 numbers a line (KITTI), or 8 (TUM: time x y z qx qy qz qw)",
-    )
-    whole.add_argument(
-        "--ground-truth",
-        type=Path,
-        metavar="FILE",
-        help="of --trajectory, in either form; TUM files are paired by time, KITTI files line by line",
-    )
-    whole.add_argument(
-        "--times",
-        type=Path,
-        metavar="FILE",
-        help="of --trajectory: a time a line (times.txt) for files in KITTI's form",
-    )
-    whole.add_argument(
-        "--max-time-difference",
-        type=positive_float,
-        default=0.01,
-        metavar="SECONDS",
-        help="of --trajectory: between two poses that are paired (default: 0.01)",
-    )
-    whole.add_argument(
-        "--alignment",
-        choices=ALIGNMENTS,
-        nargs="+",
-        default=[*ALIGNMENTS],
-        help="; ".join(f"{name}: {meaning}" for name, meaning in ALIGNMENTS.items() if name != "none")
-        + "; the picture shows the last one given (default: all of them)",
-    )
-    whole.add_argument(
-        "--snippet-scale",
-        choices=SNIPPET_SCALES,
-        default="network",
-        help="; ".join(f"{name}: {meaning}" for name, meaning in SNIPPET_SCALES.items())
-        + ", which hides all drift of scale; before snippets are chained (default: network)",
-    )
-    whole.add_argument(
-        "--export",
-        type=Path,
-        metavar="FOLDER",
-        help="write the trajectories there, not aligned: NN.txt (KITTI), NN_tum.txt (TUM, where times are known), and "
-        "a picture, NN.png",
-    )
+    names = "sequences to test (default: 09 10; with --predictions: those in the file)"
+    parser.add_argument("--sequences", nargs="+", metavar="NN", help=names)
+    add = parser.add_argument_group("whole trajectories").add_argument
+    forms = "12 numbers a line (KITTI), or 8 (TUM: time x y z qx qy qz qw)"
+    add("--trajectory", type=Path, metavar="FILE", help=f"score this file, of any system: {forms}")
+    pairs = "true trajectory, in either form; TUM files are paired by time, KITTI files line by line"
+    add("--ground-truth", type=Path, metavar="FILE", help=f"with --trajectory: {pairs}")
+    times = "with --trajectory: one time per line (times.txt), for files in KITTI's form"
+    add("--times", type=Path, metavar="FILE", help=times)
+    gap = "with --trajectory: largest difference of paired times (default: 0.01)"
+    add("--max-time-difference", type=positive_float, default=0.01, metavar="SECONDS", help=gap)
+    kinds = "; ".join(f"{name}: {meaning}" for name, meaning in ALIGNMENTS.items() if name != "none")
+    kinds += "; the picture shows the last one given (default: all)"
+    add("--alignment", choices=ALIGNMENTS, nargs="+", default=[*ALIGNMENTS], help=kinds)
+    scales = "; ".join(f"{name}: {meaning}" for name, meaning in SNIPPET_SCALES.items())
+    scales = f"scale of the snippets before they are chained; {scales}, which hides all drift of scale"
+    add("--snippet-scale", choices=SNIPPET_SCALES, default="network", help=f"{scales} (default: network)")
+    files = "NN.txt (KITTI), NN_tum.txt (TUM, where times are known), NN.png (picture)"
+    add("--export", type=Path, metavar="FOLDER", help=f"write the trajectories there, not aligned: {files}")
     add_test_flags(parser, "pose")
     args = parse_test_flags(parser, instead="trajectory")
+    check_arguments(parser, args)
+    return args
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with exit status 2 for flags that do not go together."""
+    given = " ".join(args.sequences or [])
     if args.trajectory:
         if args.snippet_scale != "network":
             parser.error("--snippet-scale is for snippets that are chained, not for --trajectory FILE")
@@ -123,21 +85,14 @@ def parse_arguments() -> argparse.Namespace:
             parser.error("--trajectory FILE needs --ground-truth FILE")
         if args.kitti or args.sequences:
             parser.error("--kitti and --sequences do not go with --trajectory FILE: its truth is --ground-truth FILE")
-        return args
-    if args.kitti is None:
+    elif args.kitti is None:
         parser.error("--kitti KITTI_ODOMETRY is missing: the folder with sequences/ and poses/")
-    if args.ground_truth or args.times:
+    elif args.ground_truth or args.times:
         parser.error("--ground-truth and --times go with --trajectory FILE; here the truth is in --kitti")
-    if args.sequences and len(set(args.sequences)) < len(args.sequences):
-        parser.error(f"--sequences {' '.join(args.sequences)}: names a sequence twice")
-    if not all(map(is_sequence_name, args.sequences or [])):
-        parser.error(f"--sequences {' '.join(args.sequences)}: expected names such as 09, not paths")
-    return args
-
-
-def is_sequence_name(name: str) -> bool:
-    """Whether it names a folder, and not a way out of one."""
-    return bool(name) and not set("/\\\0") & set(name) and name not in (".", "..")
+    elif len(set(args.sequences or [])) < len(args.sequences or []):
+        parser.error(f"--sequences {given}: names a sequence twice")
+    elif not all(map(is_sequence_name, args.sequences or [])):
+        parser.error(f"--sequences {given}: expected names such as 09, not paths")
 
 
 def main() -> None:
@@ -192,10 +147,10 @@ def score_sequences(args: argparse.Namespace) -> dict:
                 not_scored[sequence] = f"no ground truth ({pose_file(args.kitti, sequence)})"
                 export_without_truth(sequence, poses, args)
                 continue
-            truth = read_truth(args.kitti, sequence, poses)
+            truth = read_true_poses(args.kitti, sequence, poses)
             times = read_times_of_sequence(args.kitti, sequence, len(truth))
-            scores = score(sequence, poses, truth, training)
-            chained = chain(poses, truth, args.snippet_scale)
+            scores = score_snippets(sequence, poses, truth, training)
+            chained = chain_from_truth(poses, truth, args.snippet_scale)
             whole = score_trajectory(chained, truth, args.alignment)
             if args.export:
                 inputs = (pose_file(args.kitti, sequence),)
@@ -204,7 +159,7 @@ def score_sequences(args: argparse.Namespace) -> dict:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
         results.append({"sequence": sequence, **scores, "trajectory": whole})
     seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(predicted)
-    result = summarise(results, about, args.snippet_scale) if results else {"results": []}
+    result = summarise_sequences(results, about, args.snippet_scale) if results else {"results": []}
     result |= {"not_scored": not_scored, "training_overlap": overlap, "seconds": seconds}
     return result | {"predictions": {"file": str(file), **about}}
 
@@ -260,112 +215,7 @@ def find_images(kitti: Path, sequence: str) -> list[Path]:
     return list(find_sequence(kitti, sequence).images.values())
 
 
-def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np.ndarray], dict]:
-    """Predicted snippets by sequence, and how they were made; InputError if the file lacks one or has other shapes."""
-    arrays, about = load_predictions(file, "snippets")
-    predicted = {name.removeprefix("snippets_"): poses for name, poses in arrays.items()}
-    for name in sequences or predicted:
-        if not is_sequence_name(name):
-            raise InputError(f"{file}: {name!r} is not the name of a sequence, expected 00, 01, ...")
-        if name not in predicted:
-            raise InputError(f"{file}: no predictions of sequence {name}, only of {', '.join(sorted(predicted))}")
-        poses = predicted[name]
-        if poses.ndim != 4 or poses.shape[1] < 2 or poses.shape[2:] != (3, 4) or poses.dtype.kind != "f":
-            raise InputError(f"{file}: sequence {name} is {poses.dtype} {[*poses.shape]}, expected [N, frames, 3, 4]")
-    if not predicted:
-        raise InputError(f"{file}: holds no snippets")
-    return {name: predicted[name] for name in sequences or sorted(predicted)}, about
-
-
-def read_truth(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:
-    """world_from_camera [F, 3, 4] of the sequence whose snippets [N, n, 3, 4] are predicted; InputError if there are
-    not as many."""
-    world_from_camera = read_trajectory(pose_file(kitti, sequence)).world_from_camera
-    expected = len(world_from_camera) - predicted.shape[1] + 1
-    if len(predicted) != expected:
-        raise InputError(
-            f"{len(predicted)} snippets of {predicted.shape[1]} frames, but the {len(world_from_camera)} poses in "
-            f"{pose_file(kitti, sequence)} make {max(expected, 0)}"
-        )
-    return world_from_camera
-
-
-def read_times_of_sequence(kitti: Path, sequence: str, count: int) -> np.ndarray | None:
-    file = sequence_folder(kitti, sequence) / "times.txt"
-    return read_frame_times(file, count) if file.is_file() else None
-
-
-def read_training_poses(kitti: Path, tested: list[str]) -> dict[str, np.ndarray]:
-    """Ground truth of the training sequences that are there and are not tested: world_from_camera [F, 3, 4]."""
-    files = {name: pose_file(kitti, name) for name in TRAINING_SEQUENCES if name not in tested}
-    return {name: read_poses(file) for name, file in files.items() if file.is_file()}
-
-
-def score(sequence: str, predicted: np.ndarray, world_from_camera: np.ndarray, training: dict[str, np.ndarray]) -> dict:
-    """Figures of the snippets [N, n, 3, 4], mean and standard deviation: the network's, a straight line's, and those of
-    the training sequences' mean motion (where there are none of the tested sequence's own: hard to beat by any constant
-    motion)."""
-    frames = predicted.shape[1]
-    truth = snippets(world_from_camera, frames)
-    line = straight_line(*truth.shape[:2])
-    used = {name: snippets(poses, frames) for name, poses in training.items() if len(poses) >= frames}
-    used = used or {sequence: truth}
-    mean_motion = np.broadcast_to(mean_odometry(np.concatenate([*used.values()])), truth.shape)
-    errors = {
-        "ate": snippet_ate(truth, predicted),
-        "rotation_error": snippet_rotation_error(truth, predicted),
-        "straight_line_ate": snippet_ate(truth, line),
-        "straight_line_rotation_error": snippet_rotation_error(truth, line),
-        "mean_odometry_ate": snippet_ate(truth, mean_motion),
-        "mean_odometry_rotation_error": snippet_rotation_error(truth, mean_motion),
-    }
-    scales = snippet_scale(truth, predicted)
-    scale = float(np.median(scales))
-    # The spread as a share of the median: how consistent the network's unit is from snippet to snippet.
-    spread = float(np.std(scales / scale)) if scale else None
-    about = {"snippets": len(truth), "frames": frames, "scale": scale, "scale_spread": spread}
-    figures = {name: {"mean": float(error.mean()), "std": float(error.std())} for name, error in errors.items()}
-    return about | figures | {"mean_odometry_of": [*used]}
-
-
-def chain(predicted: np.ndarray, truth: np.ndarray, snippet_scale_from: str) -> np.ndarray:
-    """The snippets [N, n, 3, 4] as a trajectory [F, 3, 4] that begins where the truth [F, 3, 4] does."""
-    if snippet_scale_from == "ground-truth":
-        scale = snippet_scale(snippets(truth, predicted.shape[1]), predicted)
-        predicted = np.concatenate([predicted[..., :3], scale[:, None, None, None] * predicted[..., 3:]], -1)
-    return to_3x4(to_homogeneous(truth[0]) @ to_homogeneous(chain_snippets(predicted)))
-
-
-def summarise(results: list[dict], about: dict, snippet_scale_from: str) -> dict:
-    """The result for machines: a line and the parts of the protocol, and the figures of each sequence."""
-    cameras = about.get("cameras")
-    cameras = cameras if isinstance(cameras, dict) else {}  # the file may be another method's
-    counted = ", ".join(
-        f"{result['sequence']} ({CAMERAS.get(str(cameras.get(result['sequence'])), 'camera unknown')}, "
-        f"{result['snippets']} snippets of {result['frames']} frames)"
-        for result in results
-    )
-    means = " and ".join(sorted({" ".join(result["mean_odometry_of"]) for result in results}))
-    line = (
-        f"protocol: KITTI odometry {counted}; ground truth: camera 0; scale: fitted per snippet; ATE: norm divided by "
-        f"the number of frames, as published; mean odometry: of {means}"
-    )
-    protocol = {
-        "line": line,
-        "ground_truth": "camera 0",
-        "scale": "per snippet",
-        "ate": "norm / frames",
-        "trajectory_line": f"whole trajectories: chained from the snippets ({SNIPPET_SCALES[snippet_scale_from]}; each "
-        f"motion the mean of those that hold it); {FIGURES}",
-        "snippet_scale": snippet_scale_from,
-    }
-    return {"protocol": protocol, "results": results}
-
-
 def print_result(result: dict) -> None:
-    def cell(error: dict[str, float]) -> str:
-        return f"{error['mean']:.4f} ± {error['std']:.4f}"
-
     for sequence, reason in result.get("not_scored", {}).items():
         print(f"sequence {sequence}: not scored: {reason}")
     if not result["results"]:
@@ -373,18 +223,7 @@ def print_result(result: dict) -> None:
         return
     print(f"\n{result['protocol']['line']}")
     if "training_overlap" in result:
-        rows = [
-            {
-                "sequence": row["sequence"],
-                "ATE (m)": cell(row["ate"]),
-                "rotation (rad)": cell(row["rotation_error"]),
-                "straight line ATE (m)": cell(row["straight_line_ate"]),
-                "its rotation (rad)": cell(row["straight_line_rotation_error"]),
-                "mean odometry ATE (m)": cell(row["mean_odometry_ate"]),
-                "its rotation (rad) ": cell(row["mean_odometry_rotation_error"]),
-            }
-            for row in result["results"]
-        ]
+        rows = [snippet_row(row) for row in result["results"]]
         print(f"{result['training_overlap']['line']}\n\n{table(rows)}\n\n{result['protocol']['trajectory_line']}")
     heading = "sequence" if "training_overlap" in result else "trajectory"
     trajectory_rows = [table_rows(heading, row["sequence"], row["trajectory"]) for row in result["results"]]
