@@ -117,6 +117,7 @@ def moved(before: torch.nn.Module, after: torch.nn.Module) -> list[str]:
     return [name for name, weight in before.named_parameters() if not torch.equal(weight, weights[name])]
 
 
+@pytest.mark.slow
 def test_a_loss_term(place, type_command):
     example = read_example("A loss term")
     text = (ROOT / "loss_functions.py").read_text()
@@ -162,7 +163,7 @@ def run_with_changed_files(folder: Path, *lines: str) -> None:
         program.append(f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')")
     paths = os.pathsep.join([str(folder), str(ROOT)])
     command = [sys.executable, "-c", "\n".join(program)]
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}  # tests run side by side
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
 
@@ -244,6 +245,7 @@ def test_a_learned_camera(place, type_command, monkeypatch, capsys):
     torch.testing.assert_close(k, torch.tensor([[[50 * factor, 2 * factor, 20], [0, 60 * factor, 10], [0, 0, 1]]]))
 
 
+@pytest.mark.slow
 def test_a_data_set_to_train_on(place, type_command, capsys):
     example = read_example("A data set to train on")
     (place / "prepared").rmtree()
@@ -271,6 +273,7 @@ def test_a_data_set_to_train_on(place, type_command, capsys):
     assert load_checkpoint(place / "runs/run/last.pt")["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_data_set_to_test_on(place, type_command):
     example = read_example("A data set to test on")
     for folder in ("datasets", "evaluation"):
