@@ -102,9 +102,9 @@ def main() -> None:
     if args.export:
         claim_export_folder(args.export)
     result = score_file(args) if args.trajectory else score_sequences(args)
-    print_result(result)
     if args.json:
         write_json(args.json, result)
+    print_result(result)
 
 
 def score_file(args: argparse.Namespace) -> dict:
