@@ -28,8 +28,9 @@ _GROUPS = {
     "explainability": "7_explainability",
     "gradient": "8_gradient",
     "speed": "9_speed",
-    "epoch": "9_speed",
+    "epoch": "9_speed_by_epoch",
 }
+_PICTURES = {"validation": "1_validation", "train": "2_training"}
 # Files that a run writes before its first checkpoint.
 _BEGINNINGS = ("config.json", "metrics.jsonl", ".lock")
 
@@ -78,13 +79,13 @@ class Logger:
             self._tensorboard.flush()
             self._line({"split": "warning", "step": step, "name": name, "message": text})
 
-    def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
-        """Log pictures, uint8 [3, H, W], in TensorBoard alone."""
+    def pictures(self, split: str, step: int, pictures: dict[str, Tensor]) -> None:
+        """Log pictures, uint8 [3, H, W], of the validation or the training, in TensorBoard alone."""
         if not self._tensorboard:
             return
         with self._writing():
             for name, picture in pictures.items():
-                self._tensorboard.add_image(name, picture, step)
+                self._tensorboard.add_image(f"{_PICTURES[split]}/{name}", picture, step)
             self._tensorboard.flush()
 
     def text(self, name: str, text: str) -> None:

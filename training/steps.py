@@ -126,7 +126,7 @@ def _validate(run: Run) -> None:
         _end_between_steps(run, error)
     run.logger.scalars("validation", run.step, scores)
     if distributed.rank() == 0:
-        run.logger.pictures(run.step, validation_pictures(*predict_examples(run.weights, run.validation)))
+        run.logger.pictures("validation", run.step, validation_pictures(*predict_examples(run.weights, run.validation)))
     note_best(run, scores)
     log_line(f"step {run.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 
@@ -143,7 +143,7 @@ def _log_step(run: Run, outcomes: list[Outcome]) -> None:
     pictured = run.step % run.options.pictures_every == 0 or run.step == 1
     if pictured and distributed.rank() == 0 and run.log.last is not None:
         with torch.no_grad():
-            run.logger.pictures(run.step, snippet_pictures(*run.log.last))
+            run.logger.pictures("train", run.step, snippet_pictures(*run.log.last))
     epoch, rest = divmod(run.step, run.steps_per_epoch)
     if rest == 0 and (report := run.throughput.end_of_epoch(epoch)):
         run.logger.scalars("epoch", run.step, {"waiting_for_data": report[0]})

@@ -56,19 +56,17 @@ def snippet_pictures(snippets: Snippets, prediction: Prediction, loss: Loss, mos
         for scale in disparities
     ]
     pictures = {
-        "2_training/1_target": _grid([to_picture(target)]),
-        "2_training/2_disparity_by_scale": _grid(scales),
-        "2_training/3_depth": _grid([colour_depth(1 / disparities[0][:most])]),
-        "2_training/4_sources": _grid(list(to_picture(sources).unbind(1))),
-        "2_training/5_warped_sources": _grid(list(to_picture(torch.where(valid, warped, -1)).unbind(1))),
-        "2_training/6_error_of_identity_warp": _grid(
-            list(colourise(identity_error, 0, brightest, "inferno").unbind(1))
-        ),
-        "2_training/7_error_of_warp": _grid(list(colourise(error, 0, brightest, "inferno").unbind(1))),
+        "1_target": _grid([to_picture(target)]),
+        "2_disparity_by_scale": _grid(scales),
+        "3_depth": _grid([colour_depth(1 / disparities[0][:most])]),
+        "4_sources": _grid(list(to_picture(sources).unbind(1))),
+        "5_warped_sources": _grid(list(to_picture(torch.where(valid, warped, -1)).unbind(1))),
+        "6_error_of_identity_warp": _grid(list(colourise(identity_error, 0, brightest, "inferno").unbind(1))),
+        "7_error_of_warp": _grid(list(colourise(error, 0, brightest, "inferno").unbind(1))),
     }
     if logits is not None:
         masks = colourise(logits[0][:most].sigmoid(), 0, 1, "viridis")
-        pictures["2_training/8_explainability"] = _grid(list(masks.unbind(1)))
+        pictures["8_explainability"] = _grid(list(masks.unbind(1)))
     return pictures
 
 
@@ -89,7 +87,7 @@ def validation_pictures(target: Tensor, disparity: Tensor, depth: Tensor | None)
         rows.append(
             torch.stack([colourise(item[0], 0, max(item.max().item() * 0.5, 1e-6), "magma") for item in inverse])
         )
-    return {"1_validation/target_disparity_truth": _grid(rows)}
+    return {"target_disparity_truth": _grid(rows)}
 
 
 def _grid(rows: list[Tensor]) -> Tensor:

@@ -61,12 +61,16 @@ def write_world(
     try:
         with hold(folder):
             _write_missing(folder, options, drives, jobs, device, progress)
-    except WriteError as error:
+    except (OSError, WriteError) as error:
         if error.errno not in _DISK_IS_FULL:
             raise
         advice = "complete drives are kept; with more disk space the same command continues"
-        raise WriteError(f"{error}; {advice}", error.errno) from None
+        raise WriteError(f"{_describe(error)}; {advice}", error.errno) from None
     return drives
+
+
+def _describe(error: OSError | WriteError) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def _write_missing(

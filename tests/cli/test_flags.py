@@ -120,7 +120,7 @@ def test_flags_that_are_not_given_leave_nothing():
 
 
 OTHER_VALUES = {  # of each flag: as typed, and the option's value
-    "data": (["prepared"], "prepared"),
+    "data": (["prepared"], os.path.abspath("prepared")),
     "name": (["--name", "run"], "run"),
     "runs": (["--runs", "a/b"], "a/b"),
     "recipe": (["--recipe", "paper-pose"], "paper-pose"),

@@ -101,7 +101,7 @@ def test_a_full_disk_ends_in_one_line_that_names_the_file(tmp_path, jobs, limit,
     assert "Traceback" not in full.stderr
     message = full.stderr.splitlines()[-1]
     assert re.fullmatch(
-        rf"make_world\.py: error: {tmp_path}/world/\S*{re.escape(name)}: File too large; "
+        rf"make_world\.py: error: {tmp_path}/world/\S*{re.escape(name)}: could not be written \(File too large\); "
         "complete drives are kept; with more disk space the same command continues",
         message,
     )

@@ -179,7 +179,13 @@ def test_options_newer_than_the_checkpoint_get_their_default():
 
 
 CHANGES = {  # another value for each field
-    **{"data": "moved", "name": "other", "runs": "elsewhere", "recipe": "paper-depth", "sequence_length": 3},
+    **{
+        "data": os.path.abspath("moved"),
+        "name": "other",
+        "runs": "elsewhere",
+        "recipe": "paper-depth",
+        "sequence_length": 3,
+    },
     **{"photometric_weight": 2.0, "smoothness_weight": 0.2, "smoothness_decay": 3.0, "smoothed": "disparity"},
     **{"explainability": False, "explainability_weight": 0.3, "depth_net": NetworkSpec("disp_net", {"width": 0.25})},
     **{"pose_net": NetworkSpec("pose_exp_net", {"orbit_depth": 0.8, "rotation": "quaternion"})},
