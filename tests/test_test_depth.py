@@ -10,6 +10,9 @@ from path import Path
 
 import test_depth
 from cli.flags import run_script
+from datasets.formats.kitti_folders import read_image_list
+from evaluation.ground_truth import read_truth
+from evaluation.metrics.depth import METRICS
 from files.images import resize_area
 from inference.depth import predict_depth
 from models.checkpoint import load_model
@@ -97,7 +100,7 @@ def test_predicts_saves_and_scores(kitti, checkpoint, run, tmp_path):
     assert status == 0, errors
     assert json.loads(result.read_text())["protocols"] == first["protocols"]
     table = output.split("\n\n")[1].splitlines()
-    assert table[0].split()[:8] == ["protocol", *test_depth.METRICS]
+    assert table[0].split()[:8] == ["protocol", *METRICS]
     assert table[1].split()[:2] == ["paper", f"{first['protocols']['paper']['metrics']['abs_rel']:.4f}"]
 
 
@@ -133,7 +136,7 @@ def test_image_resized_beforehand_gives_the_same_prediction_and_score(kitti, che
 def test_ground_truth_as_prediction_is_perfect_and_its_unit_does_not_matter(kitti, run, tmp_path):
     dense = np.full((FRAMES, HEIGHT, WIDTH), 10.0)
     for frame in range(FRAMES):
-        truth = test_depth.read_truth(kitti, name_of(frame), "camera_z")
+        truth = read_truth(kitti, name_of(frame), "camera_z")
         dense[frame, truth.rows, truth.columns] = truth.depth
     for factor in (1, 7):
         saved = save(Path(tmp_path) / "depth.npz", change={"depth": factor * dense})
@@ -165,7 +168,7 @@ def test_times_7_changes_nothing_that_is_scaled(kitti, run, tmp_path):
 
 def test_benchmark_form_and_any_order(kitti, run, tmp_path):
     (kitti / "list.txt").write_text("# frames\n" + "".join(f"{DRIVE} {frame} l\n" for frame in (4, 2, 0, 1, 3)))
-    assert test_depth.read_image_list(kitti / "list.txt", kitti)[0] == name_of(4)
+    assert read_image_list(kitti / "list.txt", kitti)[0] == name_of(4)
     saved = save(Path(tmp_path) / "depth.npz")
     status, output, _ = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt")
     assert status == 0
@@ -352,7 +355,7 @@ def test_mean_map_of_the_training_set(kitti, run, tmp_path):
     result, output = score(run, kitti, saved, *flags)
     (dense,) = result["protocols"].values()
     assert dense["baselines"]["mean_map"] is None
-    assert "none: the predictions don't say what the network was trained on" in output
+    assert "none: the predictions do not name the network's training data" in output
     status, _, errors = run("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", *flags,
                             "--training-data", kitti)  # fmt: skip
     assert status == 1
@@ -482,7 +485,7 @@ def test_csv_has_every_image(kitti, run, tmp_path):
     assert [row["image"] for row in rows[:FRAMES]] == [name_of(frame) for frame in range(FRAMES)]
     for name, part in result["protocols"].items():
         own = [row for row in rows if row["protocol"] == name]
-        for metric in test_depth.METRICS:
+        for metric in METRICS:
             assert np.mean([float(row[metric]) for row in own]) == pytest.approx(part["metrics"][metric], rel=1e-12)
         constant = np.mean([float(row["best_constant_abs_rel"]) for row in own])
         assert constant == pytest.approx(part["baselines"]["best_constant"]["abs_rel"])
@@ -703,4 +706,4 @@ def test_real_frames(shared, run, tmp_path):
         assert status == 0, errors
         for row in json.loads(result.read_text())["protocols"].values():
             expected = reference[f"depth_cap{row['cap']:.0f}_{kind}"]
-            assert [row["metrics"][name] for name in test_depth.METRICS] == pytest.approx(expected, rel=1e-6)
+            assert [row["metrics"][name] for name in METRICS] == pytest.approx(expected, rel=1e-6)

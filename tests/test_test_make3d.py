@@ -14,6 +14,7 @@ from PIL import Image
 import test_make3d
 from cli.flags import run_script
 from datasets.formats.make3d import read_cropped_image
+from evaluation.metrics.make3d import METRICS
 from evaluation.predictions import save_predictions
 from files.images import resize_area
 from models.checkpoint import load_model
@@ -111,7 +112,7 @@ def test_predicts_saves_and_scores(make3d, checkpoint, run, tmp_path):
     assert status == 0, errors
     assert json.loads(result.read_text())["result"] == first["result"]
     table = output.split("\n\n")[1].splitlines()
-    assert table[0].split()[:6] == list(test_make3d.METRICS)
+    assert table[0].split()[:6] == list(METRICS)
     assert table[1].split()[1] == f"{first['result']['abs_rel']:.4f}"
 
 
@@ -121,7 +122,7 @@ def test_the_truth_is_perfect_in_any_unit(make3d, run, tmp_path):
         status, _, errors = run("--predictions", saved, "--make3d", make3d, "--json", tmp_path / "r.json")
         assert status == 0, errors
         result = json.loads((tmp_path / "r.json").read_text())["result"]
-        assert [result[name] for name in test_make3d.METRICS] == pytest.approx([0] * 6, abs=1e-6)
+        assert [result[name] for name in METRICS] == pytest.approx([0] * 6, abs=1e-6)
         assert result["scale"] == pytest.approx(1 / factor)
 
 

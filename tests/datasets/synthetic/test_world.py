@@ -84,7 +84,7 @@ def test_a_failure_leaves_no_drive_that_looks_whole(tmp_path, monkeypatch, tiny_
     def full_disk():
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match=r"No space left on device; .* the same command continues"):
+    with pytest.raises(WriteError, match=r"No space left on device; .* the same command continues"):
         write_world(tmp_path / "world", tiny_options)
     folder = Path(tmp_path / "world")
     assert not list(folder.walkdirs("*_sync*"))

@@ -1,0 +1,245 @@
+import argparse
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from path import Path
+
+from cli.flags import add_option_flags
+from datasets.layout import write_intrinsics, write_text
+from files.errors import InputError
+from files.images import write_jpeg
+from models import NetworkSpec, build, checkpoint
+from models.checkpoint import checkpoint_content, save_checkpoint
+from models.disp_net import DispNet
+from models.pose_exp_net import PoseExpNet
+from training import distributed
+from training.options import OLD_FLAGS, TrainOptions, new_options, plain_options
+from training.start import check_before_training, make_model
+
+SMALL = {"network_width": 1 / 16}
+RECORD = {"height": 64, "width": 96, "snippets": 8, "processes": 1, "total_steps": 9, "scenes": ["a", "b"]}
+STANDING = {"step": 7, "skipped": 0, "validation_due": False, "best": {}, "damaged": []}
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Save a checkpoint of a run with these options after 7 steps: its file and its model."""
+
+    def save(**given):
+        options = new_options(SMALL | given)
+        torch.manual_seed(99)
+        specs = options.networks()
+        model = build(specs["depth"], specs["pose"], specs["camera"])
+        optimizer = torch.optim.Adam(model.parameters())
+        file = Path(tmp_path) / "last.pt"
+        content = checkpoint_content(model, specs, optimizer, plain_options(options), RECORD, STANDING)
+        save_checkpoint(file, content)
+        return str(file), model
+
+    return save
+
+
+@pytest.fixture
+def port(tmp_path):
+    """Save networks as the PyTorch port does: the files."""
+
+    def port(*networks):
+        files = [f"{tmp_path}/{k}_{type(network).__name__}.pth.tar" for k, network in enumerate(networks)]
+        for file, network in zip(files, networks, strict=True):
+            torch.save({"epoch": 1, "state_dict": network.state_dict()}, file)
+        return tuple(files)
+
+    return port
+
+
+def equal(network, other) -> bool:
+    weights = other.state_dict()
+    return all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_seed_alone_decides_the_first_weights():
+    models = []
+    for seed in (3, 3, 4):
+        torch.rand(7)
+        models.append(make_model(new_options(SMALL | {"seed": seed})))
+    assert equal(models[0][0], models[1][0])
+    assert not equal(models[0][0], models[2][0])
+    assert models[0][1] == []
+
+
+def test_the_options_make_the_networks():
+    given = {"sequence_length": 5, "explainability": False, "fixation_depth": "0.83", "rotation": "quaternion"}
+    model, _ = make_model(new_options({"network_width": 0.25, "pose_net_width": 0.5, "rotation_scale": 0.2} | given))
+    pose_net = model.pose_net
+    assert (pose_net.sources, pose_net.explainability, pose_net.orbit_depth) == (4, False, 0.83)
+    assert pose_net.rotation == "quaternion"
+    torch.testing.assert_close(pose_net.pose_scales, torch.tensor([0.01] * 3 + [0.2] * 3))
+    assert (model.depth_net.width, len(pose_net.conv1[0].bias)) == (0.25, 8)
+
+
+# --start-from --------------------------------------------------------------------------------------------------------
+
+
+def test_start_from_takes_each_network_from_where_it_is(port):
+    networks = DispNet(width=1 / 16), PoseExpNet(2, width=1 / 16)
+    files = port(*networks)
+    for start_from in (files, files[::-1]):
+        model, ancestors = make_model(new_options(SMALL | {"start_from": start_from}))
+        assert equal(model.depth_net, networks[0])
+        assert equal(model.pose_net, networks[1])
+        assert ancestors == [None, None]  # the port's files do not say what they were trained on
+    model, ancestors = make_model(new_options(SMALL | {"start_from": files[:1], "seed": 5}))
+    assert equal(model.depth_net, networks[0])
+    assert equal(model.pose_net, make_model(new_options(SMALL | {"seed": 5}))[0].pose_net)
+    assert ancestors == [None]
+
+
+def test_start_from_a_run_takes_all_and_names_its_scenes(save, port):
+    file, saved = save(rotation="quaternion")
+    model, ancestors = make_model(new_options(SMALL | {"rotation": "quaternion", "start_from": (file,)}))
+    assert equal(model, saved)
+    assert ancestors == [["a", "b"]]
+    (other,) = port(DispNet(width=1 / 16))
+    model, ancestors = make_model(new_options(SMALL | {"rotation": "quaternion", "start_from": (file, other)}))
+    assert equal(model.pose_net, saved.pose_net)
+    assert not equal(model.depth_net, saved.depth_net)  # the later file prevails
+    assert ancestors == [["a", "b"], None]
+
+
+def test_the_first_disparity_means_nothing_to_weights_that_are_there(save):
+    file, saved = save(first_disparity=1.2)
+    assert equal(make_model(new_options(SMALL | {"start_from": (file,)}))[0], saved)
+
+
+def test_start_from_shares_nothing_with_the_file(save):
+    file, saved = save()
+    model, _ = make_model(new_options(SMALL | {"start_from": (file,)}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    assert equal(make_model(new_options(SMALL | {"start_from": (file,)}))[0], saved)
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "flags"),
+    [
+        ({"sequence_length": 5}, {}, ["--pose-net pose_exp_net", "--sequence-length 5"]),
+        ({"explainability": False}, {}, ["--no-explainability"]),
+        ({}, {"explainability": False}, ["--explainability"]),
+        ({"network_width": 0.125}, {}, ["--depth-net disp_net width=0.125"]),
+        ({"pose_net_width": 0.125}, {}, ["--pose-net pose_exp_net", "width=0.125"]),
+        ({}, {"rotation": "quaternion"}, ["rotation=euler"]),
+        ({"rotation": "quaternion"}, {}, ["rotation=quaternion"]),
+        ({"rotation_scale": 0.1 + 0.2}, {}, ["rotation_scale=0.30000000000000004"]),
+        ({}, {"translation_scale": 0.2}, ["translation_scale=0.01"]),
+        ({"fixation_depth": 5 / 6}, {"fixation_depth": 0.83}, ["orbit_depth=0.8333333333333334"]),
+        ({}, {"fixation_depth": 0.83}, ["orbit_depth=none"]),
+        (
+            {"recipe": "paper-pose", "network_width": 0.5},
+            {"rotation": "quaternion"},
+            ["--depth-net disp_net width=0.5"],
+        ),
+    ],
+)
+def test_other_networks_are_refused_and_the_flags_named_make_them_fit(save, saved, given, flags):
+    file, saved_model = save(**saved)
+    options = new_options(SMALL | given)
+    given = {name: value for name, value in given.items() if name not in OLD_FLAGS}
+    given |= {"depth_net": options.depth_net, "pose_net": options.pose_net, "start_from": (file,)}
+    parser = argparse.ArgumentParser()
+    add_option_flags(parser, TrainOptions, positional="data")
+    hints = []
+    for _ in range(2):  # of the depth network, then of the pose network
+        try:
+            make_model(new_options(given))
+        except InputError as error:
+            line = str(error)
+            assert line.startswith((f"{file}: its depth network is ", f"{file}: its pose network is "))
+            assert "\n" not in line
+            hints.append(line.partition("; give ")[2])
+            given |= vars(parser.parse_args(shlex.split(hints[-1])))
+    assert all(flag in hints[0] for flag in flags), hints
+    assert equal(make_model(new_options(given))[0], saved_model)
+
+
+def test_the_port_s_poses_have_the_port_s_units_and_form(port):
+    (file,) = port(PoseExpNet(2, width=1 / 16))
+    for given in ({"rotation_scale": 0.2}, {"fixation_depth": 0.83}, {"rotation": "quaternion"}):
+        with pytest.raises(
+            InputError,
+            match=r"its pose network is .*; give --pose-net .* rotation_scale=0.01 orbit_depth=none .*=euler",
+        ):
+            make_model(new_options(SMALL | given | {"start_from": (file,)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere.pt", "nowhere.pt: no such file, expected a checkpoint"), (__file__, "test_start.py: not a checkpoint")],
+)
+def test_what_is_no_checkpoint_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        make_model(new_options(SMALL | {"start_from": (name,)}))
+
+
+def test_weights_that_are_not_finite_are_refused(save):
+    file, _ = save()
+    content = torch.load(file, weights_only=True)
+    content["model"]["pose_net.conv3.0.bias"].fill_(float("nan"))
+    torch.save(content, file)
+    with pytest.raises(InputError, match=r"last.pt: conv3.0.bias of pose_exp_net holds values that are not finite"):
+        make_model(new_options(SMALL | {"start_from": (file,)}))
+
+
+def test_the_camera_is_taken_too(save, monkeypatch):
+    class Learned(torch.nn.Module):
+        def __init__(self, scale: float = 1.0) -> None:
+            super().__init__()
+            self.focal_length = torch.nn.Parameter(scale * torch.rand(2))
+
+    monkeypatch.setitem(checkpoint.CAMERAS, "learned", Learned)
+    file, saved = save(camera=NetworkSpec("learned"))
+    model, _ = make_model(new_options(SMALL | {"camera": NetworkSpec("learned"), "start_from": (file,)}))
+    assert torch.equal(model.camera.focal_length, saved.camera.focal_length)
+    with pytest.raises(
+        InputError, match="its camera network is learned scale=1, the options' is given; give --camera learned"
+    ):
+        make_model(new_options(SMALL | {"start_from": (file,)}))
+
+
+# The check of the data -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Smooth pictures that move by two pixels a frame."""
+    root = Path(tmp_path) / "data"
+    (root / "a").makedirs()
+    write_intrinsics(root / "a" / "cam.txt", np.array([[56.0, 0, 47.5], [0, 56, 31.5], [0, 0, 1]]))
+    wide = (
+        torch.nn.functional.interpolate(torch.rand(1, 3, 9, 14) * 255, (64, 110), mode="bicubic").clamp(0, 255).byte()
+    )
+    for k in range(6):
+        write_jpeg(root / "a" / f"{k:07d}.jpg", wide[0, :, :, 2 * k : 2 * k + 96].permute(1, 2, 0).numpy())
+    write_text(root / "train.txt", "a\n")
+    return root
+
+
+def test_the_data_are_checked_and_warnings_returned(data, capsys):
+    warnings = check_before_training(TrainOptions(data=str(data)))
+    assert any("too few frames" in warning for warning in warnings)
+    assert "WARNING: too few frames: " in capsys.readouterr().out
+
+
+def test_data_that_teach_nothing_are_refused(data):
+    write_intrinsics(data / "a" / "cam.txt", np.array([[56.0, 0, 15.5], [0, 56, 10.5], [0, 0, 1]]))
+    with pytest.raises(InputError, match=r"the data set is refused: wrong K: a: its centre \(15.5, 10.5\)"):
+        check_before_training(TrainOptions(data=str(data)))
+
+
+def test_without_the_check_and_in_other_processes_nothing_is_read(capsys, monkeypatch):
+    assert check_before_training(TrainOptions(data="nowhere", check=False)) == []
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    assert check_before_training(TrainOptions(data="nowhere")) == []
+    assert capsys.readouterr().out == ""
