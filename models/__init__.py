@@ -17,7 +17,18 @@ from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
 from models.sfm_learner import GivenCamera, Prediction, SfMLearner
 
-__all__ = ["CAMERAS", "DEPTH_NETS", "POSE_NETS", "NetworkSpec", "Prediction", "SfMLearner", "build", "complete", "make"]
+__all__ = [
+    "CAMERAS",
+    "DEPTH_NETS",
+    "POSE_NETS",
+    "NetworkSpec",
+    "Prediction",
+    "SfMLearner",
+    "build",
+    "complete",
+    "make",
+    "predicts_masks",
+]
 
 # Depth networks: images [B, 3, H, W] in [-1, 1] -> disparities, finest first. See `models.sfm_learner.SfMLearner`.
 DEPTH_NETS: dict[str, type[nn.Module]] = {"disp_net": DispNet}
@@ -73,6 +84,11 @@ def complete(networks: Mapping[str, type[nn.Module]], spec: NetworkSpec) -> Netw
         value = spec.arguments.get(name, parameter.default)
         arguments[name] = _convert(value, parameter.annotation, f"{spec.name}: {name}")
     return NetworkSpec(spec.name, arguments)
+
+
+def predicts_masks(pose_net: str) -> bool:
+    """Whether a pose network has the argument `explainability`, by which it predicts masks."""
+    return pose_net in POSE_NETS and "explainability" in inspect.signature(POSE_NETS[pose_net]).parameters
 
 
 def _convert(value: Any, annotation: Any, what: str) -> Any:

@@ -25,6 +25,7 @@ _GROUPS = {
     "share": "4_share_of_loss",
     "disparity": "5_disparity",
     "pose": "6_pose",
+    "camera": "6_pose",
     "explainability": "7_explainability",
     "gradient": "8_gradient",
     "speed": "9_speed",

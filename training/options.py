@@ -12,7 +12,7 @@ from datasets.augmentation import AUGMENTATIONS
 from files.errors import InputError, UsageError
 from files.options import check_options, flag_name, from_plain, option, to_plain
 from loss_functions import ObjectiveOptions
-from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete
+from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete, predicts_masks
 from training.recipes import RECIPES
 
 PAPER_STEPS = 150_000
@@ -131,11 +131,12 @@ class TrainOptions:
 
         UsageError for an unknown network, or an argument that it does not have.
         """
-        pose = NetworkSpec(self.pose_net.name, {"sources": self.sequence_length - 1} | self.pose_net.arguments)
-        if self.objective.explainability:
-            pose = NetworkSpec(pose.name, {"explainability": True} | pose.arguments)
-        elif "explainability" in complete(POSE_NETS, NetworkSpec(self.pose_net.name)).arguments:
-            pose = NetworkSpec(pose.name, {"explainability": False} | pose.arguments)
+        from_training: dict[str, Any] = {"sources": self.sequence_length - 1}
+        if predicts_masks(self.pose_net.name):
+            from_training["explainability"] = self.objective.explainability
+        elif self.objective.explainability and self.pose_net.name in POSE_NETS:
+            raise UsageError(f"--pose-net {self.pose_net.name}: predicts no masks; give --no-explainability")
+        pose = NetworkSpec(self.pose_net.name, from_training | self.pose_net.arguments)
         specs = {}
         for role, flag, known, spec in (
             ("depth", "--depth-net", DEPTH_NETS, self.depth_net),

@@ -7,12 +7,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.augmentation import normalise_snippets
+from datasets.layout import read_paths
 from datasets.loading import collate, load_batches
 from datasets.snippets import SnippetDataset
 from evaluation.metrics.depth import METRICS, DepthProtocol, image_metrics, mean_metrics
 from evaluation.metrics.pose import snippet_ate, snippets
 from files.errors import InputError
-from files.text import read_names
 from geometry.pose import snippet_poses
 from inverse_warp import inverse_warp
 from loss_functions import Warps
@@ -149,7 +149,7 @@ def open_validation(root: Path, length: int, size: tuple[int, int]) -> SnippetDa
         size: (height, width) of the training images; InputError for validation images of another size.
     """
     file = root / "val.txt"
-    if not file.is_file() or not read_names(file):
+    if not file.is_file() or not read_paths(file, root):
         return None
     dataset = SnippetDataset(root, "val.txt", length, ground_truth=True)
     if (dataset.height, dataset.width) != size:

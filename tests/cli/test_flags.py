@@ -120,7 +120,7 @@ def test_flags_that_are_not_given_leave_nothing():
 
 
 OTHER_VALUES = {  # of each flag: as typed, and the option's value
-    "data": (["prepared"], os.path.abspath("prepared")),
+    "data": (["/data/prepared"], "/data/prepared"),
     "name": (["--name", "run"], "run"),
     "runs": (["--runs", "a/b"], "a/b"),
     "recipe": (["--recipe", "paper-pose"], "paper-pose"),
@@ -137,7 +137,7 @@ OTHER_VALUES = {  # of each flag: as typed, and the option's value
         NetworkSpec("pose_exp_net", {"orbit_depth": "0.83", "rotation": "quaternion"}),
     ),
     "camera": (["--camera", "given"], NetworkSpec("given")),
-    "start_from": (["--start-from", "a.pt", "--start-from", "b.pt"], ("a.pt", "b.pt")),
+    "start_from": (["--start-from", "/a.pt", "--start-from", "/b.pt"], ("/a.pt", "/b.pt")),
     "steps": (["--steps", "10"], 10),
     "epochs": (["--epochs", "3"], 3),
     "batch_size": (["--batch-size", "8"], 8),
