@@ -15,6 +15,7 @@ from datasets.layout import write_text
 from files.errors import InputError
 from files.lock import hold
 from files.text import read_json
+from files.untrusted import parse_json
 
 # Files that a run writes before its first checkpoint.
 _BEGINNINGS = ("config.json", "config.json.part", "metrics.jsonl", "last.pt.part", ".lock")
@@ -180,8 +181,8 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
+            record = parse_json(line.decode("utf-8"), allow_nan=True)
+        except ValueError:
             record = None
         if not isinstance(record, dict) or type(record.get("step")) is not int or "split" not in record:
             raise InputError(f'{file}, line {number}: expected {{"split": ..., "step": ..., ...}}')
