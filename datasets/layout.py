@@ -154,19 +154,23 @@ def _is_record(record: dict) -> bool:
     """Whether the content of a record is as `finish` writes it."""
 
     def numbers(value: Any, count: int | None = None) -> bool:
-        return isinstance(value, list) and all(type(number) is int for number in value) and count in (None, len(value))
+        return isinstance(value, list) and all(map(_is_frame, value)) and count in (None, len(value))
 
     problems, gaps = record.get("problems"), record.get("gaps", [])
     return (
         isinstance(record.get("source"), dict)
-        and type(record.get("frames")) is int
+        and _is_frame(record.get("frames"))
         and numbers(record.get("static"))
         and isinstance(problems, dict)
-        and all(frame.isdecimal() and isinstance(text, str) for frame, text in problems.items())
+        and all(len(frame) < 100 and frame.isdecimal() and isinstance(text, str) for frame, text in problems.items())
         and numbers(record.get("not_opened", []))
         and isinstance(gaps, list)
         and all(numbers(gap, 2) for gap in gaps)
     )
+
+
+def _is_frame(number: Any) -> bool:
+    return type(number) is int and 0 <= number < 10**100  # Python neither prints nor reads numbers of 4301 digits
 
 
 def list_frames(folder: Path) -> list[Path]:

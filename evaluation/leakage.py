@@ -9,17 +9,14 @@ KITTI's; which drive a sequence of it is says the world.json beside its odometry
 odometry scene (09_2) does not say whose sequence 09 it is, and is taken for a sequence of the data that are tested.
 """
 
-import json
 import re
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 from path import Path
 
-from datasets.synthetic import WorldOptions, list_drives
+from datasets.synthetic import list_drives, read_options
 from files.errors import InputError
-from files.text import read_lines
 
 # The raw drive of each KITTI odometry sequence that has ground truth, and its first frame there (development kit).
 KITTI_SEQUENCES = {
@@ -158,14 +155,8 @@ def _world_sequences(kitti: Path) -> dict[str, tuple[str, int]]:
     if not file.is_file():
         return {}
     try:
-        stored = json.loads("\n".join(read_lines(file)))
-        if not isinstance(stored, dict):
-            raise ValueError(f"got {type(stored).__name__}, expected the options by name")
-        options = WorldOptions(
-            **{field.name: stored[field.name] for field in fields(WorldOptions) if field.name in stored}
-        )
-        options.check()
-    except (ValueError, TypeError):
+        options = read_options(file)
+    except InputError:
         raise InputError(
             f"{file}: not a world's options; it is needed to know which drives the sequences are"
         ) from None

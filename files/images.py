@@ -32,7 +32,7 @@ def read_image(file: Path) -> np.ndarray:
     try:
         image = _open_whole(data, kind)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
-            grey = (np.asarray(image).astype(np.int64) * 255 + 32767) // 65535
+            grey = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
             return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
         ImageOps.exif_transpose(image, in_place=True)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -58,8 +58,15 @@ def check_pixels(width: int, height: int) -> None:
         )
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON text. ValueError for a damaged text, a long or deeply nested one, and NaN or Infinity."""
+def parse_json(text: str, allow_nan: bool = False) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        allow_nan: take NaN and Infinity, which Python writes and JSON does not know.
+
+    Raises:
+        ValueError: a damaged text, or one that is long or deeply nested.
+    """
     if len(text) > _LONGEST_JSON:
         raise ValueError(f"{len(text)} characters of JSON, expected at most {_LONGEST_JSON}")
     depth = 0
@@ -69,7 +76,7 @@ def parse_json(text: str) -> Any:
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         if depth > _DEEPEST_JSON:
             raise ValueError(f"more than {_DEEPEST_JSON} nested lists and objects")
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=None if allow_nan else _refuse_constant)
 
 
 def _refuse_constant(constant: str) -> None:

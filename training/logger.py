@@ -15,6 +15,7 @@ from files.atomic import is_leftover, write_text
 from files.errors import InputError
 from files.lock import FolderLock, hold
 from files.text import read_json
+from files.untrusted import parse_json
 
 # TensorBoard's groups, in the order in which a person reads them; it sorts them by name.
 _GROUPS = {
@@ -188,8 +189,8 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
+            record = parse_json(line.decode("utf-8"), allow_nan=True)
+        except ValueError:
             record = None
         if not isinstance(record, dict) or type(record.get("step")) is not int or "split" not in record:
             raise InputError(f'{file}, line {number}: expected {{"split": ..., "step": ..., ...}}')

@@ -8,15 +8,13 @@ Both archives unpack into folders of these names; other names will do.
 A. Saxena, M. Sun, A. Ng, "Make3D: Learning 3D Scene Structure from a Single Still Image", PAMI 2009.
 """
 
-import io
-import struct
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.io
 from path import Path
 
+from datasets.formats.matlab import read_variables
 from files.errors import InputError
 from files.images import read_image
 from files.untrusted import one_line, read_bounded
@@ -26,7 +24,6 @@ GRID = (55, 305)  # rows and columns of the laser's depth
 ASPECT = 2272 / 1704  # height / width of the photographs
 _ASPECT_TOLERANCE = 0.02
 _LARGEST_FILE = 8 * 2**20  # bytes; of a .mat file, and of what it unpacks to: a grid of float64 is 0.5 MB
-_MATRIX, _COMPRESSED = 14, 15  # types of elements in a MATLAB 5 file
 
 
 @dataclass(frozen=True)
@@ -104,47 +101,11 @@ def _read_grid(file: Path) -> np.ndarray:
     """Position3DGrid of a .mat file: [55, 305, 4], floating point."""
     data = read_bounded(file, _LARGEST_FILE, "a .mat file")
     try:
-        content = _inflated(data)
-        variables = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
-        # The shape is known before anything is read: a reader takes memory for what a cell or a sparse matrix claims.
-        if variables.get("Position3DGrid") not in [((*GRID, 4), "double"), ((*GRID, 4), "single")]:
-            held = ", ".join(f"{name} {[*shape]} {kind}" for name, (shape, kind) in variables.items()) or "nothing"
-            raise InputError(
-                f"{file}: holds {held[:200]}; expected Position3DGrid {[*GRID, 4]} of floating-point numbers"
-            )
-        return scipy.io.loadmat(io.BytesIO(content), variable_names=["Position3DGrid"])["Position3DGrid"]
-    except InputError:
-        raise
-    except Exception as error:  # scipy's reader fails on damage in any way
+        variables = {variable.name: variable for variable in read_variables(data, _LARGEST_FILE)}
+        grid = variables.get("Position3DGrid")
+        if grid is not None and grid.shape == (*GRID, 4) and grid.kind in ("double", "single"):
+            return grid.values()
+    except (ValueError, zlib.error) as error:
         raise InputError(f"{file}: not a whole MATLAB 5 file ({one_line(error)})") from None
-
-
-def _inflated(data: bytes) -> bytes:
-    """A MATLAB 5 file with its compressed elements unpacked, `_LARGEST_FILE` bytes at most.
-
-    scipy would unpack whatever a file claims. And it refuses elements with bytes to spare behind the matrix, which
-    MATLAB itself reads; they are cut off here.
-    """
-    if data.startswith(b"MATLAB 7.3"):
-        raise ValueError("it is of version 7.3, which is HDF5; save it by MATLAB's save -v7")
-    if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
-        raise ValueError("no such header")
-    tag = struct.Struct("<II" if data[126:128] == b"IM" else ">II")
-    parts, position, total = [data[:128]], 128, 128
-    while position < len(data):
-        kind, size = tag.unpack_from(data, position)
-        end = position + 8 + size
-        if end > len(data):
-            raise ValueError(f"it ends {end - len(data)} bytes too early")
-        element = data[position:end]
-        if kind == _COMPRESSED:
-            element = zlib.decompressobj().decompress(element[8:], _LARGEST_FILE - total)
-            inner, inner_size = tag.unpack_from(element)
-            if inner != _MATRIX or len(element) < 8 + inner_size:
-                raise ValueError(f"an element has {len(element)} bytes and claims {8 + inner_size}")
-            element = element[: 8 + inner_size]
-        parts.append(element)
-        position, total = end, total + len(element)
-        if total > _LARGEST_FILE:
-            raise ValueError(f"it unpacks to more than {_LARGEST_FILE >> 20} MiB")
-    return b"".join(parts)
+    held = ", ".join(f"{name} {[*found.shape]} {found.kind}" for name, found in variables.items()) or "nothing"
+    raise InputError(f"{file}: holds {held:.200}; expected Position3DGrid {[*GRID, 4]} of floating-point numbers")

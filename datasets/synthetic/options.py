@@ -41,7 +41,8 @@ class WorldOptions:
         """Raise InputError if no world can be made with these options."""
         for field in fields(self):
             value, expected = getattr(self, field.name), type(field.default)
-            if type(value) is not expected and not (expected is float and type(value) is int):
+            is_whole = expected is float and type(value) is int and abs(value) < 2**53  # exact as a float
+            if type(value) is not expected and not is_whole:
                 raise InputError(f"{field.name}: got {type(value).__name__}, expected {expected.__name__}")
         if self.drives < 1:
             raise InputError(f"drives: got {self.drives}, expected 1 or more")

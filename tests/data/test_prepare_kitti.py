@@ -441,6 +441,9 @@ def test_what_is_downloaded_later_is_added(raw, prepare, folder):
         '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {"1": 2}}',
         '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {}, "gaps": [[1]]}',
         '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {}, "not_opened": {}}',
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {"%s": "y"}}' % ("9" * 5000),
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {}, "gaps": [[-1, %s]]}' % ("9" * 4300),
+        '{"source": {"images": 6}, "frames": 6, "static": [], "problems": {}, "more": %s}' % ("[" * 100_000),
     ],
 )
 def test_a_damaged_record_is_no_record(raw, prepare, refuse, folder, content):
@@ -674,6 +677,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(raw, refuse, folder):
     assert "a file, expected a folder" in refuse(raw, out="file")
     (folder / "out/prepare.json").write_text("{")
     assert "prepare.json: " in refuse(raw)
+    (folder / "out/prepare.json").write_text('{"height": [[1, 2], "a\\nb"], "width": 1e999}')
+    assert "prepared with other options" in refuse(raw)
 
 
 def test_a_full_disk_is_one_line(raw, refuse, monkeypatch):

@@ -114,9 +114,10 @@ def test_a_synthetic_world_has_sequences_of_its_own(tmp_path, folder):
     assert not overlap(RAW_09)  # KITTI's 09 is not the world's
     other = {drive.sequence: drive for drive in list_drives(WorldOptions(drives=14, seed=4, vary_focal=True))}
     assert not overlap(f"{other['09'].scene}_sync_02")
-    (Path(tmp_path) / "world.json").write_text("[]")
-    with pytest.raises(InputError, match=r"world\.json: not a world's options"):
-        overlap("09_2")
+    for content in ("[]", "[" * 100_000, '{"drives": "14"}'):
+        (Path(tmp_path) / "world.json").write_text(content)
+        with pytest.raises(InputError, match=r"world\.json: not a world's options"):
+            overlap("09_2")
 
 
 @pytest.mark.parametrize("scenes", [None, [], "09_2", [1, 2], {"09_2": 1}])

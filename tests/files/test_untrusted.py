@@ -1,6 +1,12 @@
 import io
 import json
+import pickle
+import re
+import struct
+import subprocess
+import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -18,6 +24,8 @@ from files.untrusted import (
     read_npy_header,
     read_npz,
 )
+
+ROOT = Path(__file__).absolute().parent.parent.parent
 
 
 @pytest.fixture
@@ -176,3 +184,117 @@ def test_an_archive_that_is_packed_otherwise(file):
         archive.writestr("depth.npy", npy(np.zeros(3)))
     with pytest.raises(ValueError, match="packed otherwise"):
         open_zip(file)
+
+
+# Memory: what a reader takes for a file that claims much, measured in a process of its own
+
+MEASURE = """
+import resource, sys
+from path import Path
+from {module} import {reader} as read
+from files.errors import InputError
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = peak()
+try:
+    read(Path(sys.argv[1]))
+except InputError as error:
+    print(error)
+print((peak() - before) // 1024)
+"""
+
+
+def measure(reader, file):
+    """What MEASURE prints for a reader ("module.function"): its error, if any, and MiB of memory."""
+    module, _, name = reader.rpartition(".")
+    code = MEASURE.format(module=module, reader=name)
+    result = subprocess.run([sys.executable, "-c", code, file], cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()
+
+
+def png(width, height, depth, colour, content, padding=0):
+    """A PNG with `content` bytes of zeros, and bytes to spare."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = (
+        chunk(b"IHDR", header) + chunk(b"tEXt", b"a\0" + bytes(padding)) + chunk(b"IDAT", zlib.compress(bytes(content)))
+    )
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def zipped(member):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.npy", member)
+    return stream.getvalue()
+
+
+def pickled(array):
+    header = npy_header((array.size,), "|O")
+    return header + pickle.dumps(array, protocol=4)
+
+
+def many_names_of_one_map():
+    maps = np.empty(10**6, object)
+    maps[:] = [np.zeros((100, 100), np.float32)] * maps.size
+    return pickled(maps)
+
+
+def a_view_without_bytes():
+    class View:
+        def __reduce__(self):
+            return np.ndarray, ((60_000, 60_000), "f4", b"1234", 0, (0, 0))
+
+    maps = np.empty(2, object)
+    maps[:] = [View(), View()]
+    return pickled(maps)
+
+
+DEPTH, ARCHIVE = "datasets.layout.read_depth", "datasets.formats.depth_archive.read_depth_archive"
+CLAIMS = {  # reader, content, message, MiB
+    "a depth map of no columns": (DEPTH, lambda: npy_header((900_000_000, 0)), "900000000 pixels", 32),
+    "a depth map of 7.2 GB": (DEPTH, lambda: npy_header((30_000, 60_000)), "60000 x 30000 pixels", 32),
+    "many depth maps of no rows": (ARCHIVE, lambda: npy_header((900_000_000, 0, 5)), "holds no values", 32),
+    "many names of one map": (ARCHIVE, many_names_of_one_map, "many times", 200),
+    "a view of four bytes": (ARCHIVE, a_view_without_bytes, "not a file of depth maps", 32),
+    "a zip of 0.4 GB": (
+        ARCHIVE,
+        lambda: zipped(npy_header((200, 1000, 500)) + bytes(400_000_000)),
+        r"claims 4000001\d\d bytes in .* expected at most 100 times as many",
+        32,
+    ),
+    "a PNG of 13300 x 13300": (
+        "files.images.read_image",
+        lambda: png(13_300, 13_300, 8, 2, 2**20, padding=172_000),
+        "13300 x 13300 pixels, expected at most",
+        32,
+    ),
+    "a depth PNG of 13300 x 13300": (
+        "files.images.read_depth_picture",
+        lambda: png(13_300, 13_300, 16, 0, 2**20, padding=172_000),
+        "13300 x 13300 pixels, expected at most",
+        32,
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux gives the peak in kB")
+@pytest.mark.parametrize("name", CLAIMS)
+def test_memory_is_not_taken_for_a_claim(file, name):
+    reader, content, message, most = CLAIMS[name]
+    file.write_bytes(content())
+    error, taken = measure(reader, file)
+    assert str(file) in error
+    assert re.search(message, error)
+    assert int(taken) < most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux gives the peak in kB")
+def test_the_largest_image_takes_less_than_a_gigabyte(file):
+    file.write_bytes(png(8192, 8192, 8, 2, 8192 * 24_577))
+    assert int(measure("files.images.read_image", file)[-1]) < 1024

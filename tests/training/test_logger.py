@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from path import Path
 
@@ -21,12 +22,23 @@ def test_a_cut_last_line_is_left_out(file, cut):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[1]", "7", '{"step": "a", "split": "train"}', '{"step": 3}', "\x00", "[" * 10000]
+    "line",
+    [
+        *("{", "[1]", "7", '{"step": "a", "split": "train"}', '{"step": 3}', "\x00", "[" * 10000),
+        f'{{"step": 2, "split": "train", "x": {"[" * 900}{"]" * 900}}}',
+    ],
+    ids=lambda line: line[:32],
 )
 def test_a_damaged_line_in_between_is_an_error_with_its_number(file, line):
     file.write_text(LINES[0] + line + "\n" + LINES[1])
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: expected"):
         read_metrics(file)
+
+
+def test_a_value_that_is_no_number_is_read(file):
+    """As Python writes it, where a quantity of a step could not be computed."""
+    file.write_text('{"split": "train", "step": 1, "objective/loss": NaN}\n')
+    assert np.isnan(read_metrics(file)[0]["objective/loss"])
 
 
 def test_bytes_that_are_no_text_are_an_error(file):

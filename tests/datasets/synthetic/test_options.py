@@ -67,7 +67,11 @@ def test_options_that_a_file_lacks_have_their_default(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", "\x00", "[" * 100_000, '{"seed": 1.5}', '{"drives": null}', '{"frames": {}}', '{"width": 1}'],
+    [
+        *("", "[]", "{", "\x00", "[" * 100_000, '{"seed": 1.5}', '{"drives": null}', '{"frames": {}}', '{"width": 1}'),
+        *('{"jitter": NaN}', '{"jitter": 1e999}', f'{{"jitter": 1{"0" * 400}}}', f'{{"seed": 1{"0" * 5000}}}'),
+    ],
+    ids=lambda content: content[:20],
 )
 def test_a_file_that_holds_no_options_is_refused(content, tmp_path):
     file = Path(tmp_path / "world.json")
