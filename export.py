@@ -5,7 +5,7 @@ import argparse
 from path import Path
 
 from cli.flags import run_script
-from evaluation.predictions import check_writable
+from evaluation.predictions import check_outputs
 from files.errors import UsageError
 from models.checkpoint import find_checkpoint, load_checkpoint, load_model
 from models.published import SUFFIX, publish
@@ -28,8 +28,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.weights.suffix != SUFFIX:
         raise UsageError(f"{args.weights}: expected a name that ends with {SUFFIX}")
-    check_writable(args.weights, "weights")
     checkpoint = find_checkpoint(args.checkpoint, "last") if args.checkpoint.is_dir() else args.checkpoint
+    check_outputs({"weights": args.weights}, [checkpoint])
     publish(load_checkpoint(checkpoint), args.weights, args.half)
     load_model(args.weights)  # the file is read as its users will read it
     print(f"{args.weights}: {args.weights.size / 2**20:.1f} MiB")

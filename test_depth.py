@@ -18,7 +18,7 @@ from evaluation.ground_truth import TRUTHS, is_archive
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS
-from evaluation.predictions import check_writable, default_file, save_predictions
+from evaluation.predictions import check_outputs, default_file, save_predictions
 from files.atomic import write_json
 from files.errors import InputError
 from files.parallel import in_parallel
@@ -69,6 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     training += "checkpoint was trained on, where they are still there)"
     add("--training-data", type=Path, metavar="PREPARED", help=training)
+    plain = "with --predictions FILE.npy, [N, h, w] in the list's order: it holds disparity, as monodepth2 saves it"
+    add("--disparity", action="store_true", help=plain)
     add("--allow-missing", action="store_true", help="go on without images or scans that are missing")
     add("--cache", help=argparse.SUPPRESS)  # of version 1; without effect
     add("--no-cache", action="store_true", help=argparse.SUPPRESS)
@@ -77,6 +79,8 @@ def parse_arguments() -> argparse.Namespace:
     for name in args.protocol:
         if name != "all" and PROTOCOLS[name].images == LISTED and args.list is None:
             parser.error(f"--protocol {name} has no list of its own: give --list FILE")
+    if args.disparity and (args.predictions is None or args.predictions.suffix != ".npy"):
+        parser.error("--disparity goes with --predictions FILE.npy: other files hold depth")
     if args.predictions and (args.flip_average or args.pose_checkpoint):
         parser.error("--flip-average and --pose-checkpoint go with a CHECKPOINT: --predictions FILE are made already")
     return args
@@ -112,9 +116,11 @@ def cap(text: str) -> float:
 
 def main() -> None:
     args = parse_arguments()
-    for flag in ("json", "csv", "pictures"):
-        if getattr(args, flag):
-            check_writable(getattr(args, flag), f"--{flag}")
+    if args.checkpoint:
+        args.save = args.save or default_file(args.checkpoint, "depth")
+    outputs = {f"--{name}": getattr(args, name) for name in ("save", "json", "csv", "pictures")}
+    listed = Path(args.list) if args.list else None
+    check_outputs(outputs, [args.checkpoint, args.predictions, args.pose_checkpoint, listed])
     if not args.kitti.is_dir():
         raise InputError(f"--kitti {args.kitti}: no such folder")
     names = ("list", "ground_truth", "crop", "cap", "scaling", "resize")
@@ -127,11 +133,10 @@ def main() -> None:
 
     file, seconds = args.predictions, {}
     if args.checkpoint:
-        file = args.save or default_file(args.checkpoint, "depth")
-        check_writable(file, "--save")
+        file = args.save
         speed = any(test.protocol.scaling == "speed" for test in tests.values())
         seconds = predict(found, file, speed, left_out, args)
-    predictions, distances = load_listed(file, found, sets)
+    predictions, distances = load_listed(file, found, sets, args.disparity)
     overlap = check_overlap(file, trained_scenes(predictions.about), found, args.kitti, args.allow_training_overlap)
     try:
         scales = find_speed_scales(tests, sets, distances, args.kitti, file)

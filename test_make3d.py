@@ -19,7 +19,7 @@ from evaluation.make3d import (
     summarise_make3d,
 )
 from evaluation.metrics.make3d import CAP, METRICS, RESIZED
-from evaluation.predictions import check_writable, default_file, load_depth, save_predictions
+from evaluation.predictions import check_outputs, default_file, load_depth, save_predictions
 from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
@@ -71,15 +71,14 @@ def _ratio(text: str) -> float:
 
 def main() -> None:
     args = parse_arguments()
-    for file, flag in ((args.json, "--json"), (args.csv, "--csv")):
-        if file:
-            check_writable(file, flag)
+    if args.checkpoint:
+        args.save = args.save or default_file(args.checkpoint, "make3d")
+    check_outputs({"--save": args.save, "--json": args.json, "--csv": args.csv}, [args.checkpoint, args.predictions])
     photographs, missing = find_test_set(args.make3d, args.allow_missing)
 
     file, seconds = args.predictions, {}
     if args.checkpoint:
-        file = args.save or default_file(args.checkpoint, "make3d")
-        check_writable(file, "--save")
+        file = args.save
         seconds["predicting_per_image"] = predict(photographs, file, args) / len(photographs)
     depth, about = load_depth(file)
     ratio = crop_ratio(file, about, args.ratio)

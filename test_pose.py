@@ -25,7 +25,7 @@ from evaluation.odometry import (
     snippet_row,
     summarise_sequences,
 )
-from evaluation.predictions import check_writable, default_file, save_predictions
+from evaluation.predictions import check_outputs, default_file, save_predictions
 from evaluation.trajectories import FIGURES, read_pair, score_trajectory, table_rows
 from files.atomic import write_json
 from files.errors import InputError
@@ -97,8 +97,10 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 def main() -> None:
     args = parse_arguments()
-    if args.json:
-        check_writable(args.json, "--json")
+    if args.checkpoint:
+        args.save = args.save or default_file(args.checkpoint, "pose")
+    inputs = [args.checkpoint, args.predictions, args.trajectory, args.ground_truth, args.times]
+    check_outputs({"--save": args.save, "--json": args.json}, inputs)
     if args.export:
         claim_export_folder(args.export)
     result = score_file(args) if args.trajectory else score_sequences(args)
@@ -132,8 +134,7 @@ def score_sequences(args: argparse.Namespace) -> dict:
         raise InputError(f"--kitti {args.kitti}: no such folder")
     file, seconds = args.predictions, {}
     if args.checkpoint:
-        file = args.save or default_file(args.checkpoint, "pose")
-        check_writable(file, "--save")
+        file = args.save
         seconds["predicting_per_snippet"] = predict(args.sequences or ["09", "10"], file, args)
     predicted, about = load_snippets(file, args.sequences)
     overlap = check_overlap(file, trained_scenes(about), predicted, args.kitti, args.allow_training_overlap)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import os
 import signal
 import sys
@@ -15,8 +16,7 @@ from path import Path
 from files.errors import InputError, UsageError
 from files.options import base_type, expectation, flag_name, is_allowed
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete
-
-WHICH = ("last", "abs_rel", "ate", "photometric")  # checkpoints that a run keeps; the best by each criterion
+from models.checkpoint import CRITERIA, find_checkpoint
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -25,6 +25,9 @@ def run_script(main: Callable[[], None]) -> None:
     Exit status: 0 done, 1 failure (`InputError`, or the operating system's word: no such file, no permission, disk
     full), 2 wrong use (argparse's), 130 Ctrl-C. Anything else is a bug of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UsageError as error:
@@ -71,7 +74,7 @@ def add_test_flags(parser: argparse.ArgumentParser, kind: str, overlap: bool = T
     )
     parser.add_argument(
         "--which",
-        choices=WHICH,
+        choices=("last", *CRITERIA),
         help="which checkpoint of a run's folder: the last, or the best in validation by a criterion (default: last)",
     )
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; no checkpoint is needed")
@@ -114,16 +117,6 @@ def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None
     if args.checkpoint is not None and args.checkpoint.is_dir():
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     return args
-
-
-def find_checkpoint(run: Path, which: str) -> Path:
-    """A checkpoint of a run's folder: the last, or the best by a criterion; InputError naming those that are there."""
-    file = run / ("last.pt" if which == "last" else f"best_{which}.pt")
-    if not file.is_file():
-        there = [name for name in WHICH if (run / ("last.pt" if name == "last" else f"best_{name}.pt")).is_file()]
-        found = f"found only --which {', '.join(there)}" if there else "found no checkpoint of a run in this folder"
-        raise InputError(f"{file}: no such file, {found}")
-    return file
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,12 +139,29 @@ def load_batches(
 
 
 def _begin(loader: DataLoader) -> Iterator[Batch]:
-    iterator = iter(loader)
+    with _signals_held():
+        iterator = iter(loader)
     if loader.num_workers and threading.current_thread() is threading.main_thread():
         # PyTorch's handler would raise the death of a worker at any point of the training, in the middle of a step,
         # too. Without the handler, the request for the next batch raises it within seconds.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return iterator
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back while workers start, so that a new worker cannot die of them before it ignores them.
+
+    The training process gets them afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(worker: int) -> None:

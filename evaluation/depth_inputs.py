@@ -11,17 +11,54 @@ from evaluation.metrics.depth_protocols import DepthTest
 from evaluation.predictions import depth_by_name, load_predictions
 from evaluation.speed_scale import SpeedScale, speed_scales, true_distances
 from files.errors import InputError
+from files.untrusted import one_line, read_npy
 
 Distances = dict[str, tuple[list[int], np.ndarray]]  # by image: frame numbers, and the predicted distances
 
 
-def load_listed(file: Path, names: list[str], sets: Sets) -> tuple[Predictions, Distances]:
+def load_plain(file: Path, sets: Sets, disparity: bool) -> Predictions:
+    """Predictions of another code base: a plain `.npy` [N, h, w] in the order of the list.
+
+    Args:
+        sets: of one list, whose N images the file predicts.
+        disparity: the file holds 1 / depth, as monodepth2's `disps_*.npy` do.
+
+    Raises:
+        InputError: no such file, damaged, another number of images, or several lists.
+    """
+    lists = {tuple(images.listed) for images in sets.values()}
+    if len(lists) > 1:
+        raise InputError(
+            f"{file}: a plain .npy is in the order of one list, but the protocols have {len(lists)}; give --list"
+        )
+    (listed,) = lists
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected predictions")
+    try:
+        with open(file, "rb") as stream:
+            values = read_npy(stream, file.size)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file}: no readable .npy ({one_line(error)})") from None
+    if values.ndim != 3 or values.dtype.kind != "f" or len(values) != len(listed) or 0 in values.shape:
+        raise InputError(f"{file}: {values.dtype} {[*values.shape]}, expected numbers [{len(listed)}, h, w]")
+    values = values.astype(np.float32)
+    if disparity:
+        if not (values > 0).all():
+            raise InputError(f"{file}: has disparities that are not above 0")
+        values = 1 / values
+    return Predictions(file, dict(zip(listed, values, strict=True)), {})
+
+
+def load_listed(file: Path, names: list[str], sets: Sets, disparity: bool = False) -> tuple[Predictions, Distances]:
     """Predicted depth and distances (if any) by image name; InputError unless the file fits the lists.
 
     Args:
         names: the images to be scored.
         sets: the lists that they come from.
+        disparity: a plain `.npy` holds 1 / depth.
     """
+    if file.suffix == ".npy":
+        return load_plain(file, sets, disparity), {}
     arrays, about = load_predictions(file, "depth")
     predicted = depth_by_name(arrays, file)
     listed = {name for images in sets.values() for name in images.listed}

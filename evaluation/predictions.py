@@ -2,6 +2,8 @@
 
 import json
 import os
+import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,49 @@ def check_writable(file: Path, flag: str) -> None:
         raise InputError(f"{folder}: no permission to write there; choose another place with {flag} FILE")
     if file.is_dir():
         raise InputError(f"{flag} {file}: is a folder, expected a file's name")
+
+
+def check_outputs(outputs: dict[str, Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse outputs that would destroy something, before work begins.
+
+    Args:
+        outputs: files to write, by flag; None for flags that were not given.
+        inputs: files that are read.
+
+    Raises:
+        InputError: an output cannot be written, is an input or another output, or is a file of another kind.
+    """
+    read = {file.realpath() for file in inputs if file is not None}
+    written: dict[Path, str] = {}
+    for flag, file in outputs.items():
+        if file is None:
+            continue
+        check_writable(file, flag)
+        place = file.realpath()
+        if place in read:
+            raise InputError(f"{flag} {file}: is an input of this command, expected another file to write")
+        if place in written:
+            raise InputError(f"{flag} {file}: {written[place]} writes the same file, expected another one")
+        written[place] = flag
+        if file.is_file() and file.size and not _is_of_kind(file, flag):
+            raise InputError(
+                f"{flag} {file}: there is a file of another kind, which would be lost; expected a new name"
+            )
+
+
+def _is_of_kind(file: Path, flag: str) -> bool:
+    """Whether an existing file looks like an earlier output of the flag."""
+    with open(file, "rb") as stream:
+        beginning = stream.read(4096)
+    if flag == "--json":
+        return beginning.lstrip().startswith(b"{")
+    if flag == "--csv":
+        return b"," in beginning.split(b"\n")[0] and b"\0" not in beginning
+    if flag == "--pictures":
+        return beginning.startswith(b"\x89PNG")
+    if flag == "--save":
+        return zipfile.is_zipfile(file) and "about.npy" in zipfile.ZipFile(file).namelist()
+    return True
 
 
 def save_predictions(file: Path, kind: str, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:

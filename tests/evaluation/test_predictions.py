@@ -1,4 +1,5 @@
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from path import Path
 
 from evaluation.predictions import (
+    check_outputs,
     check_writable,
     default_file,
     load_predictions,
@@ -101,3 +103,45 @@ def test_check_writable(tmp_path):
         check_writable(Path(tmp_path) / "no/new.npz", "--save")
     with pytest.raises(InputError, match="is a folder"):
         check_writable(Path(tmp_path), "--save")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Files of a user: a checkpoint, a list, and earlier outputs."""
+    folder = Path(tmp_path)
+    (folder / "last.pt").write_bytes(b"PK\x03\x04 weights")
+    (folder / "list.txt").write_text("a/0.png\n")
+    (folder / "old.json").write_text("{}\n")
+    (folder / "old.csv").write_text("image,abs_rel\n")
+    save_predictions(folder / "old.npz", "depth", {"depth": np.zeros(1)}, {})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "message"),
+    [
+        ("--json", "last.pt", "is an input of this command"),
+        ("--save", "last.pt", "is an input of this command"),
+        ("--csv", "list.txt", "is an input of this command"),
+        ("--json", "link", "is an input of this command"),
+        ("--json", "old.csv", "a file of another kind, which would be lost"),
+        ("--csv", "old.json", "a file of another kind"),
+        ("--save", "old.json", "a file of another kind"),
+        ("--pictures", "old.json", "a file of another kind"),
+        ("--json", "nowhere/a.json", "no such folder"),
+    ],
+)
+def test_an_output_that_would_destroy_something_is_refused(folder, flag, name, message):
+    os.symlink(folder / "last.pt", folder / "link")
+    with pytest.raises(InputError, match=message):
+        check_outputs({flag: folder / name}, [folder / "last.pt", folder / "list.txt", None])
+
+
+def test_new_files_and_earlier_outputs_are_written(folder):
+    names = {"--json": "old.json", "--csv": "old.csv", "--save": "old.npz", "--pictures": "new.png"}
+    check_outputs({flag: folder / name for flag, name in names.items()} | {"--other": None}, [folder / "last.pt"])
+
+
+def test_two_outputs_in_one_file_are_refused(folder):
+    with pytest.raises(InputError, match=r"--csv .*: --json writes the same file"):
+        check_outputs({"--json": folder / "a", "--csv": folder / "a"}, [])
