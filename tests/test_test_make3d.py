@@ -11,6 +11,7 @@ import torch
 from path import Path
 from PIL import Image
 
+import evaluation.make3d
 import test_make3d
 from cli.flags import run_script
 from datasets.formats.make3d import read_cropped_image
@@ -31,7 +32,7 @@ def checkpoint(tmp_path_factory, write_checkpoint):
 @pytest.fixture
 def make3d(tmp_path, monkeypatch):
     """Three photographs of 150 x 200 with their depth, and a test set that has three."""
-    monkeypatch.setattr(test_make3d, "IMAGES", 3)
+    monkeypatch.setattr(evaluation.make3d, "IMAGES", 3)
     root = Path(tmp_path) / "make3d"
     (root / "Test134").makedirs()
     (root / "Gridlaserdata").makedirs()
