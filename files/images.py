@@ -1,6 +1,7 @@
 """Images on disk and their size: read as uint8 RGB, resized true to area, written as JPEG."""
 
 import io
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,9 @@ JPEG_QUALITY = 95
 # take memory for it.
 _MOST_PIXELS_PER_BYTE = 1100
 _LARGEST_FILE = 256 * 2**20  # bytes
+# A JPEG marker that begins a segment or ends the image; ff00 and ffd0 to ffd7 belong to the compressed pixels.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # a chunk without content
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -83,19 +87,44 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def _open_whole(data: bytes, kind: str) -> Image.Image:
+    """The decoded image of a JPEG or PNG file. Bytes behind its end are left out; a phone stores a video there."""
+    # Pillow alone would paint a JPEG's tail of zeros grey, and not look at a PNG's checksums.
+    data = data[: _jpeg_end(data) if kind == "JPEG" else _png_end(data)]
     image = Image.open(io.BytesIO(data), formats=(kind,))
     check_pixels(image.width, image.height)
     if image.width * image.height > _MOST_PIXELS_PER_BYTE * len(data):
         raise ValueError(f"claims {image.width} x {image.height} pixels in {len(data)} bytes")
-    # Loading alone would paint a JPEG's tail of zeros grey, and not look at a PNG's checksums.
-    end, begin = (b"\xff\xd9", b"\xff\xda") if kind == "JPEG" else (b"IEND\xaeB`\x82", b"IDAT")
-    if data.rfind(end) < data.rfind(begin):
-        raise ValueError("the image data have no end")
     if kind == "PNG":
         image.verify()
         image = Image.open(io.BytesIO(data), formats=(kind,))  # verify() leaves nothing to load from
     image.load()
     return image
+
+
+def _jpeg_end(data: bytes) -> int:
+    """The position behind a JPEG's end marker; ValueError if there is none.
+
+    Segments are skipped by their length: a thumbnail within one has an end marker of its own.
+    """
+    position = 2
+    while marker := _JPEG_MARKER.search(data, position):
+        position = marker.end()
+        if marker[0] == b"\xff\xd9":
+            return position
+        if marker[0] == b"\xff\xd8":
+            raise ValueError("another image begins before its end")
+        position += int.from_bytes(data[position : position + 2])  # the length counts its own 2 bytes
+    raise ValueError("the image data have no end")
+
+
+def _png_end(data: bytes) -> int:
+    """The position behind a PNG's last chunk; ValueError if it is missing."""
+    position = 8
+    while data[position + 4 : position + 8].isalpha():
+        if data[position : position + len(_PNG_END)] == _PNG_END:
+            return position + len(_PNG_END)
+        position += 12 + int.from_bytes(data[position : position + 4])  # with its length, name and checksum
+    raise ValueError("the image data have no end")
 
 
 def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:

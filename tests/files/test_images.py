@@ -125,6 +125,49 @@ def test_truncation_is_an_error_wherever_it_falls(folder, kind):
                 read_image(file)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "MPO", "PNG"])
+@pytest.mark.parametrize(
+    "behind", [b"\0", b"\0" * 5000, b"....ftypmp42\xff\xda\xff\xd8 IDAT", "again"], ids=["0", "zeros", "video", "again"]
+)
+def test_bytes_behind_the_end_do_not_matter(folder, kind, behind):
+    """A phone's motion photo has a video there, and a panorama more images."""
+    stream = io.BytesIO()
+    options = {
+        "JPEG": {"format": "JPEG"},
+        "progressive": {"format": "JPEG", "progressive": True},
+        "MPO": {"format": "MPO", "save_all": True, "append_images": [Image.fromarray(picture(seed=1))]},
+        "PNG": {"format": "PNG"},
+    }
+    Image.fromarray(picture()).save(stream, **options[kind])
+    data = stream.getvalue()
+    (folder / "frame").write_bytes(data)
+    expected = read_image(folder / "frame")
+    (folder / "frame").write_bytes(data + (data if behind == "again" else behind))
+    np.testing.assert_array_equal(read_image(folder / "frame"), expected)
+    assert np.abs(expected.astype(int) - picture()).mean() < 10
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_truncated_image_before_a_whole_one_is_truncated(folder, kind):
+    data = encoded(picture(), kind)
+    pixels = data.index(b"\xff\xda" if kind == "JPEG" else b"IDAT") + 20
+    for length in range(pixels, len(data), 97):
+        (folder / "frame").write_bytes(data[:length] + data)
+        with pytest.raises(InputError):
+            read_image(folder / "frame")
+
+
+def test_a_truncated_image_with_a_whole_thumbnail_is_truncated(folder):
+    tags = Image.Exif()
+    tags[0x927C] = encoded(picture(16, 24), "JPEG")
+    data = (saved(folder, picture(), "whole.jpg", exif=tags)).read_bytes()
+    assert data.count(b"\xff\xd9") == 2
+    assert read_image(folder / "whole.jpg").shape == (48, 64, 3)
+    (folder / "frame.jpg").write_bytes(data[:-2])
+    with pytest.raises(InputError, match="no end"):
+        read_image(folder / "frame.jpg")
+
+
 def test_png_with_one_damaged_byte_is_an_error(folder):
     data = bytearray(encoded(picture(), "PNG"))
     for position in range(8, len(data), 101):
