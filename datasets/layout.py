@@ -1,13 +1,13 @@
 """Reading and writing the prepared layout on disk.
 
-    root/train.txt, root/val.txt         one scene's name a line
+    root/train.txt, root/val.txt         one scene's name per line
     root/SCENE/0000000.jpg ...           frames, in order of the numbers in their names; numbers may have gaps
     root/SCENE/cam.txt                   K, 3 x 3, in pixels of these images
-    root/SCENE/poses.txt    (optional)   a line for each frame: 3 x 4, row by row, world_from_camera
+    root/SCENE/poses.txt    (optional)   one line per frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
     root/SCENE/prepared.json (optional)  the record of this project's preparation: frames that were left out, and why
 
-It is the layout of the well-known PyTorch port: data prepared by the port can be read.
+It is the layout of the well-known PyTorch port, whose prepared data can be read.
 """
 
 import io
@@ -79,10 +79,10 @@ def read_scene_names(file: Path, may_be_empty: bool = False) -> list[str]:
 
 
 def read_paths(file: Path, root: Path) -> list[str]:
-    """The paths in a list, one a line, relative to the folder `root`, with slashes: "a/b c.png".
+    """The paths in a list, one per line, relative to the folder `root`, with slashes: "a/b c.png".
 
     A path may contain blanks, begin with `./`, have backslashes, or be absolute below `root`. Blank lines and lines
-    that begin with # do not count.
+    that begin with # are skipped.
 
     Raises:
         InputError: a path that leads out of `root`, with its line.
@@ -104,7 +104,7 @@ def read_paths(file: Path, root: Path) -> list[str]:
 
 
 def read_scene(folder: Path) -> Scene:
-    """A scene's files, without opening its images; InputError where something is missing or does not fit."""
+    """A scene's files. Its images are not opened. InputError if a file is missing, damaged or of the wrong length."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such scene folder")
@@ -176,9 +176,9 @@ def _is_frame(number: Any) -> bool:
 def list_frames(folder: Path) -> list[Path]:
     """The images of a folder in order of time (`frame_order`).
 
-    Images are listed by name alone. One that cannot be opened, such as a dangling link, is listed, too: reading it
-    raises an InputError, and the frames before and after it do not become neighbours. Names that begin with a dot are
-    left out: macOS writes a ._0000000.jpg for each file on a foreign disk.
+    A file counts as an image by its name. One that cannot be opened, such as a dangling link, stays in its place:
+    reading it fails, and the frames before and after it do not become neighbours. Names that begin with a dot are left
+    out: macOS puts a ._0000000.jpg beside each file on a foreign disk.
     """
     names = [name for name in os.listdir(folder) if is_image_name(name)]
     return [Path(folder) / name for name in sorted(names, key=frame_order)]
@@ -189,28 +189,28 @@ def is_image_name(name: str) -> bool:
 
 
 def frame_order(name: str) -> tuple:
-    """The sorting key that puts the names of frames in order of the numbers in them, padded with zeros or not.
+    """The sorting key that orders frames by the numbers in their names, padded with zeros or not.
 
     Names are compared piece by piece, digits as numbers and the rest as text: 1.jpg, 2.jpg, 10.jpg; a9.jpg, a10.jpg,
-    b1.jpg. Names without digits keep the order of names. A name that is a decimal fraction is a time: 0.5.png comes
-    after 0.25.png.
+    b1.jpg. Names without digits are ordered as text. A name that is a decimal fraction is a time: 0.5.png comes after
+    0.25.png.
     """
     pieces = _NUMBERS.split(os.path.splitext(name)[0])
     return tuple(Decimal(piece) if place % 2 else piece for place, piece in enumerate(pieces)), name
 
 
 def number_gaps(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """First and last number of each gap between ascending numbers. Example: 1, 2, 5, 9 has (3, 4) and (6, 8)."""
+    """First and last missing number of each gap between ascending numbers: (3, 4) and (6, 8) for 1, 2, 5, 9."""
     return [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
 
 
 def describe_gap(first: int, last: int) -> str:
-    """The words for a gap in the frames' numbers: "no image 3" or "no images 3 to 7"."""
+    """A gap in the frames' numbers for a message: "no image 3" or "no images 3 to 7"."""
     return f"no image {first}" if first == last else f"no images {first} to {last}"
 
 
 def read_intrinsics(file: Path) -> np.ndarray:
-    """K of a `cam.txt`: float64 [3, 3]; InputError unless it is 3 x 3 with focal lengths above 0."""
+    """K of a `cam.txt` in pixels: float64 [3, 3]. InputError unless it is [fx s cx; 0 fy cy; 0 0 1] with fx, fy > 0."""
     rows = read_rows(file, 3)
     if rows.shape != (3, 3):
         raise InputError(f"{file}: {rows.shape[0]} lines of 3 numbers, expected K as 3 x 3")

@@ -1,4 +1,4 @@
-"""The likely reason why a folder or a list is not what a prepared data set has: lines for error messages."""
+"""Error messages for folders and lists that are not those of a prepared data set, with the likely reason."""
 
 import os
 import re
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 from path import Path
 
-_DATE = re.compile(r"\d{4}_\d\d_\d\d")  # KITTI raw keeps its drives in such folders
+_DATE = re.compile(r"\d{4}_\d\d_\d\d")  # the folders of KITTI raw, which hold its drives
 _MONODEPTH2_LINE = re.compile(r"\S+\s+\d+\s+[lr]")  # 2011_09_26/2011_09_26_drive_0022_sync 473 r
-_NO_FRAME_SUFFIXES = ("", ".txt", ".npy", ".json", ".part")  # of files that a scene has beside its frames
+_NO_FRAME_SUFFIXES = ("", ".txt", ".npy", ".json", ".part")  # of a scene's files that are not frames
 
 
 def explain_missing_list(file: Path) -> str:
-    """The error for a data set without its list of scenes: is the folder a download that has not been prepared?"""
+    """The error for a data set without its list of scenes. For KITTI as downloaded, it says how to prepare it."""
     file = Path(file)
     for folder in (file.parent, file.parent / "raw"):  # a synthetic world has raw/ and odometry/
         layout = _kitti_layout(folder)
@@ -26,7 +26,7 @@ def explain_missing_list(file: Path) -> str:
 
 
 def explain_scene_name(name: str) -> str | None:
-    """What a line of a scene list is that names no scene; None where there is nothing to say."""
+    """The likely reason why a line of a scene list names no scene, or None."""
     if _MONODEPTH2_LINE.fullmatch(name):
         return (
             f"{name!r:.80} is a line of monodepth2's split files (folder, frame, side), expected the name of a scene "
@@ -36,7 +36,7 @@ def explain_scene_name(name: str) -> str | None:
 
 
 def explain_no_frames(folder: Path, suffixes: Iterable[str]) -> str:
-    """The error for a scene without frames: which files it has, and which suffixes are read."""
+    """The error for a scene without frames. It lists the files found and the suffixes that are read."""
     names = [name for name in os.listdir(folder) if not name.startswith(".")]
     found = Counter(os.path.splitext(name)[1].lower() for name in names)
     others = [f"{count} {suffix}" for suffix, count in found.most_common() if suffix not in _NO_FRAME_SUFFIXES]
@@ -49,7 +49,7 @@ def explain_no_frames(folder: Path, suffixes: Iterable[str]) -> str:
 
 
 def _kitti_layout(folder: Path) -> str | None:
-    """Which of KITTI's data sets lies in a folder, by the names in it; None if neither does."""
+    """The name of the KITTI data set in a folder, judged by the names in it, or None."""
     if not folder.is_dir():
         return None
     names = os.listdir(folder)

@@ -1,6 +1,7 @@
-"""Images on disk and their size: read as uint8 RGB, resized true to area, written as JPEG."""
+"""Image files: reading as uint8 RGB, resizing by area averaging, writing as JPEG, and the networks' input."""
 
 import io
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -14,20 +15,26 @@ from files.errors import InputError
 from files.untrusted import check_pixels, one_line, read_bounded
 
 JPEG_QUALITY = 95
-# What either format reaches on a plain colour stays below this. More is a damaged header's claim, and decoding would
-# take memory for it.
+# An image of one colour has fewer pixels per byte than this in both formats. A header that claims more is damaged, and
+# decoding the image would take the memory that it claims.
 _MOST_PIXELS_PER_BYTE = 1100
 _LARGEST_FILE = 256 * 2**20  # bytes
+# A JPEG marker that begins a segment or ends the image; ff00 and ffd0 to ffd7 belong to the compressed pixels.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # a chunk without content
 
 
 def read_image(file: Path) -> np.ndarray:
     """A JPEG or PNG as RGB: uint8 [H, W, 3].
 
-    Grey is replicated, transparency dropped, 16 bits become 8, and a phone's orientation tag is obeyed.
-    InputError if the file is missing, truncated or damaged, or no JPEG or PNG.
+    Grey becomes three equal channels, transparency is dropped, 16 bits become 8, and the EXIF orientation is applied.
+    Bytes behind the image's end are ignored.
+
+    Raises:
+        InputError: missing, truncated or damaged, no JPEG or PNG, or of more than `files.untrusted.MOST_PIXELS`.
     """
-    # Pillow, and not torchvision.io: that is no more than 10 % quicker, crashes the process on some damaged PNGs, and
-    # is deprecated since torchvision 0.29.
+    # Pillow is used because torchvision.io is at most 10 % faster, crashes the process on some damaged PNGs, and is
+    # deprecated since torchvision 0.29.
     data, kind = _read_data(file)
     try:
         image = _open_whole(data, kind)
@@ -41,9 +48,10 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def read_depth_picture(file: Path) -> np.ndarray:
-    """A depth map as KITTI stores it, a grey PNG of 16 bits: float32 [H, W] in metres = number / 256, 0 = unknown.
+    """A depth map in KITTI's format, a grey PNG of 16 bits: float32 [H, W] in metres = number / 256, 0 = unknown.
 
-    InputError if the file is missing, truncated or damaged, or another kind of picture (8 bits, colour).
+    Raises:
+        InputError: missing, truncated or damaged, or another kind of image (8 bits, colour).
     """
     data, kind = _read_data(file)
     if kind != "PNG":
@@ -84,14 +92,13 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def _open_whole(data: bytes, kind: str) -> Image.Image:
+    """The decoded image of a JPEG or PNG file. Bytes behind its end are left out; a phone stores a video there."""
+    # Pillow alone would paint a JPEG's tail of zeros grey, and not look at a PNG's checksums.
+    data = data[: _jpeg_end(data) if kind == "JPEG" else _png_end(data)]
     image = Image.open(io.BytesIO(data), formats=(kind,))
     check_pixels(image.width, image.height)
     if image.width * image.height > _MOST_PIXELS_PER_BYTE * len(data):
         raise ValueError(f"claims {image.width} x {image.height} pixels in {len(data)} bytes")
-    # Loading alone would paint a JPEG's tail of zeros grey, and not look at a PNG's checksums.
-    end, begin = (b"\xff\xd9", b"\xff\xda") if kind == "JPEG" else (b"IEND\xaeB`\x82", b"IDAT")
-    if data.rfind(end) < data.rfind(begin):
-        raise ValueError("the image data have no end")
     if kind == "PNG":
         image.verify()
         image = Image.open(io.BytesIO(data), formats=(kind,))  # verify() leaves nothing to load from
@@ -99,12 +106,39 @@ def _open_whole(data: bytes, kind: str) -> Image.Image:
     return image
 
 
-def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The image at another size, true to area (anti-aliased).
+def _jpeg_end(data: bytes) -> int:
+    """The position behind a JPEG's end marker; ValueError if there is none.
 
-    A pixel is the square of half a pixel around its integer centre, so that x' = (x + 0.5) s - 0.5. Where an axis
-    gets shorter each new pixel is the mean of the area that it covers, with fractions of pixels at its border; where
-    it gets longer, values are interpolated linearly between pixel centres. The same size gives the image itself.
+    Segments are skipped by their length: a thumbnail within one has an end marker of its own.
+    """
+    position = 2
+    while marker := _JPEG_MARKER.search(data, position):
+        position = marker.end()
+        if marker[0] == b"\xff\xd9":
+            return position
+        if marker[0] == b"\xff\xd8":
+            raise ValueError("another image begins before its end")
+        position += int.from_bytes(data[position : position + 2])  # the length counts its own 2 bytes
+    raise ValueError("the image data have no end")
+
+
+def _png_end(data: bytes) -> int:
+    """The position behind a PNG's last chunk; ValueError if it is missing."""
+    position = 8
+    while data[position + 4 : position + 8].isalpha():
+        if data[position : position + len(_PNG_END)] == _PNG_END:
+            return position + len(_PNG_END)
+        position += 12 + int.from_bytes(data[position : position + 4])  # with its length, name and checksum
+    raise ValueError("the image data have no end")
+
+
+def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an image by area averaging (anti-aliased).
+
+    A pixel covers [i - 0.5, i + 0.5] around its integer centre, so that x' = (x + 0.5) s - 0.5. Along an axis that gets
+    shorter, each new pixel is the mean of the area that it covers; pixels at the border of that area count by their
+    covered fraction. Along an axis that gets longer, values are interpolated linearly between pixel centres. An image
+    that has the size already is returned itself.
 
     Args:
         image: [H, W] or [H, W, C], uint8 or floating point.

@@ -1,4 +1,4 @@
-"""Text files of numbers and of names, read with errors that name file and line."""
+"""Reading text files of numbers and names. Errors name the file and the line."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ from path import Path
 from files.errors import InputError
 from files.untrusted import parse_json, read_bounded
 
-_LARGEST_NUMBER = 1e20  # no file of the field has a larger one, and products of larger ones overflow
-_LARGEST_FILE = 256 * 2**20  # bytes; the longest list or trajectory of the field is a thousandth of it
+_LARGEST_NUMBER = 1e20  # no calibration, pose or time is larger, and products of larger numbers overflow
+_LARGEST_FILE = 256 * 2**20  # bytes; KITTI's longest list or trajectory has a thousandth of that
 
 
 def read_lines(file: Path) -> list[str]:
@@ -38,7 +38,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def parse_numbers(text: str, count: int, where: str) -> list[float]:
-    """`count` finite numbers of one line; `where` (file and line) starts the error."""
+    """The `count` finite numbers of one line. InputError for any other line; `where` (file and line) begins it."""
     words = text.split()
     if len(words) != count:
         raise InputError(f"{where}: got {len(words)} numbers, expected {count}")
@@ -54,7 +54,7 @@ def parse_numbers(text: str, count: int, where: str) -> list[float]:
 
 
 def parse_bounded(text: str, count: int, where: str) -> list[float]:
-    """As `parse_numbers`, none of them so large that products of them overflow."""
+    """Like `parse_numbers`, and InputError for a number so large that products of such numbers overflow."""
     numbers = parse_numbers(text, count, where)
     if max(map(abs, numbers), default=0) > _LARGEST_NUMBER:
         raise InputError(f"{where}: got {max(numbers, key=abs):g}, expected no number beyond {_LARGEST_NUMBER:g}")
@@ -62,7 +62,7 @@ def parse_bounded(text: str, count: int, where: str) -> list[float]:
 
 
 def read_rows(file: Path, columns: int) -> np.ndarray:
-    """A table of finite numbers, one row a line: float64 [n, columns]. Blank lines at the end are allowed."""
+    """A table of finite numbers with one row per line: float64 [n, columns]. Blank lines at the end are allowed."""
     lines = read_lines(file)
     while lines and not lines[-1].strip():
         lines.pop()
@@ -71,9 +71,10 @@ def read_rows(file: Path, columns: int) -> np.ndarray:
 
 
 def read_names(file: Path) -> list[str]:
-    """The names in a list, one a line; blank lines and lines that begin with # do not count.
+    """The names in a list, one per line. Blank lines and lines that begin with # are skipped.
 
-    InputError for a name that leaves the folder it is meant for (absolute, or with `..`).
+    Raises:
+        InputError: a name that leads out of its folder (an absolute path, or one with `..`).
     """
     names = []
     for number, line in enumerate(read_lines(file), 1):

@@ -1,4 +1,4 @@
-"""Many depth maps in one file, as other code bases export them: monodepth2's gt_depths.npz and its kin."""
+"""Many depth maps in one file, as monodepth2 (gt_depths.npz) and related code bases export them."""
 
 import pickle
 import re
@@ -27,7 +27,7 @@ _ALLOWED_CODES = {opcode[0] for opcode in _ALLOWED_OPCODES}
 
 
 def read_depth_archive(file: Path) -> list[np.ndarray]:
-    """The depth maps [H, W] of a `.npy` or `.npz`, in its order: metres, 0 = unknown.
+    """The depth maps of a `.npy` or `.npz` in its order: arrays [H, W] in metres, 0 = unknown.
 
     The file holds one array: of numbers [N, H, W], or of N arrays where their sizes differ. NumPy stores the latter as
     a pickle, which could run code. This reader loads arrays of numbers from it, and refuses everything else.
@@ -67,7 +67,7 @@ def _read_zipped(file: Path) -> list[Any]:
 
 
 def _read_array(stream: IO[bytes], size: int) -> list[Any]:
-    """The maps in a `.npy` file of `size` bytes: arrays, or what else stands in an array of objects."""
+    """The maps in a `.npy` file of `size` bytes. An array of objects may hold other things than arrays."""
     if size > _LARGEST_FILE:
         raise ValueError(f"{size} bytes, expected at most {_LARGEST_FILE}")
     stream.seek(0)
@@ -84,21 +84,30 @@ def _read_array(stream: IO[bytes], size: int) -> list[Any]:
 
 
 class _ArraysOnly(_PythonUnpickler):
-    """Reads arrays of numbers, and knows no other name that a pickle could call.
+    """Unpickles arrays of numbers. A pickle can call no other name.
 
-    It is Python's own unpickler and not the one in C, which takes memory for the largest index that a pickle names.
+    The base is Python's own unpickler. The one in C takes memory for the largest index that a pickle names.
     """
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], _PickledArray | _PickledType):
+            raise pickle.UnpicklingError("it sets the state of something else than an array")
+        self.stack[-1].__setstate__(state)
 
     dispatch: ClassVar[dict] = {
         code: load for code, load in _PythonUnpickler.dispatch.items() if code in _ALLOWED_CODES
-    }
+    } | {pickle.BUILD[0]: load_build}
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream)
         self.encoded: dict[str, bytes] = {}
 
     def load_maps(self) -> list[Any]:
-        array = self.load()
+        try:
+            array = self.load()
+        except KeyError as error:
+            raise pickle.UnpicklingError(f"instruction {error} of its pickle, which arrays do not need") from None
         if not isinstance(array, _PickledArray) or not isinstance(array.content, list):
             raise ValueError("expected an array of depth maps")
         if len(array.shape) == 3:  # NumPy stores the numbers of maps of one size one by one

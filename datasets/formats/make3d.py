@@ -1,9 +1,9 @@
-"""Make3D's test set: 134 photographs and the laser's depth for each, cropped as the field scores them.
+"""Make3D's test set: 134 photographs, each with a depth map of a laser scanner, and the crop of the usual protocol.
 
     Test134/img-NAME.jpg                          1704 x 2272, portrait
     Gridlaserdata/depth_sph_corr-NAME.mat         Position3DGrid [55, 305, 4]: y, x, z and distance, in metres
 
-Both archives unpack into folders of these names; other names will do.
+Both archives unpack into folders of these names. Other folder names work, too.
 
 A. Saxena, M. Sun, A. Ng, "Make3D: Learning 3D Scene Structure from a Single Still Image", PAMI 2009.
 """
@@ -23,20 +23,23 @@ IMAGES = 134  # of the test set
 GRID = (55, 305)  # rows and columns of the laser's depth
 ASPECT = 2272 / 1704  # height / width of the photographs
 _ASPECT_TOLERANCE = 0.02
-_LARGEST_FILE = 8 * 2**20  # bytes; of a .mat file, and of what it unpacks to: a grid of float64 is 0.5 MB
+_LARGEST_FILE = 8 * 2**20  # bytes of a .mat file, packed and unpacked; a grid of float64 has 0.5 MB
 
 
 @dataclass(frozen=True)
 class Photograph:
-    name: str  # what stands between img- and .jpg
+    name: str  # NAME of img-NAME.jpg
     image_file: Path
-    depth_file: Path  # where it is or, if it isn't there, where it was expected
+    depth_file: Path  # its place or, if it is missing, the place where it was expected
 
 
 def find_photographs(root: Path) -> list[Photograph]:
-    """The test images below a folder, in order of their names, each with its file of depth, be it there or not.
+    """The test images below a folder, in order of their names, each with its depth file, which may be missing.
 
-    Folders whose names begin with Train are left out: Make3D's training set has files of the same form.
+    Folders whose names begin with Train are skipped: Make3D's training set has files of the same form.
+
+    Raises:
+        InputError: no such folder, no images or no depth below it, or the same image twice.
     """
     root = Path(root)
     if not root.is_dir():
@@ -67,7 +70,7 @@ def _by_name(root: Path, prefix: str, suffix: str) -> dict[str, Path]:
 
 
 def read_cropped_image(file: Path, ratio: float) -> np.ndarray:
-    """The central rows of a photograph: uint8 [W / ratio, W, 3]; a portrait of any size."""
+    """The central rows of a photograph, a portrait of any size: uint8 [W / ratio, W, 3]."""
     image = read_image(file)
     height, width = image.shape[:2]
     if abs(height / width / ASPECT - 1) > _ASPECT_TOLERANCE:
@@ -76,9 +79,9 @@ def read_cropped_image(file: Path, ratio: float) -> np.ndarray:
 
 
 def read_cropped_depth(file: Path, ratio: float) -> np.ndarray:
-    """The rows of the laser's depth that the central crop of the photograph shows: float64 [rows, 305].
+    """The laser's depth in the central crop of the photograph: float64 [rows, 305].
 
-    Metres along the ray (see docs/evaluation.md), 0 = unknown.
+    In metres along the ray (see docs/evaluation.md), 0 = unknown.
     """
     distance = _read_grid(file)[..., 3].astype(np.float64)
     distance = np.where(np.isfinite(distance) & (distance > 0), distance, 0)
@@ -86,9 +89,9 @@ def read_cropped_depth(file: Path, ratio: float) -> np.ndarray:
 
 
 def central_rows(height: int, ratio: float) -> slice:
-    """The rows of a photograph (or of its depth) of this height that remain when it is cropped to width / ratio.
+    """The rows of a photograph, or of its depth, of this height that the crop to a height of width / ratio keeps.
 
-    As published: 710:1562 of 2272 and 17:38 of 55 for a ratio of 2.
+    For a ratio of 2 they are those of the published evaluation: 710:1562 of 2272 and 17:38 of 55.
     """
     if not ratio >= 1 / ASPECT:
         raise ValueError(f"ratio is {ratio}, expected at least {1 / ASPECT:g}, the whole photograph")

@@ -18,7 +18,7 @@ K = np.array([[50.0, 0, 31.5], [0, 49, 15.25], [0, 0, 1]])
 
 @pytest.fixture
 def folder(tmp_path):
-    """A scene as the well-known PyTorch port leaves it: cam.txt by np.savetxt, ten digits, frames left out."""
+    """A scene as the well-known PyTorch port writes it: cam.txt by np.savetxt, names of ten digits, missing frames."""
     scene = Path(tmp_path) / "2011_09_26_drive_0001_sync_02"
     scene.makedirs()
     np.savetxt(scene / "cam.txt", K)
@@ -91,7 +91,7 @@ def test_padding_does_not_change_the_order(numbers, prefix, digits):
 
 
 def test_poses_follow_the_order_of_the_numbers(tmp_path):
-    """Pose k is that of the k-th frame in order of time, whether the names are padded with zeros or not."""
+    """Pose k belongs to the k-th frame in order of time, whether the names are padded with zeros or not."""
     poses = np.tile(np.eye(3, 4), (14, 1, 1))
     poses[:, 2, 3] = range(1, 15)
     for width in (1, 4):

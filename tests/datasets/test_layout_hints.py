@@ -1,4 +1,4 @@
-"""A data set that is none: the error names the likely reason."""
+"""Errors for folders that are no prepared data set name the likely reason."""
 
 import pytest
 from path import Path

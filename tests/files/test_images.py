@@ -1,4 +1,4 @@
-"""Images: every kind comes in as RGB, damage is an error, resizing is true to area."""
+"""Every kind of image is read as RGB, damage is an error, and resizing averages areas."""
 
 import io
 import subprocess
@@ -19,7 +19,7 @@ ROOT = Path(__file__).absolute().parent.parent.parent
 
 
 def picture(height=48, width=64, seed=0):
-    """A smooth picture with some noise, so that both formats have something to compress."""
+    """A smooth image with some noise: uint8 [height, width, 3]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     smooth = np.stack([128 + 90 * np.sin(x / 9), 128 + 90 * np.cos(y / 7), 128 + 90 * np.sin((x + y) / 11)], -1)
@@ -123,10 +123,53 @@ def test_truncation_is_an_error_wherever_it_falls(folder, kind):
         file.write_bytes(data[:length])
         with pytest.raises(InputError):
             read_image(file)
-        file.write_bytes(data[:length].ljust(len(data), b"\0"))  # as after a crash of the machine
+        file.write_bytes(data[:length].ljust(len(data), b"\0"))  # as a power failure leaves it
         if data[length:] != bytes(len(data) - length):
             with pytest.raises(InputError):
                 read_image(file)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "MPO", "PNG"])
+@pytest.mark.parametrize(
+    "behind", [b"\0", b"\0" * 5000, b"....ftypmp42\xff\xda\xff\xd8 IDAT", "again"], ids=["0", "zeros", "video", "again"]
+)
+def test_bytes_behind_the_end_do_not_matter(folder, kind, behind):
+    """A motion photo of a phone has a video there, and a panorama further images."""
+    stream = io.BytesIO()
+    options = {
+        "JPEG": {"format": "JPEG"},
+        "progressive": {"format": "JPEG", "progressive": True},
+        "MPO": {"format": "MPO", "save_all": True, "append_images": [Image.fromarray(picture(seed=1))]},
+        "PNG": {"format": "PNG"},
+    }
+    Image.fromarray(picture()).save(stream, **options[kind])
+    data = stream.getvalue()
+    (folder / "frame").write_bytes(data)
+    expected = read_image(folder / "frame")
+    (folder / "frame").write_bytes(data + (data if behind == "again" else behind))
+    np.testing.assert_array_equal(read_image(folder / "frame"), expected)
+    assert np.abs(expected.astype(int) - picture()).mean() < 10
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_truncated_image_before_a_whole_one_is_truncated(folder, kind):
+    data = encoded(picture(), kind)
+    pixels = data.index(b"\xff\xda" if kind == "JPEG" else b"IDAT") + 20
+    for length in range(pixels, len(data), 97):
+        (folder / "frame").write_bytes(data[:length] + data)
+        with pytest.raises(InputError):
+            read_image(folder / "frame")
+
+
+def test_a_truncated_image_with_a_whole_thumbnail_is_truncated(folder):
+    tags = Image.Exif()
+    tags[0x927C] = encoded(picture(16, 24), "JPEG")
+    data = (saved(folder, picture(), "whole.jpg", exif=tags)).read_bytes()
+    assert data.count(b"\xff\xd9") == 2
+    assert read_image(folder / "whole.jpg").shape == (48, 64, 3)
+    (folder / "frame.jpg").write_bytes(data[:-2])
+    with pytest.raises(InputError, match="no end"):
+        read_image(folder / "frame.jpg")
 
 
 def test_png_with_one_damaged_byte_is_an_error(folder):
@@ -153,7 +196,7 @@ def test_size_that_only_a_damaged_header_claims_is_refused(folder, progressive):
 
 def test_a_file_too_large_for_an_image_is_not_read(folder):
     with open(folder / "huge.png", "wb") as stream:
-        stream.truncate(1 << 40)  # a hole: takes no room on the disk
+        stream.truncate(1 << 40)  # sparse: it takes no space on the disk
     with pytest.raises(InputError, match="1048576 MiB, expected an image of at most"):
         read_image(folder / "huge.png")
 
@@ -213,7 +256,7 @@ def test_ramp_stays_the_ramp(size):
     for ramp, new, scale, old in ((x, new_x, size[1] / width, width), (y, new_y, size[0] / height, height)):
         resized = resize_area(ramp, *size)
         expected = ((new + 0.5) / scale - 0.5).clip(0, old - 1)
-        # An area that cuts pixels at its border sees steps, not a ramp: at most 1/8 of a pixel at either end.
+        # A pixel that an area covers in part is constant there, not a ramp: at most 1/8 of a pixel at either end.
         tolerance = 1e-4 if scale > 1 or (1 / scale).is_integer() else 0.25 * scale + 1e-4
         assert np.abs(resized - expected).max() <= tolerance
 
@@ -222,7 +265,7 @@ def test_checkerboard_goes_grey():
     y, x = np.mgrid[:120, :200]
     board = ((x + y) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
     assert np.ptp(resize_area(board, 60, 100)) == 0
-    # 2.5 pixels wide and 3 high: the odd pixel out leaves at most 1 part in 15.
+    # An area of 2.5 x 3 pixels has at most half a pixel more of one colour, 1 part in 15.
     assert np.abs(resize_area(board, 40, 80).astype(int) - 127.5).max() <= 0.5 + 255 / 2 / 15
 
 

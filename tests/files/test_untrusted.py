@@ -92,7 +92,7 @@ def test_json_comes_back(value):
         ("-Infinity", "-Infinity is not JSON"),
         ("9" * 5000, "digits"),
         ("", "Expecting value"),
-        ('"' + '\\"' * 10**6, "Unterminated string"),  # a scan that starts again at each quote would take hours
+        ('"' + '\\"' * 10**6, "Unterminated string"),  # a scan that restarts at each quote would take hours
         (" " * (2**24 + 1), "characters of JSON"),
     ],
     ids=lambda text: text[:12],
@@ -186,7 +186,7 @@ def test_an_archive_that_is_packed_otherwise(file):
         open_zip(file)
 
 
-# Memory: what a reader takes for a file that claims much, measured in a process of its own
+# Memory that a reader takes for a file with large claims, measured in a process of its own
 
 MEASURE = """
 import resource, sys
@@ -207,7 +207,7 @@ print((peak() - before) // 1024)
 
 
 def measure(reader, file):
-    """What MEASURE prints for a reader ("module.function"): its error, if any, and MiB of memory."""
+    """The lines of MEASURE for a reader ("module.function"): its error, if any, and the memory that it took in MiB."""
     module, _, name = reader.rpartition(".")
     code = MEASURE.format(module=module, reader=name)
     result = subprocess.run([sys.executable, "-c", code, file], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -215,7 +215,7 @@ def measure(reader, file):
 
 
 def png(width, height, depth, colour, content, padding=0):
-    """A PNG with `content` bytes of zeros, and bytes to spare."""
+    """A PNG whose pixels unpack to `content` bytes of zeros, with a comment of `padding` bytes."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

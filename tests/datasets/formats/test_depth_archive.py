@@ -47,6 +47,32 @@ def test_maps_of_one_size(file):
     np.testing.assert_array_equal(np.stack(read_depth_archive(file.with_suffix(".npy"))), same)
 
 
+def test_maps_of_one_size_as_objects(file):
+    same = np.stack([MAPS[0], 2 * MAPS[0], 3 * MAPS[0]])
+    np.savez(file, data=same.astype(object))
+    maps = read_depth_archive(file)
+    assert maps[0].dtype == np.float32
+    np.testing.assert_array_equal(np.stack(maps), same)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        (b"\x80\x04Nr\xff\xff\xff\x7f.", "expected an array of depth maps"),  # an index that takes 34 GB in C
+        (b"\x80\x04c_codecs\nencode\n}b.", "instruction 125 of its pickle"),  # an instruction that NumPy's pickles lack
+        (b"\x80\x04c_codecs\nencode\nNb.", "sets the state of something else"),
+        (b"\x80\x04\x96\xff\xff\xff\xff\0\0\0\0.", "instruction 150"),
+        (b"\x80\x04cnumpy\ndtype\n\x8c\x02O8\x85R.", "expected an array of depth maps"),
+    ],
+)
+def test_a_pickle_is_read_by_the_instructions_of_arrays(file, instructions, message):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (2,)})
+    file.write_bytes(header.getvalue() + instructions)
+    with pytest.raises(InputError, match=message):
+        read_depth_archive(file)
+
+
 def test_a_pickle_runs_no_code(file):
     class Harmful:
         def __reduce__(self):

@@ -1,4 +1,4 @@
-"""Make3D's files: found, cropped and read as published; and whatever is no such file is refused with its name."""
+"""Make3D's files are found, cropped and read as in the published evaluation; other files are refused by name."""
 
 import io
 import struct
@@ -41,7 +41,7 @@ def test_central_rows_as_published():
 
 
 def test_image_and_depth_show_the_same_part(folder):
-    """To half a row of the grid, at any ratio."""
+    """The two crops agree to half a row of the grid, at any ratio."""
     for ratio in (0.8, 1, 2, 2.5, 3.25):
         rows, grid_rows = central_rows(2272, ratio), central_rows(55, ratio)
         assert abs(rows.start / 2272 - grid_rows.start / 55) <= 1 / 55
@@ -82,7 +82,7 @@ def test_what_is_no_distance_is_unknown(folder):
 
 
 def test_big_endian_files_are_read(folder):
-    """A file by hand, as MATLAB on an old Mac wrote it."""
+    """A file as MATLAB wrote it on an old Mac, built by hand."""
     content = grid()
 
     def element(kind, data):
@@ -100,7 +100,7 @@ def test_big_endian_files_are_read(folder):
 
 
 def test_bytes_to_spare_behind_a_compressed_matrix_do_not_matter(folder):
-    """scipy's own reader refuses such a file."""
+    """SciPy's reader refuses such a file; MATLAB reads it."""
     save(folder / "a.mat", grid())
     data = (folder / "a.mat").read_bytes()
     packed = zlib.compress(data[128:] + bytes(16))
@@ -197,7 +197,7 @@ def test_any_damage_is_an_error_or_a_grid(folder, data):
         assert read_cropped_depth(folder / "a.mat", 2).shape == (21, 305)
 
 
-# Finding them
+# Finding the files
 
 
 def test_found_by_name_wherever_they_lie(folder):
