@@ -29,7 +29,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; InputError if it is missing, damaged, huge, or anything but an object."""
     text = _read_text(file)
     try:
-        content = parse_json(text)
+        content = parse_json(text, allow_nan=True)  # of other people's files, in a value that is not needed perhaps
     except ValueError as error:
         raise InputError(f"{file}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
