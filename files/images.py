@@ -5,7 +5,6 @@ import re
 from functools import lru_cache
 
 import numpy as np
-import torch
 from path import Path
 from PIL import ExifTags, Image, ImageOps
 from scipy import sparse
@@ -187,10 +186,3 @@ def write_jpeg(file: Path, image: np.ndarray) -> None:
     content = io.BytesIO()  # Pillow's JPEG encoder writes into a file itself, and takes half a block for a whole one
     Image.fromarray(image).save(content, format="JPEG", quality=JPEG_QUALITY)
     write_bytes(file, content.getvalue())
-
-
-def to_network_input(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [..., 3, H, W] to the networks' range [-1, 1], float32: x / 127.5 - 1."""
-    if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] != 3:
-        raise ValueError(f"images: got {images.dtype} {list(images.shape)}, expected uint8 [..., 3, H, W]")
-    return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1

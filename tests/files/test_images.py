@@ -6,14 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from path import Path
 from PIL import Image
 
 from files.errors import InputError, WriteError
-from files.images import read_image, resize_area, to_network_input, write_jpeg
+from files.images import read_image, resize_area, write_jpeg
 
 ROOT = Path(__file__).absolute().parent.parent.parent
 
@@ -325,12 +324,3 @@ def test_a_disk_that_gets_full_within_a_picture_leaves_no_truncated_one(folder):
     result = subprocess.run([sys.executable, "-c", code, folder / "0.jpg"], cwd=ROOT, capture_output=True, text=True)
     assert result.stderr.splitlines()[-1].endswith("0.jpg: could not be written (File too large)")
     assert folder.files() == []
-
-
-def test_network_input_covers_minus_one_to_one():
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1)
-    values = to_network_input(images)
-    assert values.dtype == torch.float32
-    torch.testing.assert_close(values.flatten(), torch.tensor([-1, -0.6, 1]))
-    with pytest.raises(ValueError, match="uint8"):
-        to_network_input(images.float())
