@@ -7,6 +7,7 @@ import numpy as np
 
 from datasets.synthetic.road import LANE_OFFSET, VERTEX_SPACING, Road
 from datasets.synthetic.sensors import CAMERA_AHEAD, CAMERA_HEIGHT, FRAME_TIME
+from geometry.rigid import axis_rotation
 
 START = 40.0  # metres from the beginning of the road to the first frame
 MAX_STEP = 1.5  # metres per frame
@@ -68,7 +69,7 @@ def camera_poses(rng: np.random.Generator, road: Road, s: np.ndarray, jitter: fl
     right, down, forward = (sin, -cos, zero), (zero, zero, zero - 1), (cos, sin, zero)
     rotation = np.stack([np.stack(axis, -1) for axis in (right, down, forward)], -1)
     poses = np.tile(np.eye(4), (len(s), 1, 1))
-    poses[:, :3, :3] = rotation @ _about_x(pitch) @ _about_z(roll)
+    poses[:, :3, :3] = rotation @ axis_rotation(0, pitch) @ axis_rotation(2, roll)
     poses[:, :2, 3] = axle + CAMERA_AHEAD * np.stack([cos, sin], -1)
     poses[:, 2, 3] = CAMERA_HEIGHT + heave + CAMERA_AHEAD * np.sin(pitch)
     return poses
@@ -98,15 +99,3 @@ def _smooth(points: np.ndarray, width: int = 9) -> np.ndarray:
     last = points[-1] + (points[-1] - points[-2]) * np.arange(1, pad + 1)[:, None]
     padded = np.concatenate([first, points, last])
     return np.stack([np.convolve(padded[:, k], np.full(width, 1 / width), "valid") for k in range(2)], -1)
-
-
-def _about_x(angle: np.ndarray) -> np.ndarray:
-    """Rotations [n, 3, 3] about the x axis by angles [n] in radians."""
-    sin, cos, zero, one = np.sin(angle), np.cos(angle), np.zeros_like(angle), np.ones_like(angle)
-    return np.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).reshape(-1, 3, 3)
-
-
-def _about_z(angle: np.ndarray) -> np.ndarray:
-    """Rotations [n, 3, 3] about the z axis by angles [n] in radians."""
-    sin, cos, zero, one = np.sin(angle), np.cos(angle), np.zeros_like(angle), np.ones_like(angle)
-    return np.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).reshape(-1, 3, 3)

@@ -21,6 +21,7 @@ from datasets.synthetic.sensors import (
     camera_from_velodyne,
     projection,
 )
+from geometry.rigid import relative_to_first, to_3x4
 
 _LATITUDE, _LONGITUDE, _ALTITUDE = 49.0, 8.4, 115.0  # of the first packet of a drive: degrees, degrees, metres
 _OXTS_NAMES = (
@@ -103,7 +104,7 @@ def write_oxts(folder: Path, world_from_camera: np.ndarray) -> None:
 
 def write_poses(file: Path, world_from_camera: np.ndarray) -> None:
     """Poses [frames, 4, 4] as a poses file of KITTI odometry; its world is the first camera."""
-    poses = (np.linalg.inv(world_from_camera[0]) @ world_from_camera)[:, :3]
+    poses = to_3x4(relative_to_first(world_from_camera))
     write_text(file, "".join(_row(pose) + "\n" for pose in poses))
 
 

@@ -6,6 +6,8 @@ cameras 02 and 03 and the grey cameras 00 and 01 coincide in pairs: 00 = 02 on t
 
 import numpy as np
 
+from geometry.rigid import axis_rotation, transform_from
+
 FRAME_TIME = 0.1  # seconds from one frame to the next
 CAMERA_HEIGHT = 1.65  # metres above the ground
 CAMERA_AHEAD = 1.2  # metres from the rear axle forward to the camera
@@ -18,10 +20,7 @@ LIDAR_AZIMUTHS = np.radians(np.arange(-180, 180, 0.25))  # radians, ascending ov
 
 def _rotation(x: float, y: float, z: float) -> np.ndarray:
     """Rz Ry Rx of three angles in degrees: [3, 3]."""
-    (sx, sy, sz), (cx, cy, cz) = np.sin(np.radians([x, y, z])), np.cos(np.radians([x, y, z]))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    about_x, about_y, about_z = (axis_rotation(axis, np.radians(angle)) for axis, angle in enumerate((x, y, z)))
     return about_z @ about_y @ about_x
 
 
@@ -38,20 +37,14 @@ VELODYNE_FROM_IMU = _rotation(0.85, 0.12, -0.05), np.array([-0.81, 0.32, -0.8])
 
 def camera_from_velodyne() -> np.ndarray:
     """[4, 4] from the LiDAR to the left rectified camera (00 and 02), as the calibration files state it."""
-    return _transform(RECTIFICATION, 0) @ _transform(*UNRECTIFIED_FROM_VELODYNE)
+    return transform_from(RECTIFICATION, np.zeros(3)) @ transform_from(*UNRECTIFIED_FROM_VELODYNE)
 
 
 def camera_from_imu() -> np.ndarray:
     """[4, 4] from the OXTS unit to the left rectified camera (00 and 02)."""
-    return camera_from_velodyne() @ _transform(*VELODYNE_FROM_IMU)
+    return camera_from_velodyne() @ transform_from(*VELODYNE_FROM_IMU)
 
 
 def projection(intrinsics: np.ndarray, offset: float) -> np.ndarray:
     """P = K [I | (-offset, 0, 0)], [3, 4], of a rectified camera `offset` metres to the right of camera 00."""
     return intrinsics @ np.array([[1, 0, 0, -offset], [0, 1, 0, 0], [0, 0, 1, 0]])
-
-
-def _transform(rotation: np.ndarray, translation) -> np.ndarray:
-    transform = np.eye(4)
-    transform[:3, :3], transform[:3, 3] = rotation, translation
-    return transform
