@@ -9,6 +9,7 @@ from path import Path
 from cli.flags import add_hidden_flags, add_option_flags, run_script
 from datasets.augmentation import augment, normalise_snippets
 from training import distributed
+from training.memory import keep_freed_memory
 from training.options import OLD_FLAGS, TrainOptions, describe_recipe, new_options
 from training.run import Run, open_run, read_stopped_run, resumed_on, resumed_options
 from training.steps import after_step, batches, before_step, before_update, end_run
@@ -58,6 +59,7 @@ def main() -> None:
     # Round numbers below 1e-38 to 0. Where gradients have died out (behind a mask that saturated at 1), backward and
     # Adam's moments are full of them, and on some CPUs a step takes half as long again. Threads inherit the setting.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     given = parse_arguments()
     resume, print_recipe = given.pop("resume", None), given.pop("print_recipe", False)
     stopped = read_stopped_run(resume) if resume is not None else None
