@@ -26,7 +26,7 @@ from evaluation.odometry import (
     summarise_sequences,
 )
 from evaluation.predictions import check_outputs, default_file, save_predictions
-from evaluation.trajectories import FIGURES, read_pair, score_trajectory, table_rows
+from evaluation.trajectories import read_pair, score_trajectory, table_rows
 from files.atomic import write_json
 from files.errors import InputError
 from inference.depth import input_size, read_resized
@@ -111,16 +111,14 @@ def main() -> None:
 
 def score_file(args: argparse.Namespace) -> dict:
     """The result for --trajectory FILE, any system's."""
-    predicted, truth, times, pairing = read_pair(
-        args.trajectory, args.ground_truth, args.times, args.max_time_difference
-    )
+    pair = read_pair(args.trajectory, args.ground_truth, args.times, args.max_time_difference)
     name = str(args.trajectory.stem)
-    scores = score_trajectory(predicted, truth, args.alignment)
+    scores = score_trajectory(pair.predicted, pair.truth, args.alignment)
     if args.export:
         inputs = (args.trajectory, args.ground_truth)
-        print_files(export_trajectory(args.export, name, predicted, truth, times, scores, inputs))
-    line = f"protocol: {args.trajectory} against {args.ground_truth}: {pairing}; {FIGURES}"
-    protocol = {"line": line, "ground_truth": str(args.ground_truth), "pairing": pairing}
+        print_files(export_trajectory(args.export, name, pair.predicted, pair.truth, pair.times, scores, inputs))
+    line = f"protocol: {args.trajectory} against {args.ground_truth}: {pair.pairing}; {pair.figures}"
+    protocol = {"line": line, "ground_truth": str(args.ground_truth), "pairing": pair.pairing}
     return {"protocol": protocol, "results": [{"sequence": name, "trajectory": scores}]}
 
 

@@ -114,6 +114,8 @@ def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None
         parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
     if args.which and (args.checkpoint is None or args.checkpoint.is_file()):
         parser.error("--which goes with a run's folder in place of a CHECKPOINT")
+    if args.predictions is not None and args.predictions.is_dir():
+        raise InputError(f"--predictions {args.predictions}: is a folder, expected a file of predictions")
     if args.checkpoint is not None and args.checkpoint.is_dir():
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     return args

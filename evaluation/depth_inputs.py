@@ -41,11 +41,12 @@ def load_plain(file: Path, sets: Sets, disparity: bool) -> Predictions:
         raise InputError(f"{file}: no readable .npy ({one_line(error)})") from None
     if values.ndim != 3 or values.dtype.kind != "f" or len(values) != len(listed) or 0 in values.shape:
         raise InputError(f"{file}: {values.dtype} {[*values.shape]}, expected numbers [{len(listed)}, h, w]")
-    values = values.astype(np.float32)
-    if disparity:
-        if not (values > 0).all():
-            raise InputError(f"{file}: has disparities that are not above 0")
-        values = 1 / values
+    with np.errstate(over="ignore"):  # what overflows is refused as not finite, with its place, when it is scored
+        values = values.astype(np.float32)
+        if disparity:
+            if not (values > 0).all():
+                raise InputError(f"{file}: has disparities that are not above 0")
+            values = 1 / values
     return Predictions(file, dict(zip(listed, values, strict=True)), {})
 
 

@@ -48,7 +48,7 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
             raise InputError(f"{file}: sequence {name} is {poses.dtype} {[*poses.shape]}, expected [N, frames, 3, 4]")
     if not predicted:
         raise InputError(f"{file}: holds no snippets")
-    return {name: predicted[name] for name in sequences or sorted(predicted)}, about
+    return {name: predicted[name].astype(np.float64) for name in sequences or sorted(predicted)}, about
 
 
 def read_true_poses(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,13 @@ from path import Path
 from files.atomic import atomic_write
 from files.errors import InputError
 from files.untrusted import parse_json, read_npz
+
+# The beginnings of earlier outputs by flag. A run's config.json, another table or a photograph is of another kind.
+_BEGINNINGS = {
+    "--json": re.compile(rb'\{\s*"(protocols?|results)":'),
+    "--csv": re.compile(rb"(protocol,index,image|image),"),
+    "--pictures": re.compile(rb"\x89PNG.{,200}Matplotlib", re.DOTALL),  # not a camera's image
+}
 
 
 def default_file(checkpoint: Path, kind: str) -> Path:
@@ -60,17 +69,13 @@ def check_outputs(outputs: dict[str, Path | None], inputs: Iterable[Path | None]
 
 def _is_of_kind(file: Path, flag: str) -> bool:
     """Whether an existing file looks like an earlier output of the flag."""
+    if flag == "--save":
+        with suppress(zipfile.BadZipFile, NotImplementedError, OSError), zipfile.ZipFile(file) as archive:
+            return "about.npy" in archive.namelist()
+        return False
     with open(file, "rb") as stream:
         beginning = stream.read(4096)
-    if flag == "--json":
-        return beginning.lstrip().startswith(b"{")
-    if flag == "--csv":
-        return b"," in beginning.split(b"\n")[0] and b"\0" not in beginning
-    if flag == "--pictures":
-        return beginning.startswith(b"\x89PNG")
-    if flag == "--save":
-        return zipfile.is_zipfile(file) and "about.npy" in zipfile.ZipFile(file).namelist()
-    return True
+    return flag not in _BEGINNINGS or _BEGINNINGS[flag].match(beginning) is not None
 
 
 def save_predictions(file: Path, kind: str, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
@@ -117,6 +122,8 @@ def depth_by_name(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.nda
     files, depth = arrays.get("files"), arrays.get("depth")
     if files is None or depth is None or files.dtype.kind != "U" or files.ndim != 1:
         raise InputError(f"{file}: expected arrays 'files' (names) and 'depth', found {', '.join(sorted(arrays))}")
-    if depth.ndim != 3 or depth.dtype.kind != "f" or len(depth) != len(files):
+    if depth.ndim != 3 or depth.dtype.kind != "f" or len(depth) != len(files) or 0 in depth.shape:
         raise InputError(f"{file}: depth is {depth.dtype} {[*depth.shape]}, expected [{len(files)}, height, width]")
+    if depth.dtype == np.float16:  # its reciprocals and errors would overflow
+        depth = depth.astype(np.float32)
     return dict(zip(files.tolist(), depth, strict=True))

@@ -1,19 +1,32 @@
 """Whole trajectories for the scripts: paired with the truth, scored after each alignment, written for other tools."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from path import Path
 
 from datasets.formats.trajectories import Trajectory, read_frame_times, read_trajectory
 from evaluation.metrics.trajectory import associate, path_lengths, trajectory_errors
+from evaluation.trajectory_hints import order_hint, unit_hint
 from files.errors import InputError
 
 FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
 COMPLETE = 0.95  # share of the true path that a result of the whole covers
+_UNEVEN = 1.5  # the longest time between neighbouring frames, over the median
 
 
-def read_pair(
-    file: Path, truth_file: Path, times_file: Path | None, largest_difference: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+@dataclass(frozen=True)
+class Pair:
+    """A trajectory and its ground truth, pose by pose."""
+
+    predicted: np.ndarray  # world_from_camera [P, 3, 4]
+    truth: np.ndarray  # world_from_camera [P, 3, 4]
+    times: np.ndarray | None  # [P], seconds; None: not known
+    pairing: str  # how the poses were paired, and what is suspicious about them
+    figures: str  # what the figures are
+
+
+def read_pair(file: Path, truth_file: Path, times_file: Path | None, largest_difference: float) -> Pair:
     """A trajectory and its ground truth, pose by pose.
 
     Files in KITTI's form are paired line by line, and by time as soon as one is in TUM's form.
@@ -22,14 +35,12 @@ def read_pair(
         times_file: a time a line, for the files that have none.
         largest_difference: seconds, between two poses that are paired.
 
-    Returns:
-        predicted and true world_from_camera [P, 3, 4], times [P] if known, and in words how they were paired.
-
     Raises:
         InputError: damage, with its line; KITTI files of different lengths; fewer than two pairs.
     """
     predicted, truth = read_trajectory(file), read_trajectory(truth_file)
     times, true_times = (_times(trajectory, times_file) for trajectory in (predicted, truth))
+    hint = ""
     if predicted.times is None and truth.times is None:
         rows, true_rows = _pair_by_line(predicted, truth)
         pairing = f"{len(rows)} poses, paired line by line"
@@ -39,10 +50,37 @@ def read_pair(
     else:
         rows, true_rows = associate(times, true_times, largest_difference)
         pairing = _describe_pairs(rows, true_rows, predicted, truth, largest_difference)
+        if 2 * len(rows) < min(len(times), len(true_times)):
+            timed = [times_file if one.times is None else one.file for one in (predicted, truth)]
+            hint = unit_hint(times, true_times, timed, largest_difference)
     if len(rows) < 2:
-        raise InputError(f"{file}: {pairing} of {truth_file}; a trajectory has 2 poses or more")
+        raise InputError(f"{file}: {pairing} of {truth_file}{hint}; a trajectory has 2 poses or more")
+    poses, true_poses = predicted.world_from_camera[rows], truth.world_from_camera[true_rows]
+    pairing += hint + order_hint(
+        poses, true_poses, [None if one.times is None else one.file for one in (predicted, truth)]
+    )
     paired_times = None if times is None else times[rows]
-    return predicted.world_from_camera[rows], truth.world_from_camera[true_rows], paired_times, pairing
+    return Pair(poses, true_poses, paired_times, pairing, describe_figures(paired_times, rows, true_rows))
+
+
+def describe_figures(times: np.ndarray | None, rows: np.ndarray, true_rows: np.ndarray) -> str:
+    """`FIGURES`; where the paired poses are not neighbouring frames (keyframes, for one), with the time between them.
+
+    Args:
+        times: of the paired poses, [P], seconds.
+        rows, true_rows: places of the paired poses in the trajectory and in the truth, [P].
+    """
+    if times is None:
+        return FIGURES
+    steps = np.diff(times)
+    shortest, longest = f"{steps.min():.3g}", f"{steps.max():.3g}"
+    later = shortest if shortest == longest else f"{shortest} to {longest}"
+    between = f"RPE: mean from each paired pose to the next, {later} s later"
+    if (np.diff(rows) > 1).any() or steps.max() > _UNEVEN * np.median(steps):
+        between += " (not comparable with figures from frame to frame)"
+    elif (np.diff(true_rows) == 1).all():
+        return FIGURES
+    return FIGURES.replace("RPE: mean from frame to frame", between)
 
 
 def _times(trajectory: Trajectory, file: Path | None) -> np.ndarray | None:

@@ -604,6 +604,7 @@ def test_bad_lists(kitti, run, tmp_path, listed, expected):
         (range(5), {"depth": np.ones((4, 32, 64), np.float32)}, "expected [5, height, width]"),
         (range(5), {"depth": np.ones((5, 32, 64), np.int64)}, "int64"),
         (range(5), {"files": np.arange(5)}, "expected arrays 'files'"),
+        (range(5), {"depth": np.full((5, 32, 64), 1e-300)}, "depths are outside 1e-20 to 1e+20"),
     ],
 )
 def test_predictions_that_do_not_fit(kitti, run, tmp_path, frames, change, expected):

@@ -224,6 +224,7 @@ def test_predictions_that_do_not_fit(make3d, run, tmp_path):
         (("a.pt", "--make3d", ".", "--csv", "no/folder/r.csv"), 1, "--csv no/folder/r.csv: no such folder"),
         (("no.pt", "--make3d", "MAKE3D"), 1, "no.pt: no such file"),
         (("--predictions", "no.npz", "--make3d", "MAKE3D"), 1, "no.npz: no such file"),
+        (("--predictions", "MAKE3D", "--make3d", "MAKE3D"), 1, "is a folder, expected a file of predictions"),
     ],
 )
 def test_wrong_use(make3d, run, arguments, status, expected):

@@ -207,9 +207,17 @@ def test_a_short_way_has_no_drift_and_says_so(kitti, run, tmp_path):
     assert errors["segments"] == 0
 
 
-def test_predictions_that_are_no_rotations_are_named(kitti, run, tmp_path):
+def test_predictions_in_half_precision(kitti, run, tmp_path):
+    saved = Path(tmp_path) / "pose.npz"
+    test_pose.save_predictions(saved, "snippets", {"snippets_09": snippets(drive(1), 3).astype(np.float16)}, {})
+    status, output, errors = run("--predictions", saved, "--kitti", kitti)
+    assert (status, "09 (camera unknown" in output) == (0, True), errors
+
+
+@pytest.mark.parametrize("bad", [3, 0])
+def test_predictions_that_are_no_rotations_are_named(kitti, run, tmp_path, bad):
     poses = snippets(drive(1), 3).copy()
-    poses[11, 1, 0, 0] = 3
+    poses[11, 1, 0, :3] = bad  # 0: a singular matrix
     saved = Path(tmp_path) / "pose.npz"
     test_pose.save_predictions(saved, "snippets", {"snippets_09": poses}, {})
     status, _, errors = run("--predictions", saved, "--kitti", kitti)
@@ -291,6 +299,7 @@ def test_tum_files_are_paired_by_time(run, tmp_path):
     stored = json.loads(result.read_text())
     assert "60 of 60 poses paired by time (0.01 s at most) with 180 true ones, over 98." in stored["protocol"]["line"]
     assert "INCOMPLETE" not in output
+    assert "RPE: mean from each paired pose to the next, 0.3 s later" in output
     assert stored["results"][0]["trajectory"]["frames"] == 60
     assert stored["results"][0]["trajectory"]["alignments"]["none"]["ate_m"] < 1e-9
     # Half of the way: a figure, but none that looks like that of the whole.
@@ -306,6 +315,43 @@ def test_tum_files_are_paired_by_time(run, tmp_path):
     status, output, _ = run("--trajectory", file, "--ground-truth", truth, "--max-time-difference", 0.05)
     assert status == 0
     assert "INCOMPLETE" not in output
+
+
+def test_keyframes_are_not_called_frame_to_frame(run, tmp_path):
+    file, truth = Path(tmp_path) / "mine.txt", Path(tmp_path) / "truth.txt"
+    times = 1e9 + 0.1 * np.arange(COUNT)
+    write_tum_trajectory(truth, times, drive(1))
+    keyframes = np.array([0, 3, 4, 20, 41, 90, 122, 170, 179])
+    write_tum_trajectory(file, times[keyframes], drive(1)[keyframes])
+    status, output, errors = run("--trajectory", file, "--ground-truth", truth)
+    assert status == 0, errors
+    assert "0.1 to 4.9 s later (not comparable with figures from frame to frame)" in output
+    assert "RPE: mean from frame to frame" not in output
+    assert "RPE: mean from frame to frame" in run("--trajectory", truth, "--ground-truth", truth)[1]
+
+
+def test_times_in_nanoseconds_are_named(run, tmp_path):
+    file, truth = Path(tmp_path) / "mine.txt", Path(tmp_path) / "truth.txt"
+    times = 1e9 + 0.1 * np.arange(COUNT)
+    write_tum_trajectory(truth, times, drive(1))
+    write_tum_trajectory(file, times * 1e9, drive(1))
+    for files in ((file, truth), (truth, file)):
+        status, _, errors = run("--trajectory", files[0], "--ground-truth", files[1])
+        assert status == 1
+        assert f"the times of {file} seem to be nanoseconds, expected seconds (180 poses would be paired)" in errors
+
+
+def test_quaternions_with_w_first_are_named(run, tmp_path):
+    file, truth, result = (Path(tmp_path) / name for name in ("mine.txt", "truth.txt", "result.json"))
+    write_tum_trajectory(truth, 0.1 * np.arange(COUNT), drive(1))
+    np.savetxt(file, np.loadtxt(truth)[:, [0, 1, 2, 3, 7, 4, 5, 6]])
+    status, output, errors = run("--trajectory", file, "--ground-truth", truth, "--json", result)
+    assert status == 0, errors
+    assert f"THE QUATERNIONS OF {file} SEEM TO HAVE w FIRST" in output
+    assert "w FIRST" in json.loads(result.read_text())["protocol"]["line"]
+    write_tum_trajectory(file, 0.1 * np.arange(COUNT), disturbed(drive(1)))
+    status, output, errors = run("--trajectory", file, "--ground-truth", truth)
+    assert (status, "w FIRST" in output) == (0, False), errors
 
 
 def test_a_kitti_file_meets_a_tum_file_with_times(kitti, run, tmp_path):

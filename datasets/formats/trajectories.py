@@ -43,11 +43,7 @@ def read_trajectory(file: Path) -> Trajectory:
     kept = [(number, line) for number, line in enumerate(lines, 1) if not line.startswith("#")]
     if not kept:
         raise InputError(f"{file}: no poses, expected 12 numbers a line (KITTI) or 8 (TUM: time x y z qx qy qz qw)")
-    columns = len(kept[0][1].split())
-    if columns not in (KITTI_COLUMNS, TUM_COLUMNS):
-        raise InputError(
-            f"{file}, line {kept[0][0]}: got {columns} numbers, expected 12 (KITTI) or 8 (TUM: time x y z qx qy qz qw)"
-        )
+    columns = _count_columns(kept[0][1], f"{file}, line {kept[0][0]}")
     rows = np.array([parse_numbers(line, columns, f"{file}, line {number}") for number, line in kept])
     numbers = np.array([number for number, _ in kept])
     if columns == KITTI_COLUMNS:
@@ -63,6 +59,28 @@ def read_trajectory(file: Path) -> Trajectory:
     _check(ascending, file, numbers, "the time is not later than the line before's")
     rotation = Rotation.from_quat(rows[:, 4:]).as_matrix()
     return Trajectory(Path(file), np.concatenate([rotation, rows[:, 1:4, None]], -1), rows[:, 0], numbers)
+
+
+def _count_columns(line: str, where: str) -> int:
+    """The count of numbers in a trajectory's first line: 12 or 8. InputError, which `where` begins, for other lines."""
+    words = line.split()
+    forms = "12 (KITTI) or 8 (TUM: time x y z qx qy qz qw)"
+    for separator, name in ((",", "commas"), (";", "semicolons")):
+        if separator in line:
+            raise InputError(f"{where}: {name} between the numbers, expected blanks: {forms}; # begins a header line")
+    if words and not _is_number(words[0]):
+        raise InputError(f"{where}: got {words[0][:40]!r}, expected numbers: {forms}; # begins a header line")
+    if len(words) not in (KITTI_COLUMNS, TUM_COLUMNS):
+        raise InputError(f"{where}: got {len(words)} numbers, expected {forms}")
+    return len(words)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def read_frame_times(file: Path, count: int) -> np.ndarray:

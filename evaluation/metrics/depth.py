@@ -17,6 +17,7 @@ import numpy as np
 from files.errors import InputError
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
+LARGEST_DEPTH = 1e20  # of predictions, in any unit; the smallest is its inverse
 MIN_DEPTH = 1e-3  # metres; the ground truth's lower limit and the prediction's, as published
 
 # Shares of the height (top, bottom) and the width (left, right) that count. The odd digits are the published ones:
@@ -218,13 +219,18 @@ def _neighbours(index: np.ndarray, small: int, large: int) -> tuple[np.ndarray, 
 
 
 def check_prediction(predicted: np.ndarray, where: str) -> None:
-    """InputError unless every predicted depth [h, w] is finite and above 0; `where` starts the message."""
+    """InputError unless every predicted depth [h, w] is finite and above 0, in a unit in which its square and its
+    inverse are, too; `where` starts the message."""
     if predicted.ndim != 2 or not predicted.size:
         raise ValueError(f"{where}: got shape {list(predicted.shape)}, expected [h, w]")
-    good = np.isfinite(predicted) & (predicted > 0)
+    good = (predicted >= 1 / LARGEST_DEPTH) & (predicted <= LARGEST_DEPTH)  # False for NaN
     if not good.all():
         row, column = np.argwhere(~good)[0]
+        first = predicted[row, column]
+        problem = "not finite or not above 0"
+        if np.isfinite(first) and first > 0:
+            problem = f"outside {1 / LARGEST_DEPTH:g} to {LARGEST_DEPTH:g}"
         raise InputError(
-            f"{where}: {np.count_nonzero(~good)} of {good.size} depths are not finite or not above 0, the first is "
-            f"{predicted[row, column]} at row {row}, column {column}"
+            f"{where}: {np.count_nonzero(~good)} of {good.size} depths are {problem}, the first is "
+            f"{first} at row {row}, column {column}"
         )

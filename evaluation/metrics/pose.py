@@ -9,6 +9,7 @@ numpy, float64; no files, no network; no loop over snippets. docs/evaluation.md 
 
 import numpy as np
 
+from evaluation.metrics.trajectory import check_poses
 from files.errors import InputError
 from geometry.rigid import FARTHEST, nearest_rotation, rotation_angle
 
@@ -73,8 +74,12 @@ def snippet_rotation_error(truth: np.ndarray, predicted: np.ndarray) -> np.ndarr
 
     As published the mean is over all n frames, and the first frame's angle is 0 by construction: a mean over the
     frames that can be wrong is n / (n - 1) times larger.
+
+    Raises:
+        InputError: a predicted pose that is not finite or not a rigid motion (names the snippet's index).
     """
     _check_snippets(truth, predicted)
+    check_poses(predicted, "snippet")
     rotation = truth[..., :3] @ np.linalg.inv(predicted[..., :3].astype(np.float64))
     return rotation_angle(rotation).mean(1)
 

@@ -5,15 +5,18 @@ import zipfile
 import numpy as np
 import pytest
 from path import Path
+from PIL import Image
 
 from evaluation.predictions import (
     check_outputs,
     check_writable,
     default_file,
+    load_depth,
     load_predictions,
     save_predictions,
 )
 from files.errors import InputError
+from visualization.depth_sheet import write_sheet
 
 
 @pytest.fixture
@@ -111,7 +114,12 @@ def folder(tmp_path):
     folder = Path(tmp_path)
     (folder / "last.pt").write_bytes(b"PK\x03\x04 weights")
     (folder / "list.txt").write_text("a/0.png\n")
-    (folder / "old.json").write_text("{}\n")
+    (folder / "old.json").write_text('{\n  "protocols": {}}\n')
+    (folder / "config.json").write_text('{"seed": 0}\n')
+    (folder / "table.csv").write_text("name,price\n")
+    (folder / "damaged.npz").write_bytes(b"PK\x05\x06" + bytes(18))
+    Image.new("RGB", (4, 3)).save(folder / "photograph.png")
+    write_sheet(folder / "old.png", "", ["a"], [[np.zeros((4, 8, 3), np.uint8)] * 4])
     (folder / "old.csv").write_text("image,abs_rel\n")
     save_predictions(folder / "old.npz", "depth", {"depth": np.zeros(1)}, {})
     return folder
@@ -128,6 +136,10 @@ def folder(tmp_path):
         ("--csv", "old.json", "a file of another kind"),
         ("--save", "old.json", "a file of another kind"),
         ("--pictures", "old.json", "a file of another kind"),
+        ("--json", "config.json", "a file of another kind"),
+        ("--csv", "table.csv", "a file of another kind"),
+        ("--save", "damaged.npz", "a file of another kind"),
+        ("--pictures", "photograph.png", "a file of another kind"),
         ("--json", "nowhere/a.json", "no such folder"),
     ],
 )
@@ -138,10 +150,28 @@ def test_an_output_that_would_destroy_something_is_refused(folder, flag, name, m
 
 
 def test_new_files_and_earlier_outputs_are_written(folder):
-    names = {"--json": "old.json", "--csv": "old.csv", "--save": "old.npz", "--pictures": "new.png"}
+    names = {"--json": "old.json", "--csv": "old.csv", "--save": "old.npz", "--pictures": "old.png"}
+    check_outputs({flag: folder / f"new_{name}" for flag, name in names.items()}, [folder / "last.pt"])
     check_outputs({flag: folder / name for flag, name in names.items()} | {"--other": None}, [folder / "last.pt"])
 
 
 def test_two_outputs_in_one_file_are_refused(folder):
     with pytest.raises(InputError, match=r"--csv .*: --json writes the same file"):
         check_outputs({"--json": folder / "a", "--csv": folder / "a"}, [])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_depth_of_any_floating_type(tmp_path, kind):
+    file, depth = Path(tmp_path) / "d.npz", np.full((1, 2, 3), 1e-4, kind)
+    save_predictions(file, "depth", {"files": np.array(["a"]), "depth": depth}, {})
+    found, _ = load_depth(file)
+    np.testing.assert_array_equal(found["a"], depth[0])
+    assert found["a"].dtype == (np.float64 if kind is np.float64 else np.float32)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 0), (1, 0, 3), (1, 0, 0), (1, 2), (2, 2, 3)])
+def test_depth_of_another_shape_is_refused(tmp_path, shape):
+    file = Path(tmp_path) / "d.npz"
+    save_predictions(file, "depth", {"files": np.array(["a"]), "depth": np.ones(shape)}, {})
+    with pytest.raises(InputError, match=r"d\.npz: (depth is float64 .*, expected \[1, height|not a whole file)"):
+        load_depth(file)

@@ -5,6 +5,7 @@ import pytest
 
 from evaluation.metrics.depth import (
     METRICS,
+    RESIZED,
     DepthProtocol,
     best_constant,
     constant_weights,
@@ -190,6 +191,23 @@ def test_a_bad_prediction_is_named(scene, bad):
     predicted[3, 7] = bad
     with pytest.raises(InputError, match=r"prediction 17: 1 of 1000 depths .* at row 3, column 7"):
         image_metrics(predicted, truth, DepthProtocol(), "prediction 17")
+
+
+@pytest.mark.parametrize("bad", [1e30, 1e-30, 5e-324, 1e300])
+def test_a_depth_whose_square_or_inverse_overflows_is_named(scene, bad):
+    predicted, truth = scene
+    predicted[3, 7] = bad
+    with pytest.raises(InputError, match=r"1 of 1000 depths are outside 1e-20 to 1e\+20, the first is .* at row 3"):
+        image_metrics(predicted, truth, DepthProtocol(), "prediction 17")
+
+
+@pytest.mark.parametrize("resized", RESIZED)
+def test_depths_of_the_largest_and_the_smallest_unit_have_figures(scene, resized):
+    predicted, truth = scene
+    expected = image_metrics(predicted, truth, DepthProtocol(resized=resized))
+    for unit in (1e18, 1e-18):
+        found = image_metrics((unit * predicted).astype(np.float32), truth, DepthProtocol(resized=resized))
+        assert found["abs_rel"] == pytest.approx(expected["abs_rel"], rel=1e-5)
 
 
 def test_an_image_without_ground_truth_is_an_error(scene):

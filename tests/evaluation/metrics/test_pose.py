@@ -105,6 +105,21 @@ def test_predictions_that_are_not_finite_are_named(trajectory):
             metric(truth, predicted)
 
 
+@pytest.mark.parametrize("bad", ["zero", "singular", "mirror"])
+def test_rotations_that_are_none_are_named(trajectory, bad):
+    truth = snippets(trajectory, 5)
+    predicted = truth.copy()
+    rotation = predicted[6, 2, :, :3]
+    if bad == "zero":
+        rotation[:] = 0
+    elif bad == "singular":
+        rotation[1] = rotation[0]
+    else:
+        rotation[:, 0] *= -1
+    with pytest.raises(InputError, match=r"snippet 6: its 3 x 3 part is no rotation"):
+        snippet_rotation_error(truth, predicted)
+
+
 def test_shapes_are_checked(trajectory):
     with pytest.raises(InputError, match="30 poses has no snippet of 31"):
         snippets(trajectory, 31)
