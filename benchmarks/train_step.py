@@ -197,7 +197,7 @@ def report(run: Run, measured: Measurement) -> None:
     )
     print(f"step              {1000 * median:8.1f} ms (best round {1000 * best:.1f} ms)")
     print(f"CPU time          {1000 * statistics.median(measured.cpu_seconds):8.1f} ms of this process")
-    print(f"images per second {run.options.batch_size * run.options.accumulate / median:8.1f}")
+    print(f"images per second {run.options.batch_size * run.options.accumulate / median:8.2f}")
     print(f"peak memory       {peak_memory(run.device) / 2**30:8.2f} GiB")
     for name, values in measured.rates.items():
         print(f"{name:18s}{max(values) / 1e9:8.1f} GFLOP/s")
