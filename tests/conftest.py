@@ -3,7 +3,9 @@
 import os
 import resource
 from collections.abc import Callable
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import scipy.io
@@ -61,6 +63,34 @@ def make3d(tmp_path_factory) -> Path:
         picture = np.full((100, 75, 3), number, dtype=np.uint8)
         Image.fromarray(picture).save(root / f"Test134/img-op{number}-p.jpg")
     return root
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """Write a video: `write_video(file, images, rate=25)`; see `write` below for the rest."""
+
+    def write(
+        file, images, rate=25, codec="libx264", pixels="yuv420p", source="rgb24", times=None, rotation=0, **options
+    ):
+        """`images` are uint8 [H, W, 3] (or what `source` says), `times` in seconds for a variable rate, `rotation` in
+        degrees counter-clockwise, `options` are the encoder's."""
+        with av.open(str(file), "w", options={"movflags": "+faststart"} if str(file).endswith(".mp4") else {}) as out:
+            stream = None
+            for number, image in enumerate(images):
+                if stream is None:
+                    stream = out.add_stream(codec, rate=rate, options={k: str(v) for k, v in options.items()})
+                    stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pixels
+                    stream.codec_context.time_base = Fraction(1, 12800)
+                    if rotation:
+                        stream.set_display_rotation(rotation)
+                frame = av.VideoFrame.from_ndarray(image, format=source)
+                frame.time_base = Fraction(1, 12800)
+                frame.pts = round(12800 * (number / rate if times is None else times[number]))
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        return file
+
+    return write
 
 
 @pytest.fixture
