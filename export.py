@@ -5,8 +5,8 @@ import argparse
 from path import Path
 
 from cli.flags import run_script
-from evaluation.predictions import check_outputs
 from files.errors import UsageError
+from files.outputs import check_outputs
 from models.checkpoint import find_checkpoint, load_checkpoint, load_model
 from models.published import SUFFIX, publish
 

@@ -18,9 +18,10 @@ from evaluation.ground_truth import TRUTHS, is_archive
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS
-from evaluation.predictions import check_outputs, default_file, save_predictions
+from evaluation.predictions import default_file, save_predictions
 from files.atomic import write_json
 from files.errors import InputError
+from files.outputs import check_outputs
 from files.parallel import in_parallel
 from inference.depth import input_size, predict_depth, read_resized
 from inference.motion import distances_around, snippet_length
@@ -119,8 +120,9 @@ def main() -> None:
     if args.checkpoint:
         args.save = args.save or default_file(args.checkpoint, "depth")
     outputs = {f"--{name}": getattr(args, name) for name in ("save", "json", "csv", "pictures")}
-    listed = Path(args.list) if args.list else None
-    check_outputs(outputs, [args.checkpoint, args.predictions, args.pose_checkpoint, listed])
+    given = [args.list, *filter(is_archive, args.ground_truth or [])]
+    inputs = [args.checkpoint, args.predictions, args.pose_checkpoint, *(Path(file) for file in given if file)]
+    check_outputs(outputs, inputs)
     if not args.kitti.is_dir():
         raise InputError(f"--kitti {args.kitti}: no such folder")
     names = ("list", "ground_truth", "crop", "cap", "scaling", "resize")

@@ -19,10 +19,11 @@ from evaluation.make3d import (
     summarise_make3d,
 )
 from evaluation.metrics.make3d import CAP, METRICS, RESIZED
-from evaluation.predictions import check_outputs, default_file, load_depth, save_predictions
+from evaluation.predictions import default_file, load_depth, save_predictions
 from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
+from files.outputs import check_outputs
 from files.parallel import in_parallel
 from inference.depth import input_size, predict_depth
 from models.checkpoint import load_model

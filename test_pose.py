@@ -10,7 +10,13 @@ from path import Path
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
-from datasets.formats.kitti_folders import find_sequence, has_ground_truth, pose_file
+from datasets.formats.kitti_folders import (
+    find_sequence,
+    has_ground_truth,
+    is_sequence_file,
+    pose_file,
+    pose_folders,
+)
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.trajectory import ALIGNMENTS, chain_snippets
 from evaluation.odometry import (
@@ -25,13 +31,14 @@ from evaluation.odometry import (
     snippet_row,
     summarise_sequences,
 )
-from evaluation.predictions import check_outputs, default_file, save_predictions
+from evaluation.predictions import default_file, save_predictions
 from evaluation.trajectories import read_pair, score_trajectory, table_rows
 from files.atomic import write_json
 from files.errors import InputError
+from files.outputs import check_outputs
 from inference.depth import input_size, read_resized
 from inference.motion import predict_sequence, snippet_length
-from inference.outputs import claim_export_folder, export_trajectory
+from inference.outputs import Export, claim_export_folder
 from models.checkpoint import load_model
 
 DESCRIPTION = """\
@@ -101,76 +108,77 @@ def main() -> None:
         args.save = args.save or default_file(args.checkpoint, "pose")
     inputs = [args.checkpoint, args.predictions, args.trajectory, args.ground_truth, args.times]
     check_outputs({"--save": args.save, "--json": args.json}, inputs)
-    if args.export:
-        claim_export_folder(args.export)
-    result = score_file(args) if args.trajectory else score_sequences(args)
+    result, exports = score_file(args) if args.trajectory else score_sequences(args)
     if args.json:
         write_json(args.json, result)
     print_result(result)
+    for export in exports if args.export else ():
+        print(f"trajectory: {', '.join(export.write(args.export))}")
 
 
-def score_file(args: argparse.Namespace) -> dict:
-    """The result for --trajectory FILE, any system's."""
-    pair = read_pair(args.trajectory, args.ground_truth, args.times, args.max_time_difference)
+def score_file(args: argparse.Namespace) -> tuple[dict, list[Export]]:
+    """The result for --trajectory FILE, any system's, and what --export writes."""
     name = str(args.trajectory.stem)
-    scores = score_trajectory(pair.predicted, pair.truth, args.alignment)
     if args.export:
-        inputs = (args.trajectory, args.ground_truth)
-        print_files(export_trajectory(args.export, name, pair.predicted, pair.truth, pair.times, scores, inputs))
+        truth = [args.ground_truth.parent] if is_sequence_file(args.ground_truth) else []
+        claim_export_folder(args.export, [name], truth, [args.trajectory, args.ground_truth, args.times])
+    pair = read_pair(args.trajectory, args.ground_truth, args.times, args.max_time_difference)
+    scores = score_trajectory(pair.predicted, pair.truth, args.alignment)
     line = f"protocol: {args.trajectory} against {args.ground_truth}: {pair.pairing}; {pair.figures}"
     protocol = {"line": line, "ground_truth": str(args.ground_truth), "pairing": pair.pairing}
-    return {"protocol": protocol, "results": [{"sequence": name, "trajectory": scores}]}
+    result = {"protocol": protocol, "results": [{"sequence": name, "trajectory": scores}]}
+    return result, [Export(name, pair.predicted, pair.times, pair.truth, scores)]
 
 
-def print_files(files: list[Path]) -> None:
-    print(f"trajectory: {', '.join(files)}")
-
-
-def score_sequences(args: argparse.Namespace) -> dict:
-    """The result for a checkpoint or for --predictions FILE."""
+def score_sequences(args: argparse.Namespace) -> tuple[dict, list[Export]]:
+    """The result for a checkpoint or for --predictions FILE, and what --export writes."""
     if not args.kitti.is_dir():
         raise InputError(f"--kitti {args.kitti}: no such folder")
     file, seconds = args.predictions, {}
     if args.checkpoint:
-        file = args.save
-        seconds["predicting_per_snippet"] = predict(args.sequences or ["09", "10"], file, args)
+        file, names = args.save, args.sequences or ["09", "10"]
+        claim_exports(args, names)
+        seconds["predicting_per_snippet"] = predict(names, file, args)
     predicted, about = load_snippets(file, args.sequences)
+    claim_exports(args, [*predicted])
     overlap = check_overlap(file, trained_scenes(about), predicted, args.kitti, args.allow_training_overlap)
 
     start = time.perf_counter()
     training = read_training_poses(args.kitti, [*predicted])
-    results, not_scored = [], {}
+    results, not_scored, exports = [], {}, []
     for sequence, poses in predicted.items():
         try:
             if not has_ground_truth(args.kitti, sequence):
                 not_scored[sequence] = f"no ground truth ({pose_file(args.kitti, sequence)})"
-                export_without_truth(sequence, poses, args)
+                exports.append(chain_without_truth(sequence, poses, args))
                 continue
             truth = read_true_poses(args.kitti, sequence, poses)
             times = read_times_of_sequence(args.kitti, sequence, len(truth))
             scores = score_snippets(sequence, poses, truth, training)
             chained = chain_from_truth(poses, truth, args.snippet_scale)
             whole = score_trajectory(chained, truth, args.alignment)
-            if args.export:
-                inputs = (pose_file(args.kitti, sequence),)
-                print_files(export_trajectory(args.export, sequence, chained, truth, times, whole, inputs))
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
+        exports.append(Export(sequence, chained, times, truth, whole))
         results.append({"sequence": sequence, **scores, "trajectory": whole})
     seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(predicted)
     result = summarise_sequences(results, about, args.snippet_scale) if results else {"results": []}
     result |= {"not_scored": not_scored, "training_overlap": overlap, "seconds": seconds}
-    return result | {"predictions": {"file": str(file), **about}}
+    return result | {"predictions": {"file": str(file), **about}}, exports
 
 
-def export_without_truth(sequence: str, predicted: np.ndarray, args: argparse.Namespace) -> None:
-    """Write the trajectory of a sequence that has no ground truth, in its first camera's frame, if --export asks."""
+def claim_exports(args: argparse.Namespace, names: list[str]) -> None:
+    """Make the folder of --export, if it is given; InputError where it cannot take these sequences' files."""
+    if args.export:
+        claim_export_folder(args.export, names, pose_folders(args.kitti), [args.checkpoint, args.predictions])
+
+
+def chain_without_truth(sequence: str, predicted: np.ndarray, args: argparse.Namespace) -> Export:
+    """The trajectory of a sequence that has no ground truth, in its first camera's frame."""
     if args.snippet_scale == "ground-truth":
         raise InputError(f"--snippet-scale ground-truth: sequence {sequence} has no {pose_file(args.kitti, sequence)}")
-    if args.export:
-        chained = chain_snippets(predicted)
-        times = read_times_of_sequence(args.kitti, sequence, len(chained))
-        print_files(export_trajectory(args.export, sequence, chained, None, times, None, ()))
+    chained = chain_snippets(predicted)
+    return Export(sequence, chained, read_times_of_sequence(args.kitti, sequence, len(chained)))
 
 
 def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float:

@@ -13,6 +13,7 @@ from cli.flags import positive_int, run_script
 from cli.tables import report_data_check
 from datasets.preparation.check import check_data
 from files.atomic import write_json
+from files.outputs import check_outputs
 
 DESCRIPTION = """\
 Check a prepared data set before training on it.
@@ -45,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    check_outputs({"--json": args.json}, [])  # no input has the form of a result
     start = time.perf_counter()
     result = check_data(args.data, args.sequence_length, args.pairs)
     seconds = time.perf_counter() - start

@@ -44,8 +44,12 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
         if name not in predicted:
             raise InputError(f"{file}: no predictions of sequence {name}, only of {', '.join(sorted(predicted))}")
         poses = predicted[name]
-        if poses.ndim != 4 or poses.shape[1] < 2 or poses.shape[2:] != (3, 4) or poses.dtype.kind != "f":
-            raise InputError(f"{file}: sequence {name} is {poses.dtype} {[*poses.shape]}, expected [N, frames, 3, 4]")
+        fits = poses.ndim == 4 and poses.shape[1] >= 2 and poses.shape[2:] == (3, 4) and poses.dtype.kind == "f"
+        if not fits or len(poses) == 0:
+            raise InputError(
+                f"{file}: sequence {name} is {poses.dtype} {[*poses.shape]}, expected floating-point numbers "
+                "[N > 0, frames > 1, 3, 4]"
+            )
     if not predicted:
         raise InputError(f"{file}: holds no snippets")
     return {name: predicted[name].astype(np.float64) for name in sequences or sorted(predicted)}, about

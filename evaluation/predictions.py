@@ -1,11 +1,7 @@
 """Files of predictions: written whole, read without running code."""
 
 import json
-import os
-import re
-import zipfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,67 +11,10 @@ from files.atomic import atomic_write
 from files.errors import InputError
 from files.untrusted import parse_json, read_npz
 
-# The beginnings of earlier outputs by flag. A run's config.json, another table or a photograph is of another kind.
-_BEGINNINGS = {
-    "--json": re.compile(rb'\{\s*"(protocols?|results)":'),
-    "--csv": re.compile(rb"(protocol,index,image|image),"),
-    "--pictures": re.compile(rb"\x89PNG.{,200}Matplotlib", re.DOTALL),  # not a camera's image
-}
-
 
 def default_file(checkpoint: Path, kind: str) -> Path:
     """Where predictions are saved unless told otherwise: beside the checkpoint, `best.pt` -> `best_depth.npz`."""
     return checkpoint.parent / f"{checkpoint.name.split('.')[0]}_{kind}.npz"
-
-
-def check_writable(file: Path, flag: str) -> None:
-    """InputError if `file` cannot be written: better known before an hour's work than after it."""
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{flag} {file}: no such folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: no permission to write there; choose another place with {flag} FILE")
-    if file.is_dir():
-        raise InputError(f"{flag} {file}: is a folder, expected a file's name")
-
-
-def check_outputs(outputs: dict[str, Path | None], inputs: Iterable[Path | None]) -> None:
-    """Refuse outputs that would destroy something, before work begins.
-
-    Args:
-        outputs: files to write, by flag; None for flags that were not given.
-        inputs: files that are read.
-
-    Raises:
-        InputError: an output cannot be written, is an input or another output, or is a file of another kind.
-    """
-    read = {file.realpath() for file in inputs if file is not None}
-    written: dict[Path, str] = {}
-    for flag, file in outputs.items():
-        if file is None:
-            continue
-        check_writable(file, flag)
-        place = file.realpath()
-        if place in read:
-            raise InputError(f"{flag} {file}: is an input of this command, expected another file to write")
-        if place in written:
-            raise InputError(f"{flag} {file}: {written[place]} writes the same file, expected another one")
-        written[place] = flag
-        if file.is_file() and file.size and not _is_of_kind(file, flag):
-            raise InputError(
-                f"{flag} {file}: there is a file of another kind, which would be lost; expected a new name"
-            )
-
-
-def _is_of_kind(file: Path, flag: str) -> bool:
-    """Whether an existing file looks like an earlier output of the flag."""
-    if flag == "--save":
-        with suppress(zipfile.BadZipFile, NotImplementedError, OSError), zipfile.ZipFile(file) as archive:
-            return "about.npy" in archive.namelist()
-        return False
-    with open(file, "rb") as stream:
-        beginning = stream.read(4096)
-    return flag not in _BEGINNINGS or _BEGINNINGS[flag].match(beginning) is not None
 
 
 def save_predictions(file: Path, kind: str, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
@@ -126,4 +65,8 @@ def depth_by_name(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.nda
         raise InputError(f"{file}: depth is {depth.dtype} {[*depth.shape]}, expected [{len(files)}, height, width]")
     if depth.dtype == np.float16:  # its reciprocals and errors would overflow
         depth = depth.astype(np.float32)
-    return dict(zip(files.tolist(), depth, strict=True))
+    names = files.tolist()
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{file}: 'files' names {twice} twice, expected one prediction of each image")
+    return dict(zip(names, depth, strict=True))

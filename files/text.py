@@ -13,6 +13,11 @@ _LARGEST_NUMBER = 1e20  # no calibration, pose or time is larger, and products o
 _LARGEST_FILE = 256 * 2**20  # bytes; KITTI's longest list or trajectory has a thousandth of that
 
 
+def printable(text: str) -> str:
+    """The text with the bytes of file names that are no UTF-8 as escapes, for what takes UTF-8 alone."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 text file, without line ends; InputError if it is missing, binary or huge."""
     return _read_text(file).splitlines()

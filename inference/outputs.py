@@ -1,5 +1,8 @@
 """Predictions as files for people and for other tools."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 from path import Path
 from tqdm import tqdm
@@ -12,54 +15,72 @@ from evaluation.ground_truth import read_truth
 from evaluation.metrics.depth_protocols import DepthTest
 from files.errors import InputError
 from files.images import read_image
+from files.outputs import check_output
 from visualization.depth_sheet import choose_rows, draw_row, write_sheet
 from visualization.trajectory import write_trajectory_picture
 
 PICTURES_OF_EACH = 3  # best, median and worst images on a sheet
 
 
-def claim_export_folder(folder: Path) -> None:
-    """Make the folder of --export; InputError if it is something else, or its parent is missing."""
+def claim_export_folder(
+    folder: Path, names: Iterable[str], truth: Iterable[Path], inputs: Iterable[Path | None]
+) -> None:
+    """Make the folder of --export.
+
+    Args:
+        names: of the trajectories that are to be written there.
+        truth: folders of ground truth, which would take an exported trajectory for the truth of a sequence.
+        inputs: files that must not be written over.
+
+    Raises:
+        InputError: it is a file, a folder of ground truth, or in a folder that is missing; or one of the files to
+            write there is an input, cannot be written, or is a file of another kind.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--export {folder}: is a file, expected a folder")
     if not folder.is_dir() and not folder.absolute().parent.is_dir():
         raise InputError(f"--export {folder}: no such folder {folder.absolute().parent}")
+    if folder.realpath() in {place.realpath() for place in truth}:
+        raise InputError(f"--export {folder}: is the folder of the ground truth, expected another one")
     folder.mkdir_p()
+    inputs = [*inputs]
+    for name in names:
+        kitti, tum, picture = _exported_files(folder, name)
+        for file, kind in ((kitti, "trajectory"), (tum, "trajectory"), (picture, "picture")):
+            check_output("--export", file, kind, inputs)
 
 
-def export_trajectory(
-    folder: Path,
-    name: str,
-    predicted: np.ndarray,
-    truth: np.ndarray | None,
-    times: np.ndarray | None,
-    scores: dict | None,
-    inputs: tuple[Path, ...],
-) -> list[Path]:
-    """Write NAME.txt (KITTI), NAME_tum.txt (TUM, if times are known), both not aligned, and the picture NAME.png.
+def _exported_files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """The files of a trajectory: in KITTI's form, in TUM's form, and the picture."""
+    return folder / f"{name}.txt", folder / f"{name}_tum.txt", folder / f"{name}.png"
 
-    Args:
-        truth, scores: the true poses and the result of `score_trajectory`; the picture has the last of its alignments.
-            Without them there is no picture.
-        inputs: files that must not be written over.
 
-    Returns:
-        The files that were written.
-    """
-    kitti, tum, picture = (folder / f"{name}{end}" for end in (".txt", "_tum.txt", ".png"))
-    for file in inputs:
-        if file.realpath() in (kitti.realpath(), tum.realpath()):
-            raise InputError(f"--export {folder}: would write over {file}, choose another folder")
-    write_poses(kitti, predicted)
-    written = [kitti]
-    if times is not None:
-        write_tum_trajectory(tum, times, predicted)
-        written.append(tum)
-    if truth is not None and scores is not None:
-        alignment, errors = list(scores["alignments"].items())[-1]
-        write_trajectory_picture(picture, name, truth, predicted, alignment, errors)
-        written.append(picture)
-    return written
+@dataclass(frozen=True)
+class Export:
+    """A trajectory to write for other tools."""
+
+    name: str
+    predicted: np.ndarray  # world_from_camera [F, 3, 4], not aligned
+    times: np.ndarray | None  # [F], seconds; None: not known
+    truth: np.ndarray | None = None  # world_from_camera [F, 3, 4]; None: there is none, and no picture
+    scores: dict | None = None  # the result of `score_trajectory`; the picture has the last of its alignments
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write NAME.txt (KITTI), NAME_tum.txt (TUM, if times are known) and the picture NAME.png; returns the files.
+
+        Call `claim_export_folder` before.
+        """
+        kitti, tum, picture = _exported_files(folder, self.name)
+        write_poses(kitti, self.predicted)
+        written = [kitti]
+        if self.times is not None:
+            write_tum_trajectory(tum, self.times, self.predicted)
+            written.append(tum)
+        if self.truth is not None and self.scores is not None:
+            alignment, errors = list(self.scores["alignments"].items())[-1]
+            write_trajectory_picture(picture, self.name, self.truth, self.predicted, alignment, errors)
+            written.append(picture)
+        return written
 
 
 def draw_depth_sheet(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import sys
 
 import imageio.v3 as imageio
@@ -16,6 +17,8 @@ from datasets.formats.trajectories import write_tum_trajectory
 from datasets.layout import write_poses
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import ALIGNMENTS, compose_motions, trajectory_errors
+from evaluation.predictions import save_predictions
+from files.errors import InputError
 
 COUNT = 180
 
@@ -192,8 +195,85 @@ def test_ground_truth_is_never_written_over(kitti, run, tmp_path):
     before = (kitti / "poses/09.txt").read_text()
     status, _, errors = run("--predictions", saved, "--kitti", kitti, "--export", kitti / "sequences/../poses")
     assert status == 1
-    assert "poses/09.txt, choose another folder" in errors
+    assert "is the folder of the ground truth" in errors
     assert (kitti / "poses/09.txt").read_text() == before
+
+
+@pytest.mark.parametrize("place", ["poses", "link", "dataset/poses"])
+def test_nothing_is_exported_into_the_folder_of_the_ground_truth(kitti, run, tmp_path, place):
+    """An exported 11.txt would be the truth of sequence 11 for the next run."""
+    if place == "link":
+        os.symlink(kitti / "poses", kitti / "link")
+    elif place == "dataset/poses":  # not there yet
+        (kitti / "dataset").mkdir()
+    before = {file: file.read_bytes() for file in kitti.walkfiles()}
+    (kitti / "sequences/11").mkdir_p()
+    saved = predictions(Path(tmp_path) / "pose.npz", {"11": drive(1)})
+    mine = Path(tmp_path) / "11.txt"
+    write_poses(mine, drive(1))
+    commands = [("--predictions", saved, "--kitti", kitti)]
+    if place != "dataset/poses":
+        commands.append(("--trajectory", mine, "--ground-truth", kitti / "poses/09.txt"))
+    for command in commands:
+        status, _, errors = run(*command, "--export", kitti / place)
+        assert status == 1
+        assert f"--export {kitti / place}: is the folder of the ground truth, expected another one" in errors
+    assert {file: file.read_bytes() for file in kitti.walkfiles()} == before
+
+
+@pytest.mark.parametrize("end", [".txt", "_tum.txt", ".png"])
+def test_an_export_destroys_no_file_of_another_kind(kitti, run, tmp_path, end):
+    folder = (Path(tmp_path) / "out").makedirs_p()
+    (folder / f"09{end}").write_text("precious")
+    saved = predictions(Path(tmp_path) / "pose.npz", {"09": disturbed(drive(1))})
+    result = Path(tmp_path) / "result.json"
+    arguments = ("--predictions", saved, "--kitti", kitti, "--export", folder, "--json", result)
+    status, _, errors = run(*arguments)
+    assert (status, f"--export {folder}/09{end}: there is a file of another kind" in errors) == (1, True)
+    assert [file.read_text() for file in folder.files()] == ["precious"]
+    assert not result.exists()  # it is known before the work
+    (folder / f"09{end}").unlink()
+    for _ in range(2):  # what the program has written it may write again
+        status, _, errors = run(*arguments)
+        assert status == 0, errors
+
+
+def test_no_snippet_at_all_is_one_line(kitti, run, tmp_path):
+    (kitti / "sequences/11").mkdir_p()
+    saved = Path(tmp_path) / "pose.npz"
+    save_predictions(saved, "snippets", {"snippets_11": np.zeros((0, 5, 3, 4))}, {})
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--export", tmp_path / "out")
+    assert status == 1
+    assert errors == (
+        f"test_pose.py: error: {saved}: sequence 11 is float64 [0, 5, 3, 4], expected floating-point numbers "
+        "[N > 0, frames > 1, 3, 4]\n"
+    )
+
+
+@pytest.mark.parametrize("name", [b"\xff mine.txt", b"mine $x_{$.txt", "m\u00e4rz\u2028.txt".encode()])
+def test_any_name_of_a_trajectory_is_exported(kitti, run, tmp_path, name):
+    """A name that is no UTF-8, and one that would be a formula in a picture's title."""
+    file = Path(tmp_path) / os.fsdecode(name)
+    write_poses(file, disturbed(drive(1)))
+    folder, result = Path(tmp_path) / "out", Path(tmp_path) / "result.json"
+    arguments = ("--trajectory", file, "--ground-truth", kitti / "poses/09.txt", "--export", folder, "--json", result)
+    status, _, errors = run(*arguments)
+    assert status == 0, errors
+    assert file.read_bytes() == (folder / file.name).read_bytes()
+    assert imageio.imread(folder / f"{file.stem}.png").shape[0] > 400
+    assert json.loads(result.read_text())["results"][0]["sequence"] == file.stem
+
+
+def test_results_are_written_before_pictures(kitti, run, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise InputError("no picture")
+
+    monkeypatch.setattr("inference.outputs.write_trajectory_picture", fail)
+    saved, result = predictions(Path(tmp_path) / "pose.npz", {"09": disturbed(drive(1))}), Path(tmp_path) / "r.json"
+    status, output, _ = run("--predictions", saved, "--kitti", kitti, "--export", tmp_path / "out", "--json", result)
+    assert status == 1
+    assert "ATE (m)" in output
+    assert len(json.loads(result.read_text())["results"]) == 1
 
 
 def test_a_short_way_has_no_drift_and_says_so(kitti, run, tmp_path):
@@ -399,7 +479,7 @@ def test_export_of_a_file(kitti, run, tmp_path):
     before = file.read_text()
     status, _, errors = run(*arguments, tmp_path)
     assert status == 1
-    assert f"would write over {file}" in errors
+    assert f"--export {file}: is an input of this command" in errors
     assert file.read_text() == before
     assert not list(Path(tmp_path).files("*.part"))
     status, _, errors = run(*arguments, file)

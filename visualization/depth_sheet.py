@@ -11,6 +11,7 @@ from evaluation.metrics.depth import CROPS, MIN_DEPTH, KnownDepth, counted_pixel
 from evaluation.metrics.depth_protocols import DepthTest
 from files.atomic import atomic_write
 from files.images import resize_area
+from files.text import printable
 
 LARGEST_ERROR = 0.5  # relative; what is worse has the same colour
 _UNKNOWN = np.array([40, 40, 40], dtype=np.uint8)
@@ -92,13 +93,14 @@ def write_sheet(file: Path, title: str, labels: list[str], rows: list[list[np.nd
         gridspec_kw={"left": margin / size[0], "right": 0.999, "top": 1 - 84 / size[1], "bottom": 3 / size[1],
                      "wspace": 6 / _WIDTH, "hspace": 6 / height},
     )  # fmt: skip
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    figure.suptitle(printable(title), fontsize=12, x=0.01, ha="left", parse_math=False)  # a name may hold $
     for axes, label, pictures in zip(grid, labels, rows, strict=True):
         for axis, picture in zip(axes, pictures, strict=True):
             axis.imshow(picture, aspect="auto", interpolation="antialiased")
             axis.set_xticks([])
             axis.set_yticks([])
-        axes[0].text(-0.02, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=11)
+        place = {"x": -0.02, "y": 0.5, "transform": axes[0].transAxes, "ha": "right", "va": "center"}
+        axes[0].text(s=printable(label), fontsize=11, parse_math=False, **place)
     for axis, heading in zip(grid[0], _COLUMNS, strict=True):
         axis.set_title(heading, fontsize=12)
     with atomic_write(file) as stream:

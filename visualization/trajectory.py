@@ -9,6 +9,7 @@ from path import Path
 
 from evaluation.metrics.trajectory import ALIGNMENTS, absolute_errors, align, path_lengths
 from files.atomic import atomic_write
+from files.text import printable
 
 TRUE, PREDICTED, ROTATION = "0.55", "tab:blue", "tab:orange"
 
@@ -28,7 +29,8 @@ def write_trajectory_picture(
     aligned = align(truth, predicted, alignment).apply(predicted)
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     panels = figure.subplot_mosaic([["top", "position"], ["top", "drift"]], width_ratios=(1.25, 1))
-    figure.suptitle(f"{name}: alignment {ALIGNMENTS[alignment]}, {path_lengths(truth)[-1]:.0f} m", fontsize=11)
+    title = f"{printable(name)}: alignment {ALIGNMENTS[alignment]}, {path_lengths(truth)[-1]:.0f} m"
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a name may hold $
     _top_view(panels["top"], truth, aligned)
     _position_error(panels["position"], truth, aligned, errors["ate_m"])
     _drift(panels["drift"], errors)

@@ -217,7 +217,17 @@ def sequence_folder(root: Path, name: str) -> Path:
 
 def pose_file(root: Path, name: str) -> Path:
     """The ground truth of an odometry sequence, in `poses/` or `dataset/poses/`; in the former if in neither."""
-    return _first_there([base / "poses" / f"{name}.txt" for base in _odometry_bases(root)])
+    return _first_there([folder / f"{name}.txt" for folder in pose_folders(root)])
+
+
+def pose_folders(root: Path) -> list[Path]:
+    """The folders in which the ground truth of odometry sequences is looked for, whether they are there or not."""
+    return [base / "poses" for base in _odometry_bases(root)]
+
+
+def is_sequence_file(file: Path) -> bool:
+    """Whether a file is named as the ground truth of an odometry sequence: 00.txt."""
+    return file.suffix == ".txt" and _SEQUENCE.fullmatch(file.stem) is not None
 
 
 def has_ground_truth(root: Path, name: str) -> bool:

@@ -36,7 +36,7 @@ from files.errors import InputError, WriteError
 from files.images import read_image, write_jpeg
 from files.lock import FolderLock, hold
 from files.parallel import end_with_parent
-from files.text import read_json
+from files.text import printable, read_json
 
 OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; marks a folder as prepared by this code
 REPORT_FILE = "prepare_report.txt"
@@ -333,7 +333,7 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
     lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
-    write_text(folder / REPORT_FILE, _printable("".join(f"{line}\n" for line in lines)))
+    write_text(folder / REPORT_FILE, printable("".join(f"{line}\n" for line in lines)))
 
     if done == 0:
         print("nothing to do: all scenes are complete")
@@ -350,11 +350,6 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     if left_out or without_depth:
         print(f"missing or damaged files: {left_out} frames left out, {without_depth} without depth, e.g.")
         for text in [*problems, *(f"{scene}: {describe_gap(first, last)}" for scene, first, last in gaps)][:3]:
-            print(f"  {_printable(text)}")
+            print(f"  {printable(text)}")
     if lines:
         print(f"each of them is in {folder / REPORT_FILE}")
-
-
-def _printable(text: str) -> str:
-    """The text with the bytes of file names that are no UTF-8 as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()

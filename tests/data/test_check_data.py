@@ -55,3 +55,13 @@ def test_a_download_is_named_as_such(tmp_path):
         f"check_data.py: error: {tmp_path}/train.txt: no such file: {tmp_path} is KITTI raw as downloaded, expected a "
         f"prepared data set; prepare it with: python data/prepare_kitti.py {tmp_path} PREPARED\n"
     )
+
+
+def test_its_result_destroys_no_other_file(tmp_path):
+    write_scene(tmp_path, "drive", K)
+    for name in ("train.txt", "val.txt", "drive/prepared.json"):
+        write_text(Path(tmp_path) / name, "drive\n")
+        done = check_data(tmp_path, "--json", tmp_path / name)
+        assert done.returncode == 1
+        assert f"--json {tmp_path / name}: there is a file of another kind" in done.stderr
+        assert (tmp_path / name).read_text() == "drive\n"

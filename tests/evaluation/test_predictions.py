@@ -1,22 +1,17 @@
 import io
-import os
 import zipfile
 
 import numpy as np
 import pytest
 from path import Path
-from PIL import Image
 
 from evaluation.predictions import (
-    check_outputs,
-    check_writable,
     default_file,
     load_depth,
     load_predictions,
     save_predictions,
 )
 from files.errors import InputError
-from visualization.depth_sheet import write_sheet
 
 
 @pytest.fixture
@@ -100,66 +95,6 @@ def test_default_file_lies_beside_the_checkpoint():
     assert default_file(Path("dispnet_model_best.pth.tar"), "depth") == "dispnet_model_best_depth.npz"
 
 
-def test_check_writable(tmp_path):
-    check_writable(Path(tmp_path) / "new.npz", "--save")
-    with pytest.raises(InputError, match=r"--save .*no such folder"):
-        check_writable(Path(tmp_path) / "no/new.npz", "--save")
-    with pytest.raises(InputError, match="is a folder"):
-        check_writable(Path(tmp_path), "--save")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Files of a user: a checkpoint, a list, and earlier outputs."""
-    folder = Path(tmp_path)
-    (folder / "last.pt").write_bytes(b"PK\x03\x04 weights")
-    (folder / "list.txt").write_text("a/0.png\n")
-    (folder / "old.json").write_text('{\n  "protocols": {}}\n')
-    (folder / "config.json").write_text('{"seed": 0}\n')
-    (folder / "table.csv").write_text("name,price\n")
-    (folder / "damaged.npz").write_bytes(b"PK\x05\x06" + bytes(18))
-    Image.new("RGB", (4, 3)).save(folder / "photograph.png")
-    write_sheet(folder / "old.png", "", ["a"], [[np.zeros((4, 8, 3), np.uint8)] * 4])
-    (folder / "old.csv").write_text("image,abs_rel\n")
-    save_predictions(folder / "old.npz", "depth", {"depth": np.zeros(1)}, {})
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("flag", "name", "message"),
-    [
-        ("--json", "last.pt", "is an input of this command"),
-        ("--save", "last.pt", "is an input of this command"),
-        ("--csv", "list.txt", "is an input of this command"),
-        ("--json", "link", "is an input of this command"),
-        ("--json", "old.csv", "a file of another kind, which would be lost"),
-        ("--csv", "old.json", "a file of another kind"),
-        ("--save", "old.json", "a file of another kind"),
-        ("--pictures", "old.json", "a file of another kind"),
-        ("--json", "config.json", "a file of another kind"),
-        ("--csv", "table.csv", "a file of another kind"),
-        ("--save", "damaged.npz", "a file of another kind"),
-        ("--pictures", "photograph.png", "a file of another kind"),
-        ("--json", "nowhere/a.json", "no such folder"),
-    ],
-)
-def test_an_output_that_would_destroy_something_is_refused(folder, flag, name, message):
-    os.symlink(folder / "last.pt", folder / "link")
-    with pytest.raises(InputError, match=message):
-        check_outputs({flag: folder / name}, [folder / "last.pt", folder / "list.txt", None])
-
-
-def test_new_files_and_earlier_outputs_are_written(folder):
-    names = {"--json": "old.json", "--csv": "old.csv", "--save": "old.npz", "--pictures": "old.png"}
-    check_outputs({flag: folder / f"new_{name}" for flag, name in names.items()}, [folder / "last.pt"])
-    check_outputs({flag: folder / name for flag, name in names.items()} | {"--other": None}, [folder / "last.pt"])
-
-
-def test_two_outputs_in_one_file_are_refused(folder):
-    with pytest.raises(InputError, match=r"--csv .*: --json writes the same file"):
-        check_outputs({"--json": folder / "a", "--csv": folder / "a"}, [])
-
-
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 def test_depth_of_any_floating_type(tmp_path, kind):
     file, depth = Path(tmp_path) / "d.npz", np.full((1, 2, 3), 1e-4, kind)
@@ -174,4 +109,11 @@ def test_depth_of_another_shape_is_refused(tmp_path, shape):
     file = Path(tmp_path) / "d.npz"
     save_predictions(file, "depth", {"files": np.array(["a"]), "depth": np.ones(shape)}, {})
     with pytest.raises(InputError, match=r"d\.npz: (depth is float64 .*, expected \[1, height|not a whole file)"):
+        load_depth(file)
+
+
+def test_an_image_that_is_predicted_twice_is_named(tmp_path):
+    file = Path(tmp_path) / "d.npz"
+    save_predictions(file, "depth", {"files": np.array(["a", "b", "a"]), "depth": np.ones((3, 2, 2))}, {})
+    with pytest.raises(InputError, match=r"d\.npz: 'files' names a twice"):
         load_depth(file)
