@@ -10,6 +10,7 @@ from path import Path
 
 from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
+from datasets.formats.kitti import time_gaps
 from datasets.formats.kitti_folders import (
     find_sequence,
     has_ground_truth,
@@ -160,7 +161,8 @@ def score_sequences(args: argparse.Namespace) -> tuple[dict, list[Export]]:
         except InputError as error:
             raise InputError(f"{file}, sequence {sequence}: {error}") from None
         exports.append(Export(sequence, chained, times, truth, whole))
-        results.append({"sequence": sequence, **scores, "trajectory": whole})
+        gaps = {} if times is None else time_gaps(dict(enumerate(times.tolist())))
+        results.append({"sequence": sequence, **scores, "trajectory": whole, "time_gaps": gaps})
     seconds["scoring_per_sequence"] = (time.perf_counter() - start) / len(predicted)
     result = summarise_sequences(results, about, args.snippet_scale) if results else {"results": []}
     result |= {"not_scored": not_scored, "training_overlap": overlap, "seconds": seconds}
@@ -238,6 +240,11 @@ def print_result(result: dict) -> None:
     for row in result["results"]:
         if not any(errors["segments"] for errors in row["trajectory"]["alignments"].values()):
             print(f"{row['sequence']}: {row['trajectory']['path_m']:.0f} m of path, too short for t_err and r_err")
+        gaps = row.get("time_gaps")
+        if gaps:
+            frame = max(gaps, key=gaps.__getitem__)
+            later = f"frame {frame} comes {gaps[frame]:.3g} s after the one before it"
+            print(f"{row['sequence']}: {len(gaps)} gaps in times.txt, e.g. {later}; snippets across them are scored")
     for part, seconds in result.get("seconds", {}).items():
         print(f"{part.replace('_', ' ')} {1000 * seconds:.1f} ms")
 

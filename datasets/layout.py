@@ -14,7 +14,7 @@ import io
 import os
 import posixpath
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -60,7 +60,7 @@ class Scene:
 
 
 def read_scene_names(file: Path, may_be_empty: bool = False) -> list[str]:
-    """The scenes of `train.txt` or `val.txt`, relative to its folder.
+    """The scenes of `train.txt` or `val.txt`, relative to its folder, each once.
 
     Raises:
         InputError: no such list, or it names no scene (unless it may be empty).
@@ -75,7 +75,7 @@ def read_scene_names(file: Path, may_be_empty: bool = False) -> list[str]:
             raise InputError(f"{file}: {hint}")
     if not names and not may_be_empty:
         raise InputError(f"{file}: the list is empty, expected the name of a scene on each line")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def read_paths(file: Path, root: Path) -> list[str]:
@@ -131,7 +131,9 @@ def _find_breaks(folder: Path, frames: list[Path]) -> tuple[int, ...]:
         return ()
     missing = [int(frame) for frame, problem in record["problems"].items() if not problem.startswith(NO_DEPTH)]
     missing = sorted([*missing, *(first for first, _ in record.get("gaps", []))])
-    before = [bisect_left(missing, int(frame.stem)) for frame in frames]  # missing ones before each frame
+    late = sorted(map(int, record.get("time_gaps", {})))  # frames that come late after the one before
+    numbers = [int(frame.stem) for frame in frames]
+    before = [bisect_left(missing, number) + bisect_right(late, number) for number in numbers]  # gaps before each frame
     return tuple(k for k in range(1, len(frames)) if before[k] > before[k - 1])
 
 
@@ -156,13 +158,18 @@ def _is_record(record: dict) -> bool:
     def numbers(value: Any, count: int | None = None) -> bool:
         return isinstance(value, list) and all(map(_is_frame, value)) and count in (None, len(value))
 
-    problems, gaps = record.get("problems"), record.get("gaps", [])
+    def by_frame(value: Any, kind: type) -> bool:
+        return isinstance(value, dict) and all(
+            len(frame) < 100 and frame.isdecimal() and isinstance(one, kind) for frame, one in value.items()
+        )
+
+    gaps = record.get("gaps", [])
     return (
         isinstance(record.get("source"), dict)
         and _is_frame(record.get("frames"))
         and numbers(record.get("static"))
-        and isinstance(problems, dict)
-        and all(len(frame) < 100 and frame.isdecimal() and isinstance(text, str) for frame, text in problems.items())
+        and by_frame(record.get("problems"), str)
+        and by_frame(record.get("time_gaps", {}), float)
         and numbers(record.get("not_opened", []))
         and isinstance(gaps, list)
         and all(numbers(gap, 2) for gap in gaps)

@@ -276,6 +276,20 @@ def test_results_are_written_before_pictures(kitti, run, tmp_path, monkeypatch):
     assert len(json.loads(result.read_text())["results"]) == 1
 
 
+def test_gaps_in_times_are_named(kitti, run, tmp_path):
+    times = 0.1 * np.arange(COUNT)
+    times[17:] += 0.3
+    np.savetxt(kitti / "sequences/09/times.txt", times)
+    saved = predictions(Path(tmp_path) / "pose.npz", {"09": disturbed(drive(1)), "10": disturbed(drive(2))})
+    result = Path(tmp_path) / "result.json"
+    status, output, errors = run("--predictions", saved, "--kitti", kitti, "--json", result)
+    assert status == 0, errors
+    assert "09: 1 gaps in times.txt, e.g. frame 17 comes 0.4 s after the one before it" in output
+    assert "10: 1 gaps" not in output
+    gaps = [row["time_gaps"] for row in json.loads(result.read_text())["results"]]
+    assert gaps == [{"17": pytest.approx(0.4)}, {}]
+
+
 def test_a_short_way_has_no_drift_and_says_so(kitti, run, tmp_path):
     write_poses(kitti / "poses/10.txt", drive(1, 20))
     saved, result = predictions(Path(tmp_path) / "pose.npz", {"10": drive(1, 20)}), Path(tmp_path) / "result.json"

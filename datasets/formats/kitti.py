@@ -15,6 +15,7 @@ from files.text import parse_bounded, read_lines, read_rows
 from geometry.rigid import axis_rotation, invert, is_rotation, transform_from
 
 EARTH_RADIUS = 6378137.0  # metres, as in KITTI's development kit
+_LATE = 1.5  # times the usual time between two frames
 DEPTH_KINDS = ("camera_z", "velodyne_x")
 _LARGEST_SIDE, _MOST_PIXELS = 16384, 2**25  # The limits of a camera's image size.
 _LARGEST_SCAN = 64 * 2**20  # bytes. A revolution of the LiDAR is about 2 MB.
@@ -188,6 +189,22 @@ def frame_seconds(stamps: np.ndarray, frames: list[int], file: Path) -> np.ndarr
 def read_times(file: Path) -> np.ndarray:
     """times.txt of KITTI odometry, seconds since the first frame: float64 [n]."""
     return read_rows(file, 1)[:, 0]
+
+
+def time_gaps(seconds: dict[int, float]) -> dict[int, float]:
+    """Frames that come late: more than 1.5 times the usual time after the frame with the number before.
+
+    A camera that drops frames leaves such gaps, where the numbers may go on without one.
+
+    Args:
+        seconds: by frame number, ascending.
+
+    Returns:
+        By such a frame, the seconds since the frame before. The usual time is the median.
+    """
+    steps = {frame: seconds[frame] - seconds[frame - 1] for frame in seconds if frame - 1 in seconds}
+    usual = float(np.median([*steps.values()])) if steps else 0.0
+    return {frame: step for frame, step in steps.items() if step > _LATE * usual > 0}
 
 
 def read_poses(file: Path) -> np.ndarray:

@@ -354,6 +354,25 @@ def _read_odometry_calibration(recording: Recording, need_lidar: bool) -> Calibr
     return Calibration(matrices[key], None, cam_to_cam, to_homogeneous(matrices["Tr"]) if need_lidar else None)
 
 
+def read_seconds(recording: Recording) -> dict[int, float]:
+    """Times of a recording's frames in seconds, by frame: of timestamps.txt (raw) or times.txt (odometry).
+
+    Frames without a time are left out. Few uses need times, so a file that is missing or damaged gives none.
+    """
+    try:
+        if recording.layout == "raw":
+            file = recording.folder / f"image_{recording.camera}/timestamps.txt"
+            stamps = kitti.read_timestamps(file)
+            seconds, first = (stamps - np.datetime64(0, "ns")) / np.timedelta64(1, "s"), 0
+        else:
+            seconds = kitti.read_times(recording.folder / "times.txt")
+            first = _frame_of_first_line(recording.images, len(seconds))
+    except (InputError, OSError):
+        return {}
+    found = {frame: float(seconds[frame - first]) for frame in recording.images if 0 <= frame - first < len(seconds)}
+    return {frame: second for frame, second in found.items() if np.isfinite(second)}
+
+
 def read_packets(recording: Recording) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """The OXTS packets [30] of a recording's frames, and by frame what is wrong with the missing and damaged ones."""
     packets, problems = {}, {}
@@ -389,7 +408,7 @@ def camera_poses(
         raise InputError(f"{recording.poses_file}, line {np.argmin(rigid) + 1}: the 3 x 3 part is no rotation")
     world_from_rectified = to_homogeneous(rows)
     rectified_from_camera = invert(kitti.camera_from_rectified(calibration.projection))
-    first = _frame_of_first_pose(recording.images, len(rows))
+    first = _frame_of_first_line(recording.images, len(rows))
     poses = {
         f: world_from_rectified[f - first] @ rectified_from_camera for f in recording.images if f - first < len(rows)
     }
@@ -397,11 +416,11 @@ def camera_poses(
     return poses, {frame: f"{missing}{frame}" for frame in recording.images if frame not in poses}
 
 
-def _frame_of_first_pose(frames: Iterable[int], count: int) -> int:
-    """The number of the frame that the first of `count` lines of a poses file belongs to.
+def _frame_of_first_line(frames: Iterable[int], count: int) -> int:
+    """The number of the frame that the first of `count` lines of a file of poses or times belongs to.
 
-    KITTI numbers frames from 0. Where frames were renumbered (from 1, or as part of a longer recording), their poses
-    are as many as the numbers from the first frame to the last.
+    KITTI numbers frames from 0. Where frames were renumbered (from 1, or as part of a longer recording), the lines are
+    as many as the numbers from the first frame to the last.
     """
     first, last = min(frames), max(frames)
     return first if last - first + 1 == count else 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from path import Path
 from tqdm import tqdm
 
-from datasets.layout import Scene, read_scene, read_scene_names
+from datasets.layout import Scene, read_paths, read_scene, read_scene_names
 from datasets.preparation.judgement import ADVICE, compare_scenes, judge_camera, judge_lists, judge_motion
 from datasets.preparation.scene_check import SceneCheck, measure_scene, spread
 from files.errors import InputError
@@ -92,8 +92,9 @@ def _read_scenes(root: Path) -> tuple[dict[str, SceneCheck], dict[str, Scene]]:
     named_in: dict[str, list[str]] = {}
     for scene_list in LISTS:
         if scene_list == "train.txt" or (root / scene_list).is_file():
-            for name in read_scene_names(root / scene_list, may_be_empty=scene_list != "train.txt"):
-                named_in.setdefault(str(name), []).append(scene_list)
+            read_scene_names(root / scene_list, may_be_empty=scene_list != "train.txt")  # refuses what is no list
+            for name in read_paths(root / scene_list, root):  # a name as often as it is there
+                named_in.setdefault(name, []).append(scene_list)
     checks = {name: SceneCheck(name, list(dict.fromkeys(lists))) for name, lists in named_in.items()}
     scenes = {}
     for name, check in checks.items():
@@ -123,7 +124,7 @@ def _sum_up(root: Path, checks: list[SceneCheck], length: int) -> DataCheck:
     refusals = [_line(cause, "refused", checks) for cause in ADVICE if any(cause in c.refused for c in checks)]
     warnings = [_line(cause, "warned", checks) for cause in ADVICE if any(cause in c.warned for c in checks)]
     training = [check for check in checks if "train.txt" in check.lists]
-    snippets = sum(max(0, check.frames - length + 1) for check in training)
+    snippets = sum(check.snippets for check in training)
     if snippets < FEWEST_SNIPPETS:
         frames = sum(check.frames for check in training)
         text = f"too few frames: {root / 'train.txt'} has {frames} frames in {len(training)} scenes, which give "

@@ -54,6 +54,7 @@ class Plan:
     problems: dict[int, str]  # left out because a file is missing or damaged, with the reason
     poses: dict[int, np.ndarray] | None = None  # world_from_camera [4, 4] by frame; None: no poses.txt
     gaps: list[tuple[int, int]] = field(default_factory=list)  # first and last number of each run without images
+    time_gaps: dict[int, float] = field(default_factory=dict)  # by frame that comes late: seconds since the one before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class SceneJob:
 
         Args:
             problems: by frame, why it was left out or has no depth. The record also has the frames of them with a file
-                that could not be found, and the gaps between the frames' numbers.
+                that could not be found, and the gaps between the frames' numbers and times.
         """
         frames = [frame for frame in plan.frames if self.image_file(frame).exists()]
         static = set(plan.static)
@@ -171,6 +172,7 @@ class SceneJob:
             "problems": problems,
             "not_opened": [frame for frame in problems if not self._can_be_opened(frame)],
             "gaps": plan.gaps,
+            "time_gaps": plan.time_gaps,
         }
         write_text(self.folder / RECORD_FILE, json.dumps(record) + "\n")
 
@@ -330,6 +332,8 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     lines = [f"{scene} {int(f):07d}: {text}" for scene, r in records.items() for f, text in r["problems"].items()]
     gaps = [(scene, first, last) for scene, record in records.items() for first, last in record.get("gaps", [])]
     lines += [f"{scene} {first:07d}: {describe_gap(first, last)}" for scene, first, last in gaps]
+    late = [(scene, int(f), seconds) for scene, r in records.items() for f, seconds in r.get("time_gaps", {}).items()]
+    lines += [f"{scene} {frame:07d}: {seconds:.3g} s after the frame before it" for scene, frame, seconds in late]
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
     lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
@@ -351,5 +355,11 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
         print(f"missing or damaged files: {left_out} frames left out, {without_depth} without depth, e.g.")
         for text in [*problems, *(f"{scene}: {describe_gap(first, last)}" for scene, first, last in gaps)][:3]:
             print(f"  {printable(text)}")
+    if late:
+        scene, frame, seconds = max(late, key=lambda gap: gap[2])
+        print(
+            f"{len(late)} gaps between the times of frames, the longest {seconds:.3g} s, before {scene} {frame:07d}: "
+            "no snippet crosses them"
+        )
     if lines:
         print(f"each of them is in {folder / REPORT_FILE}")

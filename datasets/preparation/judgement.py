@@ -29,7 +29,7 @@ ADVICE = {
     "too few frames": "a snippet needs neighbouring frames of one scene; the paper's data have 40,000",
     "frames of different sizes": "resize all frames to one size, and K with them",
     "damaged": "snippets with these frames are skipped",
-    "named twice": "its snippets count twice in training: name it once",
+    "named twice": "its snippets count once: name it once",
     "in both lists": "validation on training scenes measures nothing: keep whole drives apart",
     "damaged scene": "repair it, or remove it from the list",
 }

@@ -49,7 +49,8 @@ class KittiScene(SceneJob):
             static = {frame for frame, packet in packets.items() if kitti.oxts_speed(packet) < self.min_speed}
         problems = {frame: problem for frame, problem in problems.items() if frame not in static}
         frames = [frame for frame in recording.images if frame not in static and frame not in problems]
-        return Plan(frames, static, problems, poses, number_gaps(recording.images))
+        late = kitti.time_gaps(kitti_folders.read_seconds(recording))
+        return Plan(frames, static, problems, poses, number_gaps(recording.images), late)
 
     def prepare_frames(self, frames: list[int]) -> dict[int, str]:
         problems = {}

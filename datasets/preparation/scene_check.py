@@ -51,6 +51,7 @@ class SceneCheck:
     name: str
     lists: list[str]  # that name it: train.txt, val.txt
     frames: int = 0
+    snippets: int = 0  # runs of neighbouring frames without a break
     sizes: dict[tuple[int, int], Path] = field(default_factory=dict)  # (height, width): first frame that has it
     intrinsics: np.ndarray | None = None
     repeated: int = 0  # frames that repeat the frame before them
@@ -125,6 +126,7 @@ class SceneCheck:
             "scene": self.name,
             "lists": self.lists,
             "frames": self.frames,
+            "snippets": self.snippets,
             "repeated_frames": self.repeated,
             "repeated_example": self.repeated_example,
             "sizes": [[width, height] for height, width in self.sizes],
@@ -150,6 +152,8 @@ def measure_scene(check: SceneCheck, scene: Scene, length: int, pairs: int, all_
         all_headers: read the size of every frame, and name damaged frames.
     """
     check.frames, check.intrinsics = len(scene.frames), scene.intrinsics
+    longest = max(len(run.frames) for run in scene.runs())
+    check.snippets = sum(max(0, len(run.frames) - length + 1) for run in scene.runs())
     damaged: dict[Path, str] = {}  # frames that cannot be read, and why
     headers = scene.frames if all_headers else [] if pairs else scene.frames[:1]
     for frame in headers:
@@ -157,14 +161,16 @@ def measure_scene(check: SceneCheck, scene: Scene, length: int, pairs: int, all_
             check.sizes.setdefault(image_size(frame), frame)
         except InputError as error:
             damaged[frame] = str(error)
-    distinct = _without_repeated(check, scene) if pairs else scene.frames
+    distinct = _without_repeated(check, scene) if pairs else [run.frames for run in scene.runs()]
     check.pairs = _compare(check, scene, distinct, 1, pairs, damaged)
     if check.pairs and (check.pixels < LITTLE_MOTION or check.static_share >= STATIC_SHARE):
         check.frame_gap = _find_gap(check, scene, distinct, damaged)
     if damaged and all_headers:
         check.warned["damaged"] = f"{len(damaged)} frames cannot be read, e.g. {next(iter(damaged.values()))}"
-    if len(scene.frames) < length:
-        check.warned["too few frames"] = f"{len(scene.frames)} frames, a snippet has {length}: the scene is not used"
+    if longest < length:
+        breaks = f" between {len(scene.breaks)} breaks, at most {longest} of them neighbours" if scene.breaks else ""
+        found = f"{len(scene.frames)} frames{breaks}, a snippet has {length}: the scene is not used"
+        check.warned["too few frames"] = found
     if len(check.sizes) > 1:
         (size, frame), (other_size, other) = list(check.sizes.items())[:2]
         found = f"{frame} has {size[1]} x {size[0]} pixels, {other.name} {other_size[1]} x {other_size[0]}"
@@ -178,27 +184,30 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()))
 
 
-def _without_repeated(check: SceneCheck, scene: Scene) -> list[Path]:
-    """The frames that do not repeat the frame before them; all frames where each one does."""
+def _without_repeated(check: SceneCheck, scene: Scene) -> list[list[Path]]:
+    """The frames that do not repeat the frame before them, by run; all frames where each one does."""
     repeated = find_repeated_frames(scene.frames)
     check.repeated = len(repeated)
     if repeated:
         first, second = scene.frames[repeated[0] - 1], scene.frames[repeated[0]]
         how = "have one name" if have_one_name(first, second) else "are equal in every pixel"
         check.repeated_example = f"{first} and {second.name} {how}"
-    distinct = [frame for number, frame in enumerate(scene.frames) if number not in set(repeated)]
-    return distinct if len(distinct) > 1 else scene.frames
+    copies = {scene.frames[number] for number in repeated}
+    runs = [run.frames for run in scene.runs()]
+    distinct = [[frame for frame in run if frame not in copies] for run in runs]
+    return distinct if sum(map(len, distinct)) > 1 else runs
 
 
 def _compare(
-    check: SceneCheck, scene: Scene, frames: list[Path], gap: int, wanted: int, damaged: dict[Path, str]
+    check: SceneCheck, scene: Scene, runs: list[list[Path]], gap: int, wanted: int, damaged: dict[Path, str]
 ) -> list[PairMotion]:
-    """Motion of at most `wanted` pairs of frames that are `gap` apart, evenly spread; notes damage and sizes."""
+    """Motion of at most `wanted` pairs of frames that are `gap` apart in one run, evenly spread; notes damage and
+    sizes."""
+    neighbours = [pair for run in runs for pair in zip(run, run[gap:], strict=False)]
     motions = []
-    for first in spread(len(frames) - gap, wanted):
-        files = frames[first], frames[first + gap]
+    for number in spread(len(neighbours), wanted):
         images = []
-        for file in files:
+        for file in neighbours[number]:
             try:
                 images.append(read_image(file))
                 check.sizes.setdefault((images[-1].shape[0], images[-1].shape[1]), file)
@@ -209,14 +218,14 @@ def _compare(
     return motions
 
 
-def _find_gap(check: SceneCheck, scene: Scene, frames: list[Path], damaged: dict[Path, str]) -> FrameGap | None:
+def _find_gap(check: SceneCheck, scene: Scene, runs: list[list[Path]], damaged: dict[Path, str]) -> FrameGap | None:
     """The gap that gives enough motion: estimated from the motion of neighbours, then measured if it can be.
 
     None where frames show no motion at any distance.
     """
     known = check.pixels if check.pixels > 0 and check.static_share < STATIC_SHARE else 0.0
     gap = min(math.ceil(ENOUGH_MOTION / known), _LARGEST_GAP) if known else _LARGEST_GAP
-    pairs = _compare(check, scene, frames, gap, min(_MOST_GAP_PAIRS, len(check.pairs)), damaged)
+    pairs = _compare(check, scene, runs, gap, min(_MOST_GAP_PAIRS, len(check.pairs)), damaged)
     measured = median(pair.pixels for pair in pairs if pair.pixels is not None)
     pixels = gap * check.pixels if math.isnan(measured) else measured
     return None if math.isnan(pixels) else FrameGap(gap, pixels, pairs)

@@ -317,6 +317,40 @@ def test_odometry_trains_on_00_to_08(odometry, prepare, folder):
     assert names(folder / "test/train.txt") == ["09_2", "09_3"]
 
 
+def test_gaps_in_times_are_told_and_no_snippet_crosses_them(odometry, prepare, folder):
+    """0.1 s from frame to frame, but 0.3 s from frame 1 to frame 2: the camera dropped frames."""
+    place = odometry / "sequences/03"
+    (place / "times.txt").write_text("0\n0.1\n0.4\n0.5\n0.6\n")
+    (odometry / "sequences/00/times.txt").write_text("0\n0.1\n0.19\n0.31\n0.4\n")  # as real ones jitter
+    (odometry / "sequences/05/times.txt").write_text("no time\n")  # times are not needed
+    printed = prepare(odometry, "--with-poses")
+    assert "2 gaps between the times of frames, the longest 0.3 s, before 03_2 0000002: no snippet crosses" in printed
+    assert "03_3 0000002: 0.3 s after the frame before it\n" in (folder / "out/prepare_report.txt").read_text()
+    assert [read_scene(folder / "out" / name).breaks for name in ("00_2", "03_2", "03_3", "05_0")] == [
+        (),
+        (2,),
+        (2,),
+        (),
+    ]
+    for camera in "23":  # numbered from 1
+        images = place / f"image_{camera}"
+        for number in range(5, 0, -1):
+            (images / f"{number - 1:06d}.png").move(images / f"{number:06d}.png")
+    prepare(odometry, "--with-poses", out="renumbered")
+    assert read_scene(folder / "renumbered/03_2").breaks == (2,)
+
+
+def test_gaps_in_time_stamps_of_a_drive_are_told(raw, prepare, folder):
+    drive = raw / "2011_09_28/2011_09_28_drive_0300_sync"
+    stamps = [f"2011-09-28 13:04:32.{tenth}00000000" for tenth in (0, 1, 2, 5, 6, 7)]
+    (drive / "image_02/timestamps.txt").write_text("\n".join(stamps) + "\n")
+    (drive / "image_03/timestamps.txt").write_text("\n".join(["", *stamps[1:3], "", *stamps[4:]]))  # no time: no gap
+    printed = prepare(raw)
+    assert "1 gaps between the times of frames, the longest 0.3 s, before 2011_09_28_drive_0300_sync_02" in printed
+    scenes = [folder / f"out/2011_09_28_drive_0300_sync_{camera}" for camera in ("02", "03")]
+    assert [read_scene(scene).breaks for scene in scenes] == [(3,), ()]
+
+
 def test_odometry_poses_are_those_of_the_camera(odometry, prepare, folder):
     prepare(odometry, "--with-poses", out="colour")
     truth = kitti.read_poses(odometry / "poses/00.txt")

@@ -145,6 +145,16 @@ def test_a_frame_that_preparation_left_out_as_damaged_breaks_the_scene(tmp_path)
     assert [run.poses for run in layout.read_scene(scene).runs()] == [None, None, None]
 
 
+def test_a_frame_that_comes_late_breaks_the_scene(tmp_path):
+    scene = Path(tmp_path)
+    for number in (0, 1, 3, 4, 5, 7, 8, 13):
+        (scene / f"{number:07d}.jpg").touch()
+    layout.write_intrinsics(scene / "cam.txt", K)
+    write_record(scene, time_gaps={"4": 0.3, "6": 0.4, "8": 0.2})  # 6 was static
+    runs = layout.read_scene(scene).runs()
+    assert [[int(frame.stem) for frame in run.frames] for run in runs] == [[0, 1, 3], [4, 5], [7], [8, 13]]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -164,6 +174,9 @@ def test_a_frame_that_preparation_left_out_as_damaged_breaks_the_scene(tmp_path)
         {"problems": []},
         {"gaps": [[1]]},
         {"gaps": 1},
+        {"time_gaps": [1]},
+        {"time_gaps": {"1": "late"}},
+        {"time_gaps": {"x": 0.2}},
         {"not_opened": {}},
     ],
 )

@@ -127,6 +127,21 @@ def test_no_snippet_crosses_a_frame_that_preparation_left_out(root):
     assert colours(SnippetDataset(root, "train.txt", 3)[1]) == [10, 20, 40]  # there the camera stood
 
 
+def test_a_scene_that_is_named_twice_trains_once(root):
+    once = SnippetDataset(root, "train.txt", 3)
+    write_text(root / "train.txt", "".join(f"{name}\n./{name}\n{root / name}\n" for name in SCENES))
+    dataset = SnippetDataset(root, "train.txt", 3)
+    assert [scene.name for scene in dataset.scenes] == list(SCENES)
+    assert [colours(dataset[k]) for k in range(len(dataset))] == [colours(once[k]) for k in range(len(once))]
+
+
+def test_no_snippet_crosses_a_gap_in_time(root):
+    record = {"source": {}, "frames": 5, "static": [], "problems": {}, "time_gaps": {"3": 0.7}}
+    (root / "a" / "prepared.json").write_text(json.dumps(record))
+    dataset = SnippetDataset(root, "train.txt", 3)
+    assert [colours(dataset[k]) for k in range(len(dataset))] == [[0, 10, 20], [200, 210, 220], [210, 220, 230]]
+
+
 @pytest.mark.parametrize("kind", ["a dangling link", "a folder"])
 def test_a_frame_that_cannot_be_opened_is_damaged_and_its_neighbours_stay_apart(root, kind):
     file = root / "a" / "0000002.jpg"

@@ -412,3 +412,14 @@ def test_damage_gives_a_result_or_our_own_error(tmp_path_factory, reader, good, 
     else:
         for values in result.values() if isinstance(result, dict) else [result]:
             assert values.dtype.kind == "M" or np.isfinite(values).all()
+
+
+def test_frames_that_come_late():
+    seconds = {k: 0.1 * k for k in range(10)}
+    assert kitti.time_gaps(seconds) == {}
+    late = {k: second + 0.06 * (k >= 4) + 0.04 * (k >= 7) for k, second in seconds.items()}
+    assert list(kitti.time_gaps(late)) == [4]  # 0.16 s is more than 1.5 times 0.1 s, 0.14 s is not
+    assert kitti.time_gaps(late)[4] == pytest.approx(0.16)
+    del late[3]  # a missing number is a gap that is known already
+    assert kitti.time_gaps(late) == {}
+    assert kitti.time_gaps({}) == kitti.time_gaps({7: 1.0}) == kitti.time_gaps(dict.fromkeys(range(5), 0.0)) == {}

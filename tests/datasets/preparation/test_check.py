@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from datasets.layout import write_intrinsics
 from datasets.preparation import check as check_module
 from datasets.preparation.check import check_data
+from datasets.snippets import SnippetDataset
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from files.atomic import write_text
 from files.errors import InputError
@@ -369,6 +370,44 @@ def test_a_scene_that_is_named_twice_is_a_warning(healthy, tmp_path):
     assert (result.refusals, causes(result.warnings)) == ([], ["named twice"])
     assert "drive: named 2 times in train.txt" in result.warnings[0]
     assert result.scenes[0].lists == ["train.txt"]
+
+
+def write_breaks(scene, frames, late):
+    """Records that these frames come late: before each of them the scene has a break."""
+    record = {"source": {}, "frames": frames, "static": [], "problems": {}, "time_gaps": dict.fromkeys(late, 0.5)}
+    (Path(scene) / "prepared.json").write_text(json.dumps(record))
+
+
+def test_pairs_and_snippets_never_cross_a_break(healthy, tmp_path):
+    """Two recordings in one folder: the jump from one to the other is no motion of the camera."""
+    images, intrinsics = healthy
+    write_scene(tmp_path, "drive", [*images[:4], *(image[:, ::-1] for image in images[4:8])], intrinsics)
+    across = check(tmp_path).scenes[0]
+    assert (len(across.pairs), across.snippets) == (7, 6)
+    write_breaks(tmp_path / "drive", 8, ["4"])
+    apart = check(tmp_path).scenes[0]
+    assert (len(apart.pairs), apart.snippets, apart.plain()["snippets"]) == (6, 4, 4)
+    assert max(pair.identity_error for pair in apart.pairs) < max(pair.identity_error for pair in across.pairs)
+
+
+def test_a_scene_whose_frames_are_all_apart_has_no_snippet(healthy, tmp_path):
+    write_scene(tmp_path, "drive", healthy[0][:6], healthy[1])
+    write_breaks(tmp_path / "drive", 6, ["2", "4"])
+    result = check(tmp_path)
+    assert causes(result.warnings) == ["too few frames"]
+    assert "6 frames between 2 breaks, at most 2 of them neighbours, a snippet has 3" in result.warnings[0]
+    assert "which give 0 snippets of 3" in result.refusals[0]
+    with pytest.raises(InputError, match="no snippet of 3 frames"):  # training sees the same
+        SnippetDataset(Path(tmp_path), "train.txt", 3)
+
+
+def test_larger_gaps_never_cross_a_break(tmp_path):
+    write_scene(tmp_path, "slow", *slow(0.1, 40))
+    whole = check(tmp_path).scenes[0].frame_gap
+    assert len(whole.pairs) > 0
+    write_breaks(tmp_path / "slow", 40, [str(k) for k in range(2, 40, 2)])
+    apart = check(tmp_path).scenes[0].frame_gap
+    assert apart is None or apart.pairs == []
 
 
 def test_a_normalised_k_is_refused_as_such(healthy, tmp_path):
