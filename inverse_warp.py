@@ -1,18 +1,20 @@
 """The differentiable inverse warp: what the target camera would see, sampled from the source images.
 
-`sample` is the one place that knows the sampler's own coordinates; everybody else speaks in pixels, with integers at
-pixel centres.
+The sampler's own coordinates stay in this file; everybody else speaks in pixels, with integers at pixel centres.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geometry.camera import pixel_grid
+from geometry.camera import invert_intrinsics, pixel_grid
 
 PADDINGS = ("zeros", "border")
 _MIN_DEPTH = 1e-6  # depth at or below it is unknown
 _MIN_Z_RATIO = 1e-6  # a point a million times nearer to the source camera than to the target is at its centre
+_OUTSIDE = 3.0  # the sampler's coordinate of what is outside: a whole image away from its border
 _MAX_TRANSLATION = 1e15  # more would overflow float32 on the way, and inf / inf is NaN
 
 
@@ -41,20 +43,18 @@ def inverse_warp(
         raise ValueError(f"padding is {padding!r}, expected one of {', '.join(PADDINGS)}")
     batch, n_sources, channels, height, width = sources.shape
 
-    x, y, z = _source_pixels(depth, source_from_target, intrinsics)
-    in_front = (z > _MIN_Z_RATIO) & (depth > _MIN_DEPTH)
-    z = torch.where(in_front, z, 1)
-    x, y = x / z, y / z
-    valid = in_front & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-
-    # What is not in front is sent outside the image.
-    x, y = torch.where(in_front, x, -2 * width), torch.where(in_front, y, -2 * height)
-    warped = sample(sources.flatten(0, 1), x.flatten(0, 1), y.flatten(0, 1), padding)
+    rotation = source_from_target[..., :3, :3] - torch.eye(3, dtype=depth.dtype, device=depth.device)
+    translation = source_from_target[..., :3, 3].clamp(-_MAX_TRANSLATION, _MAX_TRANSLATION)
+    intrinsics = intrinsics[:, None]
+    homography = intrinsics @ rotation @ invert_intrinsics(intrinsics)  # [B, N, 3, 3], less the identity
+    epipole = (intrinsics @ translation[..., None])[..., 0]  # [B, N, 3]
+    grid, valid = _SourceGrid.apply(homography, epipole, depth)
+    warped = _sample(sources.flatten(0, 1), grid.flatten(0, 1), padding)
     return warped.view(batch, n_sources, channels, height, width), valid
 
 
 def sample(images: Tensor, x: Tensor, y: Tensor, padding: str) -> Tensor:
-    """Bilinear samples of images at pixel coordinates: the project's one sampler.
+    """Bilinear samples of images at pixel coordinates.
 
     Args:
         images: [B, C, H, W].
@@ -65,33 +65,80 @@ def sample(images: Tensor, x: Tensor, y: Tensor, padding: str) -> Tensor:
         [B, C, h, w].
     """
     height, width = images.shape[2:]
-    # The sampler wants -1 .. 1 from the first to the last centre. The clamp, far outside, keeps infinities out of it.
-    x = (x * (2 / max(width - 1, 1)) - 1).clamp(-3, 3)
-    y = (y * (2 / max(height - 1, 1)) - 1).clamp(-3, 3)
-    grid = torch.stack([x, y], 1).nan_to_num(-3).permute(0, 2, 3, 1)
+    x, y = x * _per_pixel(width) - 1, y * _per_pixel(height) - 1
+    return _sample(images, torch.stack([x, y], 1).clamp(-_OUTSIDE, _OUTSIDE).nan_to_num(-_OUTSIDE), padding)
+
+
+def _sample(images: Tensor, grid: Tensor, padding: str) -> Tensor:
+    """Bilinear samples at `grid` [B, 2, h, w], whose x and y are -1 .. 1 from the first to the last pixel centre."""
+    grid = grid.permute(0, 2, 3, 1)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=True)
 
 
-def _source_pixels(depth: Tensor, source_from_target: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Homogeneous source pixels of all target pixels, divided by the target's depth: three of [B, N, H, W].
+def _per_pixel(size: int) -> float:
+    """The sampler's unit per pixel: it counts -1 .. 1 from the first to the last centre."""
+    return 2 / max(size - 1, 1)
 
-    K (R d K^-1 p + t) / d = p + K (R - I) K^-1 p + K t / d. Written as a difference from p, so that the identity
-    gives p to the last bit, in float32 as well, and as one 3 x 3 matrix a source, so that no point cloud is made.
+
+class _SourceGrid(torch.autograd.Function):
+    """Where the sampler finds each target pixel in the sources, and whether that is inside: the warp's geometry.
+
+    K (R d K^-1 p + t) / d = p + H p + e / d with H = K (R - I) K^-1 and the epipole e = K t. Written as a difference
+    from p, so that the identity gives p to the last bit, in float32 as well. No point cloud is made.
+
+    The backward pass is written by hand. The one that autograd derives makes twice as many passes over the pixels, and
+    took more time than the sampler (docs/benchmarks.md).
     """
-    batch, n_sources = source_from_target.shape[:2]
-    height, width = depth.shape[2:]
-    grid = pixel_grid(height, width, depth)  # [3, H * W]
-    rotation = source_from_target[..., :3, :3] - torch.eye(3, dtype=depth.dtype, device=depth.device)
-    intrinsics = intrinsics[:, None]
-    # inv_ex: unlike inv it doesn't make the host wait for the device to say that K is invertible.
-    homography = intrinsics @ rotation @ torch.linalg.inv_ex(intrinsics).inverse  # [B, N, 3, 3], less the identity
-    translation = source_from_target[..., :3, 3:].clamp(-_MAX_TRANSLATION, _MAX_TRANSLATION)
-    epipole = intrinsics @ translation  # [B, N, 3, 1]
 
-    inverse_depth = 1 / torch.where(depth > _MIN_DEPTH, depth, 1).flatten(1)[:, None, None]  # [B, 1, 1, H * W]
-    pixels = homography @ grid + grid + epipole * inverse_depth
-    x, y, z = pixels.view(batch, n_sources, 3, height, width).unbind(2)
-    return x, y, z
+    @staticmethod
+    def forward(ctx: Any, homography: Tensor, epipole: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+        """H [B, N, 3, 3], e [B, N, 3] and depth [B, 1, H, W] to the grid [B, N, 2, H, W] and validity [B, N, H, W]."""
+        height, width = depth.shape[2:]
+        known = depth > _MIN_DEPTH
+        depth = torch.where(known, depth, 1)
+        columns = torch.arange(width, dtype=depth.dtype, device=depth.device)
+        rows = torch.arange(height, dtype=depth.dtype, device=depth.device)
+        pixels = []  # homogeneous, divided by the target's depth: x, y and z, each [B, N, H, W]
+        for coordinate in range(3):
+            by_column, by_row, constant = (factor[..., None] for factor in homography[..., coordinate, :].unbind(-1))
+            across, down = by_column * columns + constant, by_row * rows
+            if coordinate == 0:
+                across += columns
+            elif coordinate == 1:
+                down += rows
+            else:
+                across += 1
+            sum_without_depth = across[..., None, :] + down[..., :, None]
+            pixels.append(sum_without_depth.addcdiv_(epipole[..., coordinate, None, None], depth))
+        x, y, z = pixels
+        in_front = (z > _MIN_Z_RATIO) & known
+        z = torch.where(in_front, z, 1)
+        x /= z
+        y /= z
+        valid = in_front & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+        grid = torch.stack([x * _per_pixel(width), y * _per_pixel(height)], 2).sub_(1).clamp_(-_OUTSIDE, _OUTSIDE)
+        grid.masked_fill_(~in_front[:, :, None], -_OUTSIDE)
+        ctx.mark_non_differentiable(valid)
+        ctx.save_for_backward(x, y, z, in_front, depth, known, epipole)
+        return grid, valid
+
+    @staticmethod
+    def backward(ctx: Any, grid_gradient: Tensor, _: Any) -> tuple[Tensor, Tensor, Tensor]:
+        x, y, z, in_front, depth, known, epipole = ctx.saved_tensors
+        batch, n_sources, height, width = x.shape
+        # The sampler's gradient is 0 far outside, so that the clamp needs no mask of its own.
+        inverse_z, inverse_depth = z.reciprocal().masked_fill_(~in_front, 0), depth.reciprocal()
+        by_pixel = x.new_empty(batch, n_sources, 3, height, width)  # gradient of the homogeneous pixels
+        by_x, by_y, by_z = by_pixel.unbind(2)
+        torch.mul(grid_gradient[:, :, 0], inverse_z, out=by_x).mul_(_per_pixel(width))
+        torch.mul(grid_gradient[:, :, 1], inverse_z, out=by_y).mul_(_per_pixel(height))
+        torch.mul(by_x, x, out=by_z).addcmul_(by_y, y).neg_()
+        flat = by_pixel.flatten(3)
+        by_homography = flat @ pixel_grid(height, width, x).T
+        by_epipole = (flat @ inverse_depth.view(batch, 1, -1, 1))[..., 0]
+        by_inverse_depth = (epipole[:, :, None] @ flat).sum(1).view(batch, 1, height, width)
+        by_depth = (by_inverse_depth * inverse_depth).mul_(inverse_depth).neg_().masked_fill_(~known, 0)
+        return by_homography, by_epipole, by_depth
 
 
 def _check_shapes(sources: Tensor, depth: Tensor, source_from_target: Tensor, intrinsics: Tensor) -> None:

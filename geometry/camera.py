@@ -30,8 +30,7 @@ def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
     _check_depth(depth)
     _check_intrinsics(intrinsics)
     height, width = depth.shape[2:]
-    # inv_ex and not inv, which makes the host wait for the device to check that K is invertible.
-    rays = torch.linalg.inv_ex(intrinsics).inverse @ pixel_grid(height, width, depth)
+    rays = invert_intrinsics(intrinsics) @ pixel_grid(height, width, depth)
     return rays.view(-1, 3, height, width) * depth
 
 
@@ -51,6 +50,23 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
         raise ValueError(f"points: got shape {list(points.shape)}, expected [B, 3, ...]")
     pixels = intrinsics @ points.flatten(2)
     return (pixels[:, :2] / pixels[:, 2:]).view(points.shape[0], 2, *points.shape[2:])
+
+
+def invert_intrinsics(intrinsics: Tensor) -> Tensor:
+    """K^-1 of an upper triangular K, in closed form: [..., 3, 3]; what stands below the diagonal is not read.
+
+    Unlike `torch.linalg.inv` it doesn't make the host wait for the device, and it can be captured in a CUDA graph.
+    Example: K = [2 0 3; 0 2 0; 0 0 1] has the inverse [0.5 0 -1.5; 0 0.5 0; 0 0 1].
+    """
+    _check_intrinsics(intrinsics)
+    (fx, skew, cx), (_, fy, cy), (_, _, one) = (row.unbind(-1) for row in intrinsics.unbind(-2))
+    zero = torch.zeros_like(fx)
+    rows = (
+        (1 / fx, -skew / (fx * fy), (skew * cy - cx * fy) / (fx * fy * one)),
+        (zero, 1 / fy, -cy / (fy * one)),
+        (zero, zero, 1 / one),
+    )
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def scale_intrinsics(intrinsics: Tensor, scale_x: float | Tensor, scale_y: float | Tensor) -> Tensor:

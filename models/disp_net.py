@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import Conv2d, channels, conv, crop_like, initialise, upconv
+from models.layers import channels, conv, crop_like, initialise, upconv
 
 MAX_DISPARITY = 10.0  # disparity = MAX_DISPARITY * sigmoid(x) + MIN_DISPARITY: depth lies between 0.1 and 100
 MIN_DISPARITY = 0.01
@@ -109,7 +109,7 @@ def _halve(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def _predict(inputs: int) -> nn.Sequential:
-    return nn.Sequential(Conv2d(inputs, 1, 3, padding=1), nn.Sigmoid())
+    return nn.Sequential(nn.Conv2d(inputs, 1, 3, padding=1), nn.Sigmoid())
 
 
 def _disparity(predict: nn.Module, features: Tensor) -> Tensor:

@@ -1,27 +1,8 @@
 """The building blocks of both networks."""
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-# Below this number of output pixels in the batch, reading the weights dominates a convolution's time on a CPU, and one
-# matrix product reads them least often (docs/benchmarks.md).
-_FEW_PIXELS = 256
 
 MAX_WIDTH = 2  # times the paper's channels, which is four times its weights
-
-
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, computed as one matrix product on a CPU where there are few pixels: the same values, faster."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        height, width = (-(-size // self.stride[0]) for size in image.shape[2:])
-        if image.device.type != "cpu" or image.shape[0] * height * width > _FEW_PIXELS or self.kernel_size == (1, 1):
-            return super().forward(image)
-        patches = functional.unfold(image, self.kernel_size, padding=self.padding, stride=self.stride)  # type: ignore[arg-type]
-        patches = patches.transpose(0, 1).flatten(1)  # [C k k, B h w]
-        output = torch.addmm(self.bias[:, None], self.weight.flatten(1), patches)  # type: ignore[index]
-        return output.view(-1, image.shape[0], height, width).transpose(0, 1)
 
 
 def channels(width: float, *numbers: int) -> list[int]:
@@ -33,7 +14,7 @@ def channels(width: float, *numbers: int) -> list[int]:
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """Convolution and ReLU; the size is divided by the stride, rounded up."""
-    return [Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU(inplace=True)]
+    return [nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2), nn.ReLU(inplace=True)]
 
 
 def upconv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

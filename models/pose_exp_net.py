@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from geometry.pose import ROTATIONS, pose_to_matrix
-from models.layers import Conv2d, channels, conv, crop_like, initialise, upconv
+from models.layers import channels, conv, crop_like, initialise, upconv
 
 POSE_SCALE = 0.01  # keeps the first warps near the identity, where the photometric error has a gradient to follow
 
@@ -73,10 +73,10 @@ class PoseExpNet(nn.Module):
             self.upconv3 = upconv(c128, c64, 4)
             self.upconv2 = upconv(c64, c32, 4)
             self.upconv1 = upconv(c32, c16, 4)
-            self.predict_mask4 = Conv2d(c128, sources, 3, padding=1)
-            self.predict_mask3 = Conv2d(c64, sources, 3, padding=1)
-            self.predict_mask2 = Conv2d(c32, sources, 3, padding=1)
-            self.predict_mask1 = Conv2d(c16, sources, 3, padding=1)
+            self.predict_mask4 = nn.Conv2d(c128, sources, 3, padding=1)
+            self.predict_mask3 = nn.Conv2d(c64, sources, 3, padding=1)
+            self.predict_mask2 = nn.Conv2d(c32, sources, 3, padding=1)
+            self.predict_mask1 = nn.Conv2d(c16, sources, 3, padding=1)
         initialise(self)
         with torch.no_grad():  # half of the first features begin as differences between the frames, which show motion
             weight = self.conv1[0].weight[: max(1, c16 // 2)]  # type: ignore[index]

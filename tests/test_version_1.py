@@ -80,6 +80,12 @@ def assert_same_curve(folder: Path, name: str) -> None:
             limit = {"abs": 2e-3} if key in ("a1", "a2", "a3", "photometric/valid_pixels") else {"rel": EQUAL}
             if key == "gradient/norm":
                 limit = {"rel": 1e-2}
+            # Adam divides gradients that nearly cancel by their own size. Where the recorded translations are 1e-5, the
+            # rounding of another formulation of the same warp, or of another convolution, shows in the fourth digit.
+            if key == "pose/translation":
+                limit = {"rel": EQUAL, "abs": 1e-7}
+            if key == "ate":
+                limit = {"rel": 1e-3}
             assert line[key] == (value if isinstance(value, str) else pytest.approx(value, **limit)), (old["step"], key)
 
 

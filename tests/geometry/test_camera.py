@@ -4,6 +4,7 @@ import torch
 from geometry.camera import (
     crop_intrinsics,
     flip_intrinsics,
+    invert_intrinsics,
     pixel_grid,
     project,
     scale_intrinsics,
@@ -33,6 +34,24 @@ def test_project_undoes_unproject():
     assert torch.equal(points[:, 2:], depth)  # z is the depth, not the ray's length
     expected = pixel_grid(HEIGHT, WIDTH, depth)[:2].view(1, 2, HEIGHT, WIDTH).expand(2, -1, -1, -1)
     torch.testing.assert_close(project(points, K), expected)
+
+
+def test_the_closed_inverse_is_the_inverse():
+    torch.manual_seed(1)
+    general = torch.randn(2, 5, 3, 3, dtype=torch.float64).triu() + 3 * torch.eye(3).double()
+    for intrinsics in (K, general, flip_intrinsics(K, WIDTH)):
+        intrinsics = intrinsics.detach().requires_grad_()
+        inverse, reference = invert_intrinsics(intrinsics), torch.linalg.inv(intrinsics)
+        torch.testing.assert_close(inverse, reference, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(inverse @ intrinsics, torch.eye(3).double().expand_as(inverse))
+        cotangent = torch.randn_like(inverse).triu()
+        gradients = [torch.autograd.grad(result, intrinsics, cotangent)[0].triu() for result in (inverse, reference)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+    assert invert_intrinsics(torch.tensor([[2.0, 0, 3], [0, 2, 0], [0, 0, 1]])).tolist() == [
+        [0.5, 0, -1.5],
+        [0, 0.5, 0],
+        [0, 0, 1],
+    ]
 
 
 def test_k_follows_its_image():
