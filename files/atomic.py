@@ -56,6 +56,27 @@ def atomic_write(file: Path, durable: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def atomic_path(file: Path) -> Iterator[Path]:
+    """Give a library that opens files by itself a new name to write to; see `atomic_write`.
+
+    The file appears under its name when the block ends without an error.
+
+    Raises:
+        WriteError: the file could not be written; names the file and the system's reason.
+    """
+    file = Path(file)
+    part = _new_part(file)
+    try:
+        with _explain(file):
+            yield part
+            os.replace(part, file)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file's name is that of an unfinished write, which a killed process leaves behind."""
     return _LEFTOVER.fullmatch(name) is not None

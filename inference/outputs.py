@@ -17,7 +17,7 @@ from files.errors import InputError
 from files.images import read_image
 from files.outputs import check_output
 from visualization.depth_sheet import choose_rows, draw_row, write_sheet
-from visualization.trajectory import write_trajectory_picture
+from visualization.trajectory import write_path_picture, write_trajectory_picture
 
 PICTURES_OF_EACH = 3  # best, median and worst images on a sheet
 
@@ -62,8 +62,9 @@ class Export:
     name: str
     predicted: np.ndarray  # world_from_camera [F, 3, 4], not aligned
     times: np.ndarray | None  # [F], seconds; None: not known
-    truth: np.ndarray | None = None  # world_from_camera [F, 3, 4]; None: there is none, and no picture
+    truth: np.ndarray | None = None  # world_from_camera [F, 3, 4]; None: the picture has the prediction alone
     scores: dict | None = None  # the result of `score_trajectory`; the picture has the last of its alignments
+    unit: str = ""  # of the predicted positions: "m", or "" where it is arbitrary
 
     def write(self, folder: Path) -> list[Path]:
         """Write NAME.txt (KITTI), NAME_tum.txt (TUM, if times are known) and the picture NAME.png; returns the files.
@@ -79,8 +80,9 @@ class Export:
         if self.truth is not None and self.scores is not None:
             alignment, errors = list(self.scores["alignments"].items())[-1]
             write_trajectory_picture(picture, self.name, self.truth, self.predicted, alignment, errors)
-            written.append(picture)
-        return written
+        else:
+            write_path_picture(picture, self.name, self.predicted, self.unit)
+        return [*written, picture]
 
 
 def draw_depth_sheet(

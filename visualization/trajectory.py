@@ -38,6 +38,39 @@ def write_trajectory_picture(
         figure.savefig(stream, format="png", dpi=100)
 
 
+def write_path_picture(file: Path, name: str, world_from_camera: np.ndarray, unit: str) -> None:
+    """A trajectory without a truth: its top view, and height and heading over the path.
+
+    Args:
+        file: a .png.
+        name: for the title.
+        world_from_camera: [F, 3, 4], the first camera's frame: x right, y down, z forward.
+        unit: of the positions, "m" or "".
+    """
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    panels = figure.subplot_mosaic([["top", "height"], ["top", "heading"]], width_ratios=(1.25, 1))
+    path, unit = path_lengths(world_from_camera), f" ({unit or 'arbitrary unit'})"
+    title = f"{printable(name)}: {len(path)} frames, {path[-1]:.3g}{unit}, no ground truth"
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    x, y, z = world_from_camera[..., 3].T
+    top, height, heading = panels["top"], panels["height"], panels["heading"]
+    top.plot(x, z, color=PREDICTED, linewidth=1.6)
+    top.plot(x[:1], z[:1], "o", color=PREDICTED, markeredgecolor="black", label="start")
+    top.plot(x[-1:], z[-1:], "s", color=PREDICTED, markeredgecolor="black", label="end")
+    top.set(xlabel=f"x, to the right{unit}", ylabel=f"z, forward{unit}", title="from above")
+    top.set_aspect("equal", adjustable="datalim")
+    top.legend(fontsize=8)
+    height.plot(path, -y, color=PREDICTED, linewidth=1.2)
+    height.set(ylabel=f"height above the start{unit}")
+    forward = world_from_camera[:, :, 2]
+    heading.plot(path, np.degrees(np.unwrap(np.arctan2(forward[:, 0], forward[:, 2]))), color=ROTATION, linewidth=1.2)
+    heading.set(xlabel=f"path length{unit}", ylabel="heading, to the right (degrees)")
+    for axes in panels.values():
+        axes.grid(alpha=0.3)
+    with atomic_write(file) as stream:
+        figure.savefig(stream, format="png", dpi=100)
+
+
 def _top_view(axes: Axes, truth: np.ndarray, predicted: np.ndarray) -> None:
     """The plane in which the true camera moves most: x and z on a road, with z forward."""
     extent = np.ptp(truth[..., 3], axis=0)

@@ -1,0 +1,253 @@
+"""Predict depth, camera motion and a point cloud of images, folders of images, videos and prepared scenes."""
+
+import argparse
+import hashlib
+import os
+import time
+from typing import Any
+
+import torch
+from path import Path
+
+from cli.flags import add_device_flag, choose_device, positive_float, positive_int, run_script
+from files.atomic import write_json
+from files.errors import InputError
+from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
+from inference.clip import PredictedClip, predict_clip
+from inference.depth import input_size
+from inference.depth_files import FORMATS
+from inference.folder import claim_folder
+from inference.frames import DEFAULT_FPS, MARKER, Clip, open_inputs
+from inference.motion import snippet_length
+from inference.results import (
+    DEFAULT_OF_CLIPS,
+    DEFAULT_OF_IMAGES,
+    KINDS,
+    OF_CLIPS,
+    OF_MOTION,
+    Outputs,
+    ScaledClip,
+    needs_mirror,
+    write_results,
+)
+from inference.scale import NETWORK_UNIT, Scale, scale_from_distance, scale_from_height, scale_from_speed
+from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
+
+DESCRIPTION = """\
+Predict depth of images and videos, and of videos the camera's trajectory and a coloured point cloud.
+
+  python predict.py runs/my_run drive.mp4 --out results
+      depth, a video, the trajectory and a point cloud in results/drive
+  python predict.py runs/my_run photo.jpg other.png --out results --write depth pictures
+      depth of single images
+  python predict.py runs/my_run drive.mp4 --fov 80 --scale camera-height 1.65 --out results
+      in metres: the camera is 1.65 m above the road
+  python predict.py runs/my_run prepared/SCENE --out results --write depth --depth-format png --size network
+
+Every clip gets a folder in --out. predict.json there says what was written; a run that was stopped leaves
+"complete": false in it. docs/predict.md has the details."""
+
+SCALES = "camera-height METRES | speed FILE | distance X1 Y1 X2 Y2 METRES | constant VALUE"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or a run's folder")
+    inputs = "images (.jpg, .png), folders of images, prepared scenes, videos; a folder or a video is a clip"
+    add("inputs", type=Path, nargs="+", metavar="INPUT", help=inputs)
+    add("--out", type=Path, required=True, metavar="FOLDER", help="a new or empty folder for the results")
+    add("--replace", action="store_true", help="remove an earlier result of predict.py in --out first")
+    which = "checkpoint of a run's folder: the last, or the best in validation by a criterion (default: last)"
+    add("--which", choices=("last", *CRITERIA), help=which)
+    kinds = "; ".join(f"{name}: {meaning}" for name, meaning in KINDS.items())
+    defaults = f"(default: {' '.join(DEFAULT_OF_CLIPS)} of a clip, {' '.join(DEFAULT_OF_IMAGES)} of single images)"
+    add("--write", nargs="+", choices=KINDS, metavar="WHAT", help=f"{kinds} {defaults}")
+    add("--depth-format", choices=FORMATS, default=FORMATS[0], help="float32 .npy, or PNG of 16 bits (default: npy)")
+    size = "depth at the input's size or at the network's (default: input)"
+    add("--size", choices=("input", "network"), default="input", help=size)
+    rate = f"frames per second: videos are sampled at it, and folders of images have it (default: {DEFAULT_FPS:g})"
+    add("--fps", type=positive_float, metavar="N", help=rate)
+    add("--flip-average", action="store_true", help="predict each image and its mirror image, and blend both")
+    add_camera_flags(parser)
+    add = parser.add_argument_group("point cloud").add_argument
+    far = "leave out points from this depth on, in the unit of the results (default: 3 times the clip's median depth)"
+    add("--far", type=positive_float, metavar="DEPTH", help=far)
+    add("--voxel", type=positive_float, metavar="SIDE", help="points in one voxel become one (default: far / 300)")
+    add("--sure", type=float, default=0.5, metavar="X", help="least confidence of a point, 0 to 1 (default: 0.5)")
+    add = parser.add_argument_group("work").add_argument
+    add("--height", type=positive_int, help="of the network's input (default: the training's)")
+    add("--width", type=positive_int, help="of the network's input (default: the training's)")
+    add("--batch-size", type=positive_int, default=8, help="images that are predicted together (default: 8)")
+    workers = min(4, os.cpu_count() or 1)
+    add("--workers", type=positive_int, default=workers, help="threads that decode images (default: up to 4)")
+    add_device_flag(parser)
+    args = parser.parse_args()
+    if args.which and args.checkpoint.is_file():
+        parser.error("--which goes with a run's folder in place of a CHECKPOINT")
+    if sum(value is not None for value in (args.fov, args.focal, args.intrinsics)) > 1:
+        parser.error("--fov, --focal and --intrinsics exclude each other")
+    if args.fov is not None and args.fov >= 180:
+        parser.error(f"--fov {args.fov:g}: expected degrees below 180")
+    if not 0 <= args.sure <= 1:
+        parser.error(f"--sure {args.sure:g}: expected 0 to 1")
+    args.scale = parse_scale(parser, args.scale)
+    return args
+
+
+def add_camera_flags(parser: argparse.ArgumentParser) -> None:
+    note = "Without a flag: the camera that the checkpoint has learned, else the scene's cam.txt, else a guess."
+    add = parser.add_argument_group("camera and unit", note).add_argument
+    add("--fov", type=positive_float, metavar="DEGREES", help="horizontal field of view of the input")
+    add("--focal", type=positive_float, metavar="PIXELS", help="focal length in pixels of the input")
+    add("--intrinsics", type=Path, metavar="FILE", help="K, 3 x 3 numbers (cam.txt), in pixels of the input")
+    scales = (
+        f"{SCALES}: metres by the camera's height above a flat road; by the vehicle's speed (FILE: a line with "
+        "seconds from the first frame and m/s each, or KITTI's folder oxts); by the distance of two pixels' points in "
+        "the first frame; or depth in metres = VALUE x the network's depth (default: the network's own unit)"
+    )
+    add("--scale", nargs="+", metavar="KIND", help=scales)
+
+
+def parse_scale(parser: argparse.ArgumentParser, words: list[str] | None) -> tuple[str, list[Any]] | None:
+    """--scale as a kind and its values."""
+    if words is None:
+        return None
+    kind, values = words[0], words[1:]
+    counts = {"camera-height": 1, "speed": 1, "distance": 5, "constant": 1}
+    if counts.get(kind) != len(values):
+        parser.error(f"--scale {' '.join(words)}: expected one of {SCALES}")
+    if kind == "speed":
+        return kind, [Path(values[0])]
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [0.0]
+    if not all(abs(number) < 1e9 for number in numbers) or numbers[-1] <= 0:
+        parser.error(f"--scale {' '.join(words)}: expected numbers, the last above 0")
+    return kind, numbers
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.checkpoint.is_dir():
+        args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
+    clips = open_inputs(args.inputs, args.fps, args.workers)
+    device = choose_device(args.device)
+    loaded = load_model(args.checkpoint, device)
+    wanted = [check_clip(clip, loaded, args) for clip in clips]
+    size = input_size((args.height, args.width), (loaded.height, loaded.width))
+    claim_folder(args.out, [clip.name for clip in clips], args.inputs, args.replace)
+    checkpoint = {"file": str(args.checkpoint), "sha256": sha256(args.checkpoint), "step": loaded.step}
+    report: dict[str, Any] = {"complete": False, "checkpoint": checkpoint, "device": str(device), "clips": {}}
+    write_json(args.out / MARKER, report)
+    for clip, kinds in zip(clips, wanted, strict=True):
+        report["clips"][clip.name] = predict_one(clip, kinds, loaded, size, device, {"checkpoint": checkpoint}, args)
+        write_json(args.out / MARKER, report)
+    report["complete"] = True
+    write_json(args.out / MARKER, report)
+    print(f"report: {args.out / MARKER}")
+
+
+def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> frozenset[str]:
+    """What is to be written of a clip; InputError if something was asked for that the input or checkpoint lacks."""
+    if loaded.pose_net is not None:
+        snippet_length(loaded.pose_net, args.checkpoint)
+    asked = args.write is not None
+    kinds = set(args.write or (DEFAULT_OF_CLIPS if clip.ordered else DEFAULT_OF_IMAGES))
+    lacking = kinds & set(OF_CLIPS) if not clip.ordered else set()
+    if lacking and asked:
+        raise InputError(f"--write {' '.join(sorted(lacking))}: {clip.source}: single images; give a folder or a video")
+    if loaded.pose_net is None and kinds & set(OF_MOTION):
+        if asked:
+            raise InputError(
+                f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {args.checkpoint}: holds no pose network"
+            )
+        clip.notes.append(f"no trajectory and no point cloud: {args.checkpoint} holds no pose network")
+        kinds -= set(OF_MOTION)
+    return frozenset(kinds)
+
+
+def predict_one(
+    clip: Clip,
+    kinds: frozenset[str],
+    loaded: LoadedModel,
+    size: tuple[int, int],
+    device: torch.device,
+    about: dict[str, Any],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Predict a clip, write what is asked for, print a line, and return its part of the report."""
+    intrinsics, source = choose_intrinsics(clip, GivenByFlag(args.fov, args.focal, args.intrinsics), loaded)
+    mirror = needs_mirror(kinds)
+    if loaded.depth_net is None:
+        raise InputError(f"{args.checkpoint}: holds no depth network, only a pose network")
+    predicted = predict_clip(
+        clip, loaded.depth_net, loaded.pose_net, size, args.out, args.batch_size, device, mirror, args.flip_average
+    )
+    notes = [*clip.notes, *predicted.notes]
+    poses = predicted.world_from_camera()
+    if poses is None and kinds & set(OF_MOTION):
+        reason = f"{clip.source}: {len(predicted.names)} frames, too few for a snippet"
+        if args.write is not None:
+            raise InputError(f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {reason}")
+        notes.append(f"no trajectory and no point cloud: {reason}")
+        kinds -= set(OF_MOTION)
+    scale = find_scale(args.scale, clip, predicted, poses, intrinsics, args.fps)
+    result = ScaledClip(clip, predicted, intrinsics, source, scale, poses)
+    outputs = Outputs(kinds, args.depth_format, args.size == "network", args.far, args.voxel, args.sure)
+    start = time.perf_counter()
+    report = write_results(args.out / clip.name, result, outputs, about)
+    report["notes"] = notes + report["notes"]
+    rate = len(predicted.names) / predicted.seconds
+    report |= {
+        "source": str(clip.source),
+        "frames": len(predicted.names),
+        "images_per_second": rate,
+        "seconds": {"predicting": predicted.seconds, "writing": time.perf_counter() - start},
+        "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
+        | {"spread": scale.spread, "frames_used": scale.frames_used},
+        "camera": {"K": intrinsics.tolist(), "source": source},
+    }
+    print_report(clip.name, report)
+    return report
+
+
+def find_scale(
+    asked: tuple[str, list[Any]] | None, clip: Clip, predicted: PredictedClip, poses: Any, intrinsics: Any, fps: Any
+) -> Scale:
+    """The clip's scale by --scale."""
+    if asked is None:
+        return NETWORK_UNIT
+    kind, values = asked
+    if kind == "camera-height":
+        small = resized_intrinsics(intrinsics, clip.size, predicted.disparity[0].shape)
+        return scale_from_height(predicted, small, values[0])
+    if kind == "speed":
+        return scale_from_speed(predicted, poses, values[0], clip.times_known or fps is not None)
+    if kind == "distance":
+        x1, y1, x2, y2, metres = values
+        return scale_from_distance(predicted, intrinsics, (x1, y1), (x2, y2), metres, clip.size)
+    return Scale(values[0], f"constant {values[0]:g}", True)
+
+
+def sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def print_report(name: str, report: dict[str, Any]) -> None:
+    scale, files = report["scale"], report["files"]
+    for note in report["notes"]:
+        print(f"{name}: {note}")
+    unit = f"{scale['value']:.4g} m per unit" if scale["unit"] == "metres" else "unit arbitrary"
+    shown = [f"scale: {unit} ({scale['source']}"]
+    if scale["spread"] is not None:
+        shown.append(f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames")
+    print(f"{name}: {report['frames']} images, {report['images_per_second']:.1f} images/s; {''.join(shown)})")
+    print(f"{name}: camera: {report['camera']['source']}")
+    print(f"{name}: wrote {', '.join(f'{count} {file}' if '*' in file else file for file, count in files.items())}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from path import Path
+
+from inference.clip import DiskArray, PredictedClip
+from inference.confidence import confidence, neighbour_difference
+
+K = np.array([[30, 0, 15.5], [0, 30, 11.5], [0, 0, 1.0]])
+SHAPE = (24, 32)
+
+
+def clip_of(folder, depths, mirror=None):
+    disparity, differences = DiskArray(Path(folder), SHAPE, np.float32), DiskArray(Path(folder), SHAPE, np.float32)
+    for number, depth in enumerate(depths):
+        disparity.append(1 / depth)
+        differences.append(np.zeros(SHAPE) if mirror is None else mirror[number])
+    names = [str(number) for number in range(len(depths))]
+    return PredictedClip(names, [0.0] * len(depths), disparity, differences, None, np.zeros(1), 1.0)
+
+
+def forward(steps):
+    poses = np.tile(np.eye(3, 4), (len(steps), 1, 1))
+    poses[:, 2, 3] = steps
+    return poses
+
+
+def test_depths_of_one_wall_agree(tmp_path):
+    clip = clip_of(tmp_path, [np.full(SHAPE, 10.0), np.full(SHAPE, 9.0), np.full(SHAPE, 8.0)])
+    difference, seen = neighbour_difference(clip, 1, forward([0, 1, 2]), K)
+    assert seen.all()
+    np.testing.assert_allclose(difference, 0, atol=1e-5)
+    np.testing.assert_allclose(confidence(clip, 1, forward([0, 1, 2]), K), 1, atol=1e-4)
+
+
+def test_a_depth_that_its_neighbour_contradicts(tmp_path):
+    """The second frame has its left half at depth 12, while the first sees the wall there, at 9 in its frame."""
+    wrong = np.full(SHAPE, 9.0)
+    wrong[:, :16] = 12.0
+    clip = clip_of(tmp_path, [np.full(SHAPE, 10.0), wrong])
+    difference, _ = neighbour_difference(clip, 1, forward([0, 1]), K)
+    np.testing.assert_allclose(difference[:, :16], 2 * (13 - 10) / (13 + 10), rtol=1e-5)
+    np.testing.assert_allclose(difference[:, 16:], 0, atol=1e-5)
+    sure = confidence(clip, 1, forward([0, 1]), K)
+    assert sure[:, :16].max() < 0.5 < sure[:, 16:].min()
+
+
+def test_what_no_neighbour_sees_is_judged_by_the_mirror_image_alone(tmp_path):
+    mirror = np.full((2, *SHAPE), 0.1)
+    clip = clip_of(tmp_path, [np.full(SHAPE, 10.0)] * 2, mirror)
+    away = forward([0, 0])
+    away[1, 0, 3] = 1000.0
+    np.testing.assert_allclose(confidence(clip, 0, away, K), 0.5, atol=1e-6)
+    np.testing.assert_allclose(confidence(clip, 0, None, K), 0.5, atol=1e-6)
+    single = clip_of(tmp_path, [np.full(SHAPE, 10.0)], mirror)
+    np.testing.assert_allclose(confidence(single, 0, forward([0]), K), 0.5, atol=1e-6)
+
+
+def test_a_clip_without_mirror_images_is_refused(tmp_path):
+    clip = clip_of(tmp_path, [np.full(SHAPE, 10.0)])
+    clip.mirror_difference = None
+    with pytest.raises(ValueError, match="mirror=True"):
+        confidence(clip, 0, None, K)
