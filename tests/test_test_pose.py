@@ -191,7 +191,7 @@ def test_a_sequence_without_poses_is_predicted_and_exported_but_not_scored(kitti
         status, output, errors = run(*arguments, *flags)
         assert status == 0, errors
         assert f"sequence 11: not scored: no ground truth ({kitti}/poses/11.txt)" in output
-        assert sorted(path.name for path in folder.files()) == ["11.txt", "11_tum.txt"]
+        assert sorted(path.name for path in folder.files()) == ["11.png", "11.txt", "11_tum.txt"]
         exported = np.loadtxt(folder / "11.txt").reshape(-1, 3, 4)
         np.testing.assert_allclose(exported, chain_snippets(np.load(saved)["snippets_11"]), atol=1e-12)
         assert len(exported) == LENGTH

@@ -79,13 +79,13 @@ def test_damaged_images_are_left_out_and_named(tmp_path, noise):
 
 
 def test_a_video_is_sampled_by_time(tmp_path, noise, write_video):
-    file = write_video(Path(tmp_path) / "a film.mp4", noise(30), rate=30)
+    file = write_video(Path(tmp_path) / "a film.mp4", noise(28), rate=30)
     clip = open_one(file)
     frames = list(clip.read([]))
-    assert (clip.name, clip.size, clip.ordered, clip.count) == ("a film", (32, 48), True, 10)
+    assert (clip.name, clip.size, clip.ordered) == ("a film", (32, 48), True)
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(10) / 10, atol=2e-3)
-    assert len(list(open_one(file, 30).read([]))) == 30
-    assert len(list(open_one(file, 240).read([]))) == 30  # no picture twice
+    assert len(list(open_one(file, 30).read([]))) == 28
+    assert len(list(open_one(file, 240).read([]))) == 28  # no picture twice
 
 
 def test_bad_inputs_are_one_line(tmp_path, noise, write_video):
@@ -118,12 +118,13 @@ def test_bad_inputs_are_one_line(tmp_path, noise, write_video):
 
 
 def test_of_a_damaged_video_the_rest_is_read(tmp_path, noise, write_video):
-    file = write_video(Path(tmp_path) / "film.mkv", noise(40), codec="mjpeg", pixels="yuvj420p")
+    file = write_video(Path(tmp_path) / "film.mkv", noise(40), rate=10, codec="mjpeg", pixels="yuvj420p")
     content = file.read_bytes()
     Path(file).write_bytes(content[: len(content) * 6 // 10])
     notes = []
     count = len(list(open_one(file).read(notes)))
     assert 10 < count < 40
+    assert any("film.mkv" in note for note in notes)
 
 
 def test_clips_of_one_name_get_folders_of_their_own(tmp_path, noise):
