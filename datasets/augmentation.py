@@ -20,7 +20,7 @@ def normalise(images: Tensor) -> Tensor:
 
 def normalise_snippets(snippets: Snippets) -> Snippets:
     """Snippets of uint8 images in the networks' range [-1, 1]."""
-    return Snippets(normalise(snippets.target), normalise(snippets.sources), snippets.intrinsics)
+    return snippets._replace(target=normalise(snippets.target), sources=normalise(snippets.sources))
 
 
 def draw_augmentation(generator: torch.Generator, batch: int, piece: int = 0, pieces: int = 1) -> Tensor:
@@ -65,13 +65,18 @@ def augment(snippets: Snippets, random: Tensor, kind: str = "all") -> Snippets:
 
 def _flip(snippets: Snippets, flip: Tensor) -> Snippets:
     """Flip the snippets where `flip` [B] is 1."""
-    target, sources, intrinsics = snippets
+    target, sources, intrinsics = snippets[:3]
     flipped = flip[:, None, None] > 0
-    return Snippets(
-        torch.where(flipped[:, None], target.flip(-1), target),
-        torch.where(flipped[:, None, None], sources.flip(-1), sources),
-        torch.where(flipped, flip_intrinsics(intrinsics, target.shape[3]), intrinsics),
+    return snippets._replace(
+        target=torch.where(flipped[:, None], target.flip(-1), target),
+        sources=torch.where(flipped[:, None, None], sources.flip(-1), sources),
+        intrinsics=torch.where(flipped, flip_intrinsics(intrinsics, target.shape[3]), intrinsics),
+        mirrored=_mirror(snippets.mirrored, flip),
     )
+
+
+def _mirror(mirrored: Tensor | None, flip: Tensor) -> Tensor:
+    return flip > 0 if mirrored is None else mirrored ^ (flip > 0)
 
 
 def scale_crop_flip(
@@ -81,7 +86,7 @@ def scale_crop_flip(
 
     The three are one bilinear sampling: pixel x of the new image lies at (x + left + 0.5) / scale - 0.5 of the old one.
     """
-    target, sources, intrinsics = snippets
+    target, sources, intrinsics = snippets[:3]
     batch, _, height, width = target.shape
     x = torch.arange(width, device=target.device, dtype=target.dtype).expand(batch, width)
     y = torch.arange(height, device=target.device, dtype=target.dtype).expand(batch, height)
@@ -97,4 +102,9 @@ def scale_crop_flip(
     flipped = flip_intrinsics(intrinsics, width)
     intrinsics = torch.where(flip[:, None, None] > 0, flipped, intrinsics)
     target, sources = sampled.split([3, sampled.shape[1] - 3], 1)
-    return Snippets(target.contiguous(), sources.unflatten(1, (-1, 3)).contiguous(), intrinsics)
+    return snippets._replace(
+        target=target.contiguous(),
+        sources=sources.unflatten(1, (-1, 3)).contiguous(),
+        intrinsics=intrinsics,
+        mirrored=_mirror(snippets.mirrored, flip),
+    )

@@ -42,7 +42,12 @@ def collate(items: list[dict[str, Any]]) -> Batch:
     middle = frames.shape[1] // 2
     sources = torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1)
     return Batch(
-        Snippets(frames[:, middle], sources, torch.stack([item["intrinsics"] for item in items])),
+        Snippets(
+            frames[:, middle],
+            sources,
+            torch.stack([item["intrinsics"] for item in items]),
+            torch.tensor([item.get("camera", 0) for item in items]),
+        ),
         [item["index"] for item in items],
         [line for item in items for line in item["damaged"]],
         torch.stack([item["depth"] for item in items]) if "depth" in items[0] else None,

@@ -15,19 +15,32 @@ from tqdm import tqdm
 from datasets.layout import Scene, check_intrinsics_fit, depth_file, read_depth, read_scene, read_scene_names
 from files.errors import InputError
 from files.images import image_size, read_image
+from geometry.camera import intrinsics_from_fov
 
 
 class SnippetDataset(Dataset):
     """All runs of `length` neighbouring frames in the scenes of a prepared data set.
 
     An item is a dict: `frames` uint8 [L, 3, H, W] in order of time (the middle one is the target), `intrinsics`
-    float32 [3, 3], `index`, and `damaged`, a line for each file that could not be read. A snippet with a damaged image
-    is replaced by the next whole one, so that a batch keeps its size. With `ground_truth` the item also has `depth`
-    float32 [H, W] of the target (0 = unknown; all 0 where there is no file) and `poses` float64 [L, 3, 4],
-    world_from_camera (NaN where the scene has no poses).
+    float32 [3, 3], `camera`, the number of the scene's camera, `index`, and `damaged`, a line for each file that could
+    not be read. A snippet with a damaged image is replaced by the next whole one, so that a batch keeps its size. With
+    `ground_truth` the item also has `depth` float32 [H, W] of the target (0 = unknown; all 0 where there is no file)
+    and `poses` float64 [L, 3, 4], world_from_camera (NaN where the scene has no poses).
+
+    Scenes whose `cam.txt` hold the same K were recorded by one camera (all images of the set have one size).
+
+    Args:
+        root: folder of the prepared data.
+        scene_list: `train.txt` or `val.txt`.
+        length: frames of a snippet.
+        ground_truth: read depth and poses, too.
+        fov: horizontal field of view in degrees. K is that of a camera with square pixels and this field of view, and
+            `cam.txt` only tells which scenes have the same camera.
     """
 
-    def __init__(self, root: Path, scene_list: str, length: int, ground_truth: bool = False) -> None:
+    def __init__(
+        self, root: Path, scene_list: str, length: int, ground_truth: bool = False, fov: float | None = None
+    ) -> None:
         if length < 3 or length % 2 == 0:
             raise InputError(f"snippets of {length} frames, expected an odd number from 3 on: the target is the middle")
         root = Path(root)
@@ -47,6 +60,33 @@ class SnippetDataset(Dataset):
             )
         self._ends = np.cumsum(counts)  # number of snippets up to and with each run
         self.height, self.width = self._check_sizes(root / scene_list)
+        self.recorded: list[
+            np.ndarray
+        ] = []  # the K of each camera in `cam.txt`, float64 [3, 3], by the camera's number
+        self._camera = {scene.folder: self._number_camera(scene.intrinsics) for scene in self.scenes}
+        self.guess = None if fov is None else intrinsics_from_fov(fov, self.height, self.width).numpy()
+
+    @property
+    def cameras(self) -> list[np.ndarray]:
+        """The K of each camera in the snippets, float64 [3, 3], by the camera's number."""
+        return self.recorded if self.guess is None else [self.guess] * len(self.recorded)
+
+    def scenes_of(self, camera: int) -> list[str]:
+        """The names of the scenes that this camera recorded."""
+        return [scene.name for scene in self.scenes if self._camera[scene.folder] == camera]
+
+    def number_cameras_like(self, other: "SnippetDataset") -> None:
+        """Give each camera the number that it has in another data set, -1 if it is not among the cameras there."""
+        numbers = {_key(intrinsics): number for number, intrinsics in enumerate(other.recorded)}
+        self._camera = {scene.folder: numbers.get(_key(scene.intrinsics), -1) for scene in self.scenes}
+        self.recorded = other.recorded
+
+    def _number_camera(self, intrinsics: np.ndarray) -> int:
+        keys = [_key(known) for known in self.recorded]
+        if _key(intrinsics) not in keys:
+            self.recorded.append(intrinsics)
+            return len(keys)
+        return keys.index(_key(intrinsics))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -86,7 +126,8 @@ class SnippetDataset(Dataset):
                 )
         item: dict[str, Any] = {
             "frames": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-            "intrinsics": torch.from_numpy(scene.intrinsics.astype(np.float32)),
+            "intrinsics": torch.from_numpy((scene.intrinsics if self.guess is None else self.guess).astype(np.float32)),
+            "camera": self._camera[scene.folder],
             "index": index,
         }
         if self.ground_truth:
@@ -134,6 +175,10 @@ class SnippetDataset(Dataset):
         for scene in self.scenes:
             check_intrinsics_fit(scene.intrinsics, height, width, scene.folder / "cam.txt")
         return height, width
+
+
+def _key(intrinsics: np.ndarray) -> tuple[float, ...]:
+    return tuple(intrinsics.flatten().tolist())
 
 
 def _size(size: Sequence[int]) -> str:

@@ -5,6 +5,8 @@ Integer coordinates are pixel centres, x = 0 .. W-1 to the right, y = 0 .. H-1 d
 image that it travels with.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,6 +69,17 @@ def invert_intrinsics(intrinsics: Tensor) -> Tensor:
         (zero, zero, 1 / one),
     )
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def intrinsics_from_fov(degrees: float, height: int, width: int) -> Tensor:
+    """K [3, 3] float64 of a camera with square pixels that sees so many degrees from the left edge to the right one.
+
+    The principal point is the middle of the image. Example: 90 degrees at 8 x 4 pixels (width x height) give
+    f = 4, cx = 3.5, cy = 1.5.
+    """
+    focal = width / 2 / math.tan(math.radians(degrees) / 2)
+    rows = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def scale_intrinsics(intrinsics: Tensor, scale_x: float | Tensor, scale_y: float | Tensor) -> Tensor:

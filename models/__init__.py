@@ -14,6 +14,7 @@ from torch import nn
 
 from files.errors import InputError
 from models.disp_net import DispNet
+from models.learned_camera import LearnedCamera
 from models.pose_exp_net import PoseExpNet
 from models.sfm_learner import GivenCamera, Prediction, SfMLearner
 
@@ -34,7 +35,8 @@ __all__ = [
 DEPTH_NETS: dict[str, type[nn.Module]] = {"disp_net": DispNet}
 # Pose networks: arguments `sources` and, if they predict masks, `explainability` come from the training.
 POSE_NETS: dict[str, type[nn.Module]] = {"pose_exp_net": PoseExpNet}
-CAMERAS: dict[str, type[nn.Module]] = {"given": GivenCamera}
+# Cameras: the argument `cameras`, their number, comes from the data set.
+CAMERAS: dict[str, type[nn.Module]] = {"given": GivenCamera, "learned": LearnedCamera}
 
 
 @dataclass(frozen=True)

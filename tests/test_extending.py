@@ -235,7 +235,7 @@ def test_a_learned_camera(place, type_command, monkeypatch, capsys):
     loaded = load_model(place / "runs/mine/last.pt")
     assert type(loaded.camera) is module.LearnedFocal
     factor = loaded.camera.log_factor.exp().item()
-    assert factor == pytest.approx(0.8, rel=1e-3)
+    assert factor == pytest.approx(0.8, rel=3e-3)  # two steps of --camera-rate, 1e-3
     assert factor != pytest.approx(0.8, rel=1e-6)
     capsys.readouterr()
     exec(example.file("read_focal.py"), {})

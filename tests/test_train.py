@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -203,6 +204,31 @@ def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, 
     assert out.splitlines()[-1] == f"stopped at step {step}; go on with: python train.py --resume {tmp_path}/runs/run"
 
 
+def test_a_learned_camera_is_trained_logged_saved_and_resumed(run, data, tmp_path):
+    """Scenes a and b have a camera each; val has that of a. All start at 60 degrees, whatever their cam.txt says."""
+    write_intrinsics(data / "b" / "cam.txt", np.array([[70.0, 0, 47.5], [0, 70, 31.5], [0, 0, 1]]))
+    flags = [data, "--camera", "learned", "--fov", 60, "--camera-rate", 0.01, "--log-every", 1, "--validate-every", 4]
+    folder = Path(tmp_path) / "runs" / "run"
+    start = WIDTH / 2 / math.tan(math.radians(30))
+    status, out, err = run(*flags, "--steps", 4)
+    assert status == 0, err
+    first, *_, last = metrics(folder, "train")
+    assert first["camera/0/fx_over_width"] == pytest.approx(start / WIDTH, rel=0.011)
+    for camera in (0, 1):
+        assert last[f"camera/{camera}/fx_over_width"] != pytest.approx(start / WIDTH, rel=1e-3)
+    loaded = load_model(folder / "last.pt")
+    matrices = loaded.camera.matrices()
+    assert matrices[1, 0, 0].item() == pytest.approx(WIDTH * last["camera/1/fx_over_width"], rel=1e-6)
+    assert load_checkpoint(folder / "last.pt")["record"]["cameras"] == [["a"], ["b"]]
+    lines = [line for line in out.splitlines() if line.startswith("learned camera ")]
+    assert [line.partition(":")[0] for line in lines] == ["learned camera 0", "learned camera 1"]
+    assert f"fx {matrices[0, 0, 0]:.2f}, " in lines[0]
+
+    assert run("--resume", folder, "--steps", 6, resume=True)[0] == 0
+    assert run(*flags, "--steps", 6, name="whole")[0] == 0
+    assert_same_run(folder, Path(tmp_path) / "runs" / "whole")
+
+
 def test_epochs_and_no_augmentation_and_five_frames(run, data, tmp_path):
     status, out, _ = run(data, "--recipe", "paper-pose", "--no-explainability", "--augmentation", "none", epochs=2)
     # Scenes of 7 and 5 frames: 4 snippets of 5 frames. The validation scene has only 4: no snippet.
@@ -401,9 +427,9 @@ def spoil_steps(monkeypatch, *numbers):
 
     def spoilt(snippets):
         calls.append(None)
-        target, sources, intrinsics = plain(snippets)
+        snippets = plain(snippets)
         factor = float("nan") if len(calls) in numbers else 1
-        return Snippets(target * factor, sources * factor, intrinsics)
+        return snippets._replace(target=snippets.target * factor, sources=snippets.sources * factor)
 
     monkeypatch.setattr(train, "normalise_snippets", spoilt)
 

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from training.camera_log import TURN
+
 FIRST_STEPS = 200  # no check before: new networks predict little spread and no motion
 WINDOW = 500  # steps over which values are averaged
 LOOKS = 4  # entries that the window must hold
@@ -27,6 +29,7 @@ class Check:
 WARP, IDENTITY = "photometric/warp", "photometric/identity_warp"
 TRANSLATION, DISPARITY, SPREAD = "pose/translation", "disparity/mean", "disparity/spread"
 MASK = "explainability/mean"
+FEWEST_DEGREES = 0.2  # of turn per frame, by which a learned camera's focal length shows
 
 CHECKS = (
     Check(
@@ -69,6 +72,15 @@ CHECKS = (
         "the explainability mask is {explainability/mean:.3f} everywhere although the warp explains next to nothing "
         "({photometric/warp:.4f}, unwarped {photometric/identity_warp:.4f}): it hides nothing any more. Likely: its "
         "weight is too large (--explainability-weight), or a cause that the warning on the unwarped sources names",
+        1000,
+    ),
+    Check(
+        "camera_hardly_turns",
+        (TURN,),
+        lambda mean: mean[TURN] < FEWEST_DEGREES,
+        "the predicted motion turns by {camera/turn_degrees:.2f} degrees between two frames, and a focal length can "
+        "only be seen where the camera turns: the learned camera means little. Likely: drives without bends; measure "
+        "the camera (--camera given), or add drives that turn",
         1000,
     ),
 )

@@ -44,6 +44,18 @@ class TrainOptions:
     depth_net: NetworkSpec = NetworkSpec("disp_net")
     pose_net: NetworkSpec = NetworkSpec("pose_exp_net")
     camera: NetworkSpec = NetworkSpec("given")
+    fov: float | None = option(
+        None,
+        "horizontal field of view in degrees of the camera, in place of cam.txt; with --camera learned a guess to "
+        "start from",
+        group=NETWORKS,
+        above=1,
+        below=179,
+        metavar="DEGREES",
+    )
+    camera_rate: float = option(
+        1e-3, "Adam's learning rate of a learned camera: of the logarithm of its focal lengths", group=NETWORKS, above=0
+    )
 
     start_from: tuple[str, ...] = option(
         (),

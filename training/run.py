@@ -36,7 +36,7 @@ from training.guard import NonFiniteGuard
 from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
 from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
-from training.start import check_before_training, make_model
+from training.start import check_before_training, make_model, make_optimizer, network_specs
 from training.step_log import StepLog
 from training.throughput import Throughput
 from training.validation import open_validation
@@ -48,7 +48,7 @@ class Run:
 
     folder: Path
     options: TrainOptions
-    record: dict[str, Any]  # facts for the checkpoint: height, width, snippets, processes, total_steps, scenes
+    record: dict[str, Any]  # facts for the checkpoint: see `_record`
     device: torch.device
 
     dataset: SnippetDataset
@@ -128,19 +128,21 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     if options.data is None:
         raise UsageError("the folder of the prepared data set is missing")
     data = Path(options.data)
-    dataset = SnippetDataset(data, "train.txt", options.sequence_length)
-    validation = open_validation(data, options.sequence_length, (dataset.height, dataset.width))
+    dataset = SnippetDataset(data, "train.txt", options.sequence_length, fov=options.fov)
+    validation = open_validation(data, options.sequence_length, (dataset.height, dataset.width), options.fov)
+    if validation is not None:
+        validation.number_cameras_like(dataset)
     steps_per_epoch = max(1, len(dataset) // (options.batch_size * options.accumulate * distributed.count()))
     total_steps = _total_steps(options, stopped, steps_per_epoch)
     start = stopped.checkpoint["step"] if stopped else 0
     batches = _batches(options, len(dataset), start, total_steps)
 
-    model, ancestors = make_model(options if stopped is None else replace(options, start_from=()))
+    model, ancestors = make_model(options if stopped is None else replace(options, start_from=()), dataset.cameras)
     warnings = check_before_training(options) if stopped is None else []
     model.to(device).train()
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), options.learning_rate, (options.beta1, options.beta2), fused=True)
+    optimizer = make_optimizer(model, options)
     torch.backends.cudnn.benchmark = True  # all batches have one size
     run = Run(
         folder=_folder(options, stopped),
@@ -151,7 +153,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         validation=validation,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        specs=options.networks(),
+        specs=network_specs(options, len(dataset.cameras)),
         weights=model,
         model=model,
         optimizer=optimizer,
@@ -269,6 +271,7 @@ def _record(dataset: SnippetDataset, total_steps: int, ancestors: list[list[str]
         "snippets": len(dataset),
         "processes": distributed.count(),
         "total_steps": total_steps,
+        "cameras": [dataset.scenes_of(number) for number in range(len(dataset.cameras))],
         "scenes": merge_scenes([scene.name for scene in dataset.scenes], ancestors),
     }
 

@@ -1,7 +1,10 @@
 """The start of a new training: the model's first weights, and the check of the data."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from path import Path
 
@@ -10,12 +13,17 @@ from datasets.preparation.check import check_data
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
 from models.checkpoint import LoadedModel, load_model, load_weights
+from models.learned_camera import LearnedCamera
+from models.sfm_learner import GivenCamera
 from training import distributed
 from training.options import TrainOptions
 
 
-def make_model(options: TrainOptions) -> tuple[SfMLearner, list[list[str] | None]]:
+def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tuple[SfMLearner, list[list[str] | None]]:
     """The model with weights drawn from the seed, or those of the checkpoints in --start-from.
+
+    Args:
+        cameras: K [3, 3] of each recording camera of the data set, from which a learned camera starts.
 
     Returns:
         The model, and for each of these checkpoints the scenes that it was trained on; None where it does not say.
@@ -23,18 +31,39 @@ def make_model(options: TrainOptions) -> tuple[SfMLearner, list[list[str] | None
     Raises:
         InputError: a checkpoint that does not fit the options.
     """
-    specs = options.networks()
+    specs = network_specs(options, max(1, len(cameras)))
     torch.manual_seed(options.seed)
     try:
         model = build(specs["depth"], specs["pose"], specs["camera"])
     except InputError as error:
         raise UsageError(f"--depth-net, --pose-net, --camera: {error}") from None
+    if isinstance(model.camera, LearnedCamera) and cameras:
+        model.camera.start_from(torch.from_numpy(np.stack(cameras)))
     ancestors = []
     for file in options.start_from:
         loaded = load_model(Path(file))
         ancestors.append(loaded.scenes)
         _take_weights(model, specs, loaded, Path(file))
     return model, ancestors
+
+
+def network_specs(options: TrainOptions, cameras: int) -> dict[str, NetworkSpec]:
+    """The specification of each network, with the number of recording cameras where the camera has that argument."""
+    specs = options.networks()
+    if "cameras" in specs["camera"].arguments:
+        specs["camera"] = NetworkSpec(specs["camera"].name, specs["camera"].arguments | {"cameras": cameras})
+    return specs
+
+
+def make_optimizer(model: SfMLearner, options: TrainOptions) -> torch.optim.Optimizer:
+    """Adam. Each group of parameters has its peak rate, which the schedule scales, as `peak`."""
+    camera = list(model.camera.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [*model.depth_net.parameters(), *model.pose_net.parameters()], "peak": options.learning_rate}
+    ]
+    if camera:
+        groups.append({"params": camera, "peak": options.camera_rate})
+    return torch.optim.Adam(groups, options.learning_rate, (options.beta1, options.beta2), fused=True)
 
 
 def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: LoadedModel, file: Path) -> None:
@@ -44,10 +73,21 @@ def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: Load
         if theirs is None:
             continue
         ours = {"depth": model.depth_net, "pose": model.pose_net, "camera": model.camera}[role]
+        if role == "camera" and not _is_same_camera(ours, theirs):
+            continue
         found, expected = (without_initial_arguments(which[role], ours) for which in (loaded.specs, specs))
         if found != expected:
             raise InputError(f"{file}: its {role} network is {found}, the options' is {expected}; {_hint(flag, found)}")
         load_weights(ours, theirs.state_dict(), file, found.name)
+
+
+def _is_same_camera(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
+    """Whether a checkpoint's camera can be that of this training: cameras belong to their data, unlike networks."""
+    if isinstance(ours, GivenCamera) or isinstance(theirs, GivenCamera):
+        return False
+    if isinstance(ours, LearnedCamera) and isinstance(theirs, LearnedCamera):
+        return ours.start.shape == theirs.start.shape and torch.allclose(ours.start, theirs.start)
+    return True
 
 
 def without_initial_arguments(spec: NetworkSpec, network: torch.nn.Module) -> NetworkSpec:

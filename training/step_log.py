@@ -77,10 +77,6 @@ def diagnostics(snippets: Snippets, prediction: Prediction, loss: Loss) -> dict[
         "pose/translation": transforms[..., :3, 3].norm(dim=-1).mean(),
         "pose/rotation": rotation_angle(transforms[..., :3, :3]).mean(),
     }
-    if prediction.intrinsics.requires_grad:  # a learned camera
-        width = snippets.target.shape[3]
-        values["camera/focal_x_over_width"] = prediction.intrinsics[:, 0, 0].mean() / width
-        values["camera/focal_y_over_width"] = prediction.intrinsics[:, 1, 1].mean() / width
     if prediction.mask_logits is not None:
         values["explainability/mean"] = prediction.mask_logits[0].sigmoid().mean()
     return values

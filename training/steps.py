@@ -17,7 +17,9 @@ from datasets.augmentation import draw_augmentation
 from datasets.loading import Batch, seeded
 from files.errors import InputError
 from geometry.snippets import Snippets
+from models.learned_camera import LearnedCamera
 from training import distributed
+from training.camera_log import camera_values, describe_cameras
 from training.guard import Outcome
 from training.run import Run, log_line, note_best, resume_command, save_run
 from training.validation import predict_examples, report_damaged, validate
@@ -59,7 +61,7 @@ def batches(run: Run) -> Iterator[tuple[Snippets, Tensor]]:
 def before_update(run: Run) -> None:
     """Set the learning rate, and let the optimiser skip a step whose loss or gradient is not finite."""
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(run.options.learning_rate, run.options.schedule, run.step, run.total_steps)
+        group["lr"] = learning_rate(group["peak"], run.options.schedule, run.step, run.total_steps)
     log = run.log
     save_due = time.monotonic() > run.next_save
     run.guard.before_step(log.step, log.loss, log.terms, log.indices, stop=bool(run.stop), save=save_due)
@@ -90,6 +92,9 @@ def end_run(run: Run) -> None:
     run.progress.close()
     for name, score in run.best.items():
         log_line(f"best {name} {score['value']:.4f} at step {score['step']}: {run.folder}/best_{name}.pt")
+    if isinstance(run.weights.camera, LearnedCamera):
+        for line in describe_cameras(run.weights.camera):
+            log_line(f"{line}; python export.py {run.folder} cam.txt writes it")
     if run.skipped:
         log_line(f"{run.skipped} steps were skipped: their loss or gradient was not finite")
     if run.step >= run.total_steps and not run.validation_due:
@@ -134,7 +139,7 @@ def _validate(run: Run) -> None:
 def _log_step(run: Run, outcomes: list[Outcome]) -> None:
     """Log scalars, pictures and the end of an epoch where they are due."""
     if run.log.diagnose and outcomes[-1].finite:
-        values = run.log.values() | {"gradient/norm": outcomes[-1].gradient_norm} | _speeds(run)
+        values = run.log.values() | {"gradient/norm": outcomes[-1].gradient_norm} | _camera(run) | _speeds(run)
         run.logger.scalars("train", run.step, values)
         for name, text in run.watch.look(run.step, values).items():
             run.logger.warning(run.step, name, text)
@@ -148,6 +153,13 @@ def _log_step(run: Run, outcomes: list[Outcome]) -> None:
     if rest == 0 and (report := run.throughput.end_of_epoch(epoch)):
         run.logger.scalars("epoch", run.step, {"waiting_for_data": report[0]})
         log_line(report[1])
+
+
+def _camera(run: Run) -> dict[str, float]:
+    """The numbers of a learned camera; nothing for a given one."""
+    if run.log.last is None:
+        return {}
+    return camera_values(run.weights.camera, run.log.last[1], run.dataset.height, run.dataset.width)
 
 
 def _speeds(run: Run) -> dict[str, float]:

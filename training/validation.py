@@ -142,16 +142,17 @@ def _ate(source_from_target: Tensor, world_from_camera: Tensor | None) -> list[f
     return snippet_ate(truth, predicted[known]).tolist()
 
 
-def open_validation(root: Path, length: int, size: tuple[int, int]) -> SnippetDataset | None:
+def open_validation(root: Path, length: int, size: tuple[int, int], fov: float | None = None) -> SnippetDataset | None:
     """The validation snippets of a prepared data set; None where its `val.txt` is missing or empty.
 
     Args:
         size: (height, width) of the training images; InputError for validation images of another size.
+        fov: as for `SnippetDataset`.
     """
     file = root / "val.txt"
     if not file.is_file() or not read_paths(file, root):
         return None
-    dataset = SnippetDataset(root, "val.txt", length, ground_truth=True)
+    dataset = SnippetDataset(root, "val.txt", length, ground_truth=True, fov=fov)
     if (dataset.height, dataset.width) != size:
         raise InputError(
             f"{file}: its scenes have {dataset.width} x {dataset.height} pixels, "

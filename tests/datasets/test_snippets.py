@@ -234,3 +234,36 @@ def test_the_size_is_checked_when_an_image_is_read_too(root):
     write_jpeg(root / "a" / "0000001.jpg", np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8))
     with pytest.raises(InputError, match=r"0000001.jpg: 48 x 33 pixels, expected 48 x 32"):
         dataset[0]
+
+
+def test_scenes_with_the_same_k_have_one_camera(root):
+    other = K * np.array([[1.1], [1], [1]])
+    write_intrinsics(root / "b" / "cam.txt", other)
+    dataset = SnippetDataset(root, "train.txt", 3)
+    assert [dataset[k]["camera"] for k in range(len(dataset))] == [0, 0, 0, 1, 1]
+    assert [camera.tolist() for camera in dataset.cameras] == [K.tolist(), other.tolist()]
+    assert [dataset.scenes_of(number) for number in range(2)] == [["a", "short"], ["b"]]
+
+
+def test_cameras_of_another_list_have_the_same_numbers(root):
+    other, third = K * np.array([[1.1], [1], [1]]), K * np.array([[1.2], [1], [1]])
+    write_intrinsics(root / "b" / "cam.txt", other)
+    (root / "c").makedirs()
+    for k in range(3):
+        write_jpeg(root / "c" / f"{k:07d}.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    write_intrinsics(root / "c" / "cam.txt", third)
+    write_text(root / "val.txt", "b\nc\n")
+    training, validation = SnippetDataset(root, "train.txt", 3), SnippetDataset(root, "val.txt", 3)
+    assert [validation[k]["camera"] for k in range(3)] == [0, 0, 1]
+    validation.number_cameras_like(training)
+    assert [validation[k]["camera"] for k in range(3)] == [1, 1, -1]
+
+
+def test_a_field_of_view_replaces_k_and_leaves_the_cameras_apart(root):
+    write_intrinsics(root / "b" / "cam.txt", K * np.array([[1.1], [1], [1]]))
+    dataset = SnippetDataset(root, "train.txt", 3, fov=90)
+    guess = [[24, 0, 23.5], [0, 24, 15.5], [0, 0, 1]]  # f = W / 2
+    for k in range(len(dataset)):
+        np.testing.assert_allclose(dataset[k]["intrinsics"], guess)
+    assert dataset[0]["camera"] != dataset[4]["camera"]
+    np.testing.assert_allclose(np.stack(dataset.cameras), [guess, guess])

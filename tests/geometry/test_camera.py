@@ -5,6 +5,7 @@ from geometry.camera import (
     crop_intrinsics,
     flip_intrinsics,
     invert_intrinsics,
+    intrinsics_from_fov,
     pixel_grid,
     project,
     scale_intrinsics,
@@ -76,6 +77,17 @@ def test_numbers_worked_by_hand():
     assert crop_intrinsics(intrinsics, 1, 2).tolist() == [[8, 0, 2.5], [0, 8, -0.5], [0, 0, 1]]
     assert flip_intrinsics(intrinsics, 8).tolist() == intrinsics.tolist()
     assert flip_intrinsics(crop_intrinsics(intrinsics, 1, 0), 7).tolist()[0] == [8, 0, 3.5]
+
+
+def test_a_field_of_view_reaches_from_edge_to_edge():
+    torch.testing.assert_close(
+        intrinsics_from_fov(90, 4, 8), torch.tensor([[4, 0, 3.5], [0, 4, 1.5], [0, 0, 1]]).double()
+    )
+    k = intrinsics_from_fov(60, 48, 100)
+    left, right = (torch.linalg.inv(k) @ torch.tensor([x, 23.5, 1]).double() for x in (-0.5, 99.5))
+    angle = torch.atan2(right[0], right[2]) - torch.atan2(left[0], left[2])
+    assert torch.rad2deg(angle).item() == pytest.approx(60)
+    assert left[1].item() == pytest.approx(0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from geometry.snippets import Snippets
 
 
 def example() -> Snippets:
-    return Snippets(torch.zeros(2, 3, 4, 5).byte(), torch.ones(2, 4, 3, 4, 5).byte(), torch.eye(3).repeat(2, 1, 1))
+    frames = torch.zeros(2, 3, 4, 5).byte(), torch.ones(2, 4, 3, 4, 5).byte()
+    return Snippets(*frames, torch.eye(3).repeat(2, 1, 1), torch.tensor([0, -1]), torch.tensor([True, False]))
 
 
 def test_snippets_move_as_one():
@@ -15,6 +16,12 @@ def test_snippets_move_as_one():
     assert [tensor.shape for tensor in moved] == [tensor.shape for tensor in example()]
     stayed = example().to("cpu")
     assert all(torch.equal(*pair) for pair in zip(stayed, example(), strict=True))
+
+
+def test_what_snippets_do_not_know_stays_unknown():
+    moved = example()._replace(camera=None, mirrored=None).to("meta")
+    assert (moved.camera, moved.mirrored) == (None, None)
+    assert moved.target.device.type == "meta"
 
 
 @pytest.mark.gpu

@@ -72,6 +72,6 @@ def test_the_given_camera_has_no_weights():
 def test_one_call_moves_all_parts():
     model = SfMLearner(DispNet(width=SMALL), PoseExpNet(2, width=SMALL)).double().eval()
     given = snippets()
-    prediction = model(Snippets(*(tensor.double() for tensor in given)))
+    prediction = model(Snippets(*(tensor.double() for tensor in given[:3])))
     assert {tensor.dtype for tensor in (*prediction.disparities, prediction.source_from_target)} == {torch.float64}
     assert not any(module.training for module in model.modules())

@@ -192,6 +192,7 @@ CHANGES = {  # another value for each field
     **{"start_from": ("a.pt",), "steps": 200, "epochs": 7, "batch_size": 9, "accumulate": 3, "learning_rate": 0.1},
     **{"schedule": "cosine", "beta1": 0.8, "beta2": 0.99, "augmentation": "none", "check": False, "seed": 1},
     **{"skip_non_finite": False, "device": "cpu", "precision": "bf16", "compile": True, "channels_last": True},
+    **{"fov": 70.0, "camera_rate": 0.01},
     **{"workers": 7, "log_every": 1, "pictures_every": 2, "validate_every": 3, "save_every": 1.0},
 }
 MAY_CHANGE = {

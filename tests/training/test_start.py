@@ -16,7 +16,7 @@ from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
 from training import distributed
 from training.options import OLD_FLAGS, TrainOptions, new_options, plain_options
-from training.start import check_before_training, make_model
+from training.start import check_before_training, make_model, make_optimizer, network_specs
 
 SMALL = {"network_width": 1 / 16}
 RECORD = {"height": 64, "width": 96, "snippets": 8, "processes": 1, "total_steps": 9, "scenes": ["a", "b"]}
@@ -27,10 +27,10 @@ STANDING = {"step": 7, "skipped": 0, "validation_due": False, "best": {}, "damag
 def save(tmp_path):
     """Save a checkpoint of a run with these options after 7 steps: its file and its model."""
 
-    def save(**given):
+    def save(cameras=1, **given):
         options = new_options(SMALL | given)
         torch.manual_seed(99)
-        specs = options.networks()
+        specs = network_specs(options, cameras)
         model = build(specs["depth"], specs["pose"], specs["camera"])
         optimizer = torch.optim.Adam(model.parameters())
         file = Path(tmp_path) / "last.pt"
@@ -192,20 +192,74 @@ def test_weights_that_are_not_finite_are_refused(save):
         make_model(new_options(SMALL | {"start_from": (file,)}))
 
 
-def test_the_camera_is_taken_too(save, monkeypatch):
-    class Learned(torch.nn.Module):
+K = np.array([[50.0, 0, 47.5], [0, 50, 31.5], [0, 0, 1]])
+LEARNED = {"camera": NetworkSpec("learned")}
+
+
+def save_learned(save, cameras):
+    """A checkpoint of a run with a learned camera that began at these K."""
+    file, saved = save(**LEARNED, cameras=len(cameras))
+    content = torch.load(file, weights_only=True)
+    saved.camera.start_from(torch.from_numpy(np.stack(cameras)))
+    with torch.no_grad():
+        saved.camera.log_focal += 0.1
+    content["model"] = saved.state_dict()
+    torch.save(content, file)
+    return file, saved
+
+
+def test_a_learned_camera_starts_at_the_data_s(save):
+    model, _ = make_model(new_options(SMALL | LEARNED), [K, 2 * K])
+    torch.testing.assert_close(model.camera.matrices(), torch.from_numpy(np.stack([K, 2 * K])).float())
+    specs = network_specs(new_options(SMALL | LEARNED), 2)
+    assert specs["camera"] == NetworkSpec("learned", {"cameras": 2})
+
+
+def test_a_learned_camera_is_taken_where_it_is_that_of_the_data(save):
+    file, saved = save_learned(save, [K, 2 * K])
+    options = new_options(SMALL | LEARNED | {"start_from": (file,)})
+    model, _ = make_model(options, [K, 2 * K])
+    assert equal(model, saved)
+    for others in ([K, 3 * K], [K]):
+        model, _ = make_model(options, others)
+        torch.testing.assert_close(model.camera.matrices(), torch.from_numpy(np.stack(others)).float())
+        assert equal(model.depth_net, saved.depth_net)
+
+
+def test_a_learned_camera_may_follow_a_given_one_and_the_reverse(save):
+    file, saved = save()
+    model, _ = make_model(new_options(SMALL | LEARNED | {"start_from": (file,)}), [K])
+    assert equal(model.depth_net, saved.depth_net)
+    torch.testing.assert_close(model.camera.matrices()[0], torch.from_numpy(K).float())
+    file, saved = save_learned(save, [K])
+    model, _ = make_model(new_options(SMALL | {"start_from": (file,)}), [K])
+    assert equal(model.depth_net, saved.depth_net)
+
+
+def test_another_kind_of_camera_is_taken_too(save, monkeypatch):
+    class Other(torch.nn.Module):
         def __init__(self, scale: float = 1.0) -> None:
             super().__init__()
             self.focal_length = torch.nn.Parameter(scale * torch.rand(2))
 
-    monkeypatch.setitem(checkpoint.CAMERAS, "learned", Learned)
-    file, saved = save(camera=NetworkSpec("learned"))
-    model, _ = make_model(new_options(SMALL | {"camera": NetworkSpec("learned"), "start_from": (file,)}))
+    monkeypatch.setitem(checkpoint.CAMERAS, "other", Other)
+    file, saved = save(camera=NetworkSpec("other"))
+    model, _ = make_model(new_options(SMALL | {"camera": NetworkSpec("other"), "start_from": (file,)}))
     assert torch.equal(model.camera.focal_length, saved.camera.focal_length)
+    options = new_options(SMALL | LEARNED | {"start_from": (file,)})
     with pytest.raises(
-        InputError, match="its camera network is learned scale=1, the options' is given; give --camera learned"
+        InputError, match=r"its camera network is other scale=1, the options' is learned .*; give --camera other"
     ):
-        make_model(new_options(SMALL | {"start_from": (file,)}))
+        make_model(options)
+
+
+def test_a_learned_camera_has_its_own_rate():
+    options = new_options(SMALL | LEARNED | {"camera_rate": 0.01, "learning_rate": 0.002})
+    model, _ = make_model(options, [K])
+    optimizer = make_optimizer(model, options)
+    assert [group["peak"] for group in optimizer.param_groups] == [0.002, 0.01]
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in model.parameters()}
+    assert [len(group["params"]) for group in optimizer.param_groups][1] == 2
 
 
 # The check of the data -----------------------------------------------------------------------------------------------
