@@ -4,8 +4,8 @@ import torch
 from geometry.camera import (
     crop_intrinsics,
     flip_intrinsics,
-    invert_intrinsics,
     intrinsics_from_fov,
+    invert_intrinsics,
     pixel_grid,
     project,
     scale_intrinsics,
