@@ -53,6 +53,22 @@ def inverse_warp(
     return warped.view(batch, n_sources, channels, height, width), valid
 
 
+def depth_in_source(depth: Tensor, source_from_target: Tensor, intrinsics: Tensor) -> Tensor:
+    """Depth of each target pixel's point in the source cameras: z of R D K^-1 p + t, [B, N, H, W].
+
+    It is 0 or less for points that are not in front of a source camera.
+
+    Args:
+        depth: [B, 1, H, W], of the target.
+        source_from_target: [B, N, 4, 4].
+        intrinsics: [B, 3, 3].
+    """
+    height, width = depth.shape[2:]
+    row = source_from_target[..., 2:3, :3] @ torch.linalg.inv_ex(intrinsics).inverse[:, None]  # [B, N, 1, 3]
+    z = (row @ pixel_grid(height, width, depth)).squeeze(2).unflatten(-1, (height, width))
+    return z * depth + source_from_target[..., 2, 3, None, None]
+
+
 def sample(images: Tensor, x: Tensor, y: Tensor, padding: str) -> Tensor:
     """Bilinear samples of images at pixel coordinates.
 

@@ -45,10 +45,10 @@ def train_step(run: Run) -> None:
     options, model, optimizer = run.options, run.model, run.optimizer
     optimizer.zero_grad()
     for snippets, random in batches(run):  # several where gradients are accumulated
-        snippets = augment(normalise_snippets(snippets), random, options.augmentation)
+        snippets = augment(normalise_snippets(snippets), random.augmentation, options.augmentation)
         with run.precision():
             prediction = model(snippets)
-        loss = run.objective(snippets, prediction, options.objective)
+        loss = run.objective(snippets, prediction, options.objective, random.noise)
         (loss.total / options.accumulate).backward()
         run.log.add(snippets, prediction, loss)
     before_update(run)  # sets the learning rate; a step that is not finite will change no weight

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from geometry.pose import invert
 from geometry.snippets import Snippets
 
 
@@ -14,6 +16,9 @@ class Prediction(NamedTuple):
     source_from_target: Tensor  # [B, N, 4, 4], X_source = source_from_target @ X_target, for each source
     mask_logits: list[Tensor] | None  # explainability [B, N, h_s, w_s]; None for a pose network without masks
     intrinsics: Tensor  # [B, 3, 3], K in pixels of the snippets' images: the given one, or what a camera has learned
+    # Of a model with `predicts_source_depth`, else None.
+    source_disparities: list[Tensor] | None = None  # [B, N, 1, h_s, w_s]
+    target_from_source: Tensor | None = None  # [B, N, 4, 4]
 
 
 class GivenCamera(nn.Module):
@@ -31,6 +36,9 @@ class SfMLearner(nn.Module):
 
     One `to`, one `DistributedDataParallel`, one `compile` and one list of parameters serve all three.
 
+    The attribute `predicts_source_depth` decides whether the depth of the sources is predicted, too, for objectives
+    that compare it with the target's.
+
     Args:
         depth_net: images [B, 3, H, W] in [-1, 1] -> disparities, as in `Prediction`.
         pose_net: target [B, 3, H, W] and sources [B, N, 3, H, W] in [-1, 1] -> (source_from_target, mask_logits), as
@@ -43,8 +51,17 @@ class SfMLearner(nn.Module):
         self.depth_net = depth_net
         self.pose_net = pose_net
         self.camera = GivenCamera() if camera is None else camera
+        self.predicts_source_depth = False
 
     def forward(self, snippets: Snippets) -> Prediction:
-        disparities = self.depth_net(snippets.target)
         source_from_target, mask_logits = self.pose_net(snippets.target, snippets.sources)
-        return Prediction(disparities, source_from_target, mask_logits, self.camera(snippets))
+        prediction = Prediction([], source_from_target, mask_logits, self.camera(snippets))
+        if not self.predicts_source_depth:
+            return prediction._replace(disparities=self.depth_net(snippets.target))
+        batch, n_sources = snippets.sources.shape[:2]
+        disparities = self.depth_net(torch.cat([snippets.target, snippets.sources.flatten(0, 1)]))
+        return prediction._replace(
+            disparities=[scale[:batch] for scale in disparities],
+            source_disparities=[scale[batch:].unflatten(0, (batch, n_sources)) for scale in disparities],
+            target_from_source=invert(source_from_target),
+        )

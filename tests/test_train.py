@@ -32,6 +32,7 @@ from training import start, validation
 from training import steps as training_steps
 from training.guard import NonFiniteGuard
 from training.logger import read_metrics, tensorboard_tag
+from training.options import TrainOptions
 
 ROOT = Path(__file__).absolute().parent.parent
 HEIGHT, WIDTH = 64, 96
@@ -245,15 +246,24 @@ def test_epochs_and_no_augmentation_and_five_frames(run, data, tmp_path):
     assert record["total_steps"] == 4
 
 
+COSINE = TrainOptions(schedule="cosine", learning_rate=1e-3)
+
+
+def test_the_step_schedule_falls_once():
+    options = TrainOptions(schedule="step", learning_rate=1e-4, decay_after=0.75, decay_factor=0.1)
+    rates = [training_steps.learning_rate(1e-4, options, step, 20) for step in range(20)]
+    assert rates == pytest.approx([1e-4] * 15 + [1e-5] * 5)
+
+
 def test_the_learning_rate_rises_and_falls_by_the_step_alone(run, data, monkeypatch):
-    rates = [training_steps.learning_rate(1e-3, "cosine", step, 1000) for step in range(1000)]
+    rates = [training_steps.learning_rate(1e-3, COSINE, step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(1e-3 / 20)
     assert max(rates) == pytest.approx(1e-3, rel=2e-3)
     assert rates.index(max(rates)) in (19, 20)
     assert rates[500] == pytest.approx(0.5e-3)
     assert all(later < sooner for sooner, later in itertools.pairwise(rates[20:]))
     assert 0 < rates[-1] < 1e-8
-    assert {training_steps.learning_rate(1e-3, "constant", step, 1000) for step in range(1000)} == {1e-3}
+    assert {training_steps.learning_rate(1e-3, TrainOptions(), step, 1000) for step in range(1000)} == {1e-3}
 
     used = []
 
@@ -264,7 +274,7 @@ def test_the_learning_rate_rises_and_falls_by_the_step_alone(run, data, monkeypa
 
     monkeypatch.setattr(torch.optim, "Adam", Watched)
     assert run(data, "--schedule", "cosine", "--learning-rate", 1e-3, steps=4)[0] == 0
-    assert used == [training_steps.learning_rate(1e-3, "cosine", step, 4) for step in range(4)]
+    assert used == [training_steps.learning_rate(1e-3, COSINE, step, 4) for step in range(4)]
 
 
 def test_a_truncated_image_is_skipped_counted_and_named_once(run, data, tmp_path):

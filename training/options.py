@@ -13,10 +13,10 @@ from files.errors import InputError, UsageError
 from files.options import check_options, flag_name, from_plain, option, to_plain
 from loss_functions import ObjectiveOptions
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete, predicts_masks
-from training.recipes import RECIPES
+from training.recipes import RECIPE_IMAGES, RECIPES
 
 PAPER_STEPS = 150_000
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "step")
 PRECISIONS = ("float32", "bf16")
 
 SNIPPETS, NETWORKS, START, STEPS = "snippets and objective", "networks", "start", "optimisation"
@@ -82,10 +82,15 @@ class TrainOptions:
     learning_rate: float = option(2e-4, "Adam's learning rate", group=STEPS, above=0)
     schedule: str = option(
         "constant",
-        "learning rate over the steps; cosine rises over the first 2 %% of the steps and falls to 0 at the last",
+        "learning rate over the steps; cosine rises over the first 2 %% of the steps and falls to 0 at the last; step "
+        "falls once, by --decay-factor",
         group=STEPS,
         choices=SCHEDULES,
     )
+    decay_after: float = option(
+        0.75, "share of the steps after which the schedule step falls", group=STEPS, above=0, below=1
+    )
+    decay_factor: float = option(0.1, "factor by which the schedule step falls", group=STEPS, above=0, below=1)
     beta1: float = option(0.9, "Adam's beta1", group=STEPS, above=0, below=1)
     beta2: float = option(0.999, "Adam's beta2", group=STEPS, above=0, below=1)
     augmentation: str = option(
@@ -270,9 +275,12 @@ def plain_options(options: TrainOptions) -> dict[str, Any]:
 def describe_recipe(options: TrainOptions) -> str:
     """The options that decide what is learned, a line each: what --print-recipe prints."""
     lines = _decisive(options) | {"batch_size": options.batch_size, "accumulate": options.accumulate}
+    lines |= {"steps": options.steps, "epochs": options.epochs}
     for name in ("name", "runs", "start_from", "seed", "recipe"):
         del lines[name]
-    return "\n".join(f"{name:22s} {_show(value)}" for name, value in lines.items())
+    width, height = RECIPE_IMAGES[options.recipe]
+    images = f"{'images':22s} {width} x {height} (prepare the data with --width {width} --height {height})"
+    return "\n".join([images, *(f"{name:22s} {_show(value)}" for name, value in lines.items())])
 
 
 def _decisive(options: TrainOptions) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
         raise UsageError(f"--depth-net, --pose-net, --camera: {error}") from None
     if isinstance(model.camera, LearnedCamera) and cameras:
         model.camera.start_from(torch.from_numpy(np.stack(cameras)))
+    model.predicts_source_depth = options.objective.compares_depth
     ancestors = []
     for file in options.start_from:
         loaded = load_model(Path(file))

@@ -77,6 +77,12 @@ def diagnostics(snippets: Snippets, prediction: Prediction, loss: Loss) -> dict[
         "pose/translation": transforms[..., :3, 3].norm(dim=-1).mean(),
         "pose/rotation": rotation_angle(transforms[..., :3, :3]).mean(),
     }
+    finest = loss.warps[0]
+    if finest.auto_mask is not None:
+        values["masks/auto_mask"] = finest.auto_mask.float().mean()
+    if finest.geometry_mask is not None:
+        kept = (finest.geometry_mask * finest.valid).sum() / finest.valid.sum().clamp(min=1)
+        values["masks/geometry_mask"] = kept
     if prediction.mask_logits is not None:
         values["explainability/mean"] = prediction.mask_logits[0].sigmoid().mean()
     return values

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from models.learned_camera import LearnedCamera
 from training import distributed
 from training.camera_log import camera_values, describe_cameras
 from training.guard import Outcome
+from training.options import TrainOptions
 from training.run import Run, log_line, note_best, resume_command, save_run
 from training.validation import predict_examples, report_damaged, validate
 from visualization.colours import snippet_pictures, validation_pictures
@@ -44,9 +45,17 @@ def before_step(run: Run) -> bool:
     return True
 
 
-def batches(run: Run) -> Iterator[tuple[Snippets, Tensor]]:
-    """The step's batches on the device: snippets of uint8 images, and the random numbers of their augmentation."""
+class Random(NamedTuple):
+    """The random numbers of a batch."""
+
+    augmentation: Tensor  # [B, 5], of `draw_augmentation`
+    noise: Tensor | None  # [H, W] on the device, for `objective`; None where the objective needs none
+
+
+def batches(run: Run) -> Iterator[tuple[Snippets, Random]]:
+    """The step's batches on the device: snippets of uint8 images, and their random numbers."""
     processes, accumulate = distributed.count(), run.options.accumulate
+    noise = _draw_noise(run)
     for number in range(accumulate):
         batch = _next_batch(run)
         run.log.indices += batch.indices
@@ -55,13 +64,13 @@ def batches(run: Run) -> Iterator[tuple[Snippets, Tensor]]:
         random = draw_augmentation(generator, len(batch.indices), piece, processes * accumulate)
         # Of several batches only the last one averages the gradients over the processes.
         distributed.share_next_gradients(run.model, share=number + 1 == accumulate)
-        yield batch.snippets.to(run.device), random
+        yield batch.snippets.to(run.device), Random(random, noise)
 
 
 def before_update(run: Run) -> None:
     """Set the learning rate, and let the optimiser skip a step whose loss or gradient is not finite."""
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(group["peak"], run.options.schedule, run.step, run.total_steps)
+        group["lr"] = learning_rate(group["peak"], run.options, run.step, run.total_steps)
     log = run.log
     save_due = time.monotonic() > run.next_save
     run.guard.before_step(log.step, log.loss, log.terms, log.indices, stop=bool(run.stop), save=save_due)
@@ -103,15 +112,26 @@ def end_run(run: Run) -> None:
         log_line(f"stopped at step {run.step}; go on with: {resume_command(run)}")
 
 
-def learning_rate(peak: float, schedule: str, step: int, total_steps: int) -> float:
-    """Learning rate at `step` (0-based).
+def learning_rate(peak: float, options: TrainOptions, step: int, total_steps: int) -> float:
+    """Learning rate at `step` (0-based) of parameters whose largest one is `peak`, by the schedule.
 
-    "constant" is the peak. "cosine" rises linearly over the first 2 % of the steps, and falls to 0 at the last.
+    "constant" is the peak. "cosine" rises linearly over the first 2 % of the steps, and falls to 0 at the last. "step"
+    is the peak, and from the share `decay_after` of the steps on the peak times `decay_factor`.
     """
-    if schedule == "constant":
-        return peak
-    rise = total_steps / 50
-    return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
+    if options.schedule == "cosine":
+        rise = total_steps / 50
+        return peak * min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * step / total_steps), 1)
+    if options.schedule == "step" and step >= options.decay_after * total_steps:
+        return peak * options.decay_factor
+    return peak
+
+
+def _draw_noise(run: Run) -> Tensor | None:
+    """Noise of a step that breaks the ties of the auto-mask: the same for all its snippets, in every process."""
+    if run.options.objective.auto_mask != "minimum":
+        return None
+    noise = torch.randn(run.dataset.height, run.dataset.width, generator=seeded(run.options.seed, 2, run.step))
+    return noise.to(run.device, non_blocking=True)
 
 
 def _next_batch(run: Run) -> Batch:

@@ -42,7 +42,8 @@ def snippet_pictures(snippets: Snippets, prediction: Prediction, loss: Loss, mos
         most: number of snippets that are shown, a column each.
 
     Returns:
-        By name, uint8 [3, H, W]. In all but `target`, `disparity` and `depth`, there is a row for each source.
+        By name, uint8 [3, H, W]. In all but `target`, `disparity` and `depth`, there is a row for each source; the
+        auto-mask of a minimum over the sources has one row.
     """
     target, sources = snippets.target[:most], snippets.sources[:most]
     disparities, logits, finest = prediction.disparities, prediction.mask_logits, loss.warps[0]
@@ -67,6 +68,9 @@ def snippet_pictures(snippets: Snippets, prediction: Prediction, loss: Loss, mos
     if logits is not None:
         masks = colourise(logits[0][:most].sigmoid(), 0, 1, "viridis")
         pictures["8_explainability"] = _grid(list(masks.unbind(1)))
+    for title, kept in (("9_auto_mask", finest.auto_mask), ("9_geometry_mask", finest.geometry_mask)):
+        if kept is not None:
+            pictures[title] = _grid(list(colourise(kept[:most].float(), 0, 1, "viridis").unbind(1)))
     return pictures
 
 

@@ -190,7 +190,11 @@ CHANGES = {  # another value for each field
     **{"explainability": False, "explainability_weight": 0.3, "depth_net": NetworkSpec("disp_net", {"width": 0.25})},
     **{"pose_net": NetworkSpec("pose_exp_net", {"orbit_depth": 0.8, "rotation": "quaternion"})},
     **{"start_from": ("a.pt",), "steps": 200, "epochs": 7, "batch_size": 9, "accumulate": 3, "learning_rate": 0.1},
+    **{"photometric_error": "ssim", "error_range": "unit", "largest_difference": 1.0, "over_sources": "minimum"},
+    **{"over_scales": "mean", "over_pixels": "valid", "padding": "border", "auto_mask": "exclude", "scales": 2},
+    **{"scale_size": "full", "smoothness": "edge-aware", "geometry_weight": 0.5, "geometry_mask": True},
     **{"schedule": "cosine", "beta1": 0.8, "beta2": 0.99, "augmentation": "none", "check": False, "seed": 1},
+    **{"decay_after": 0.5, "decay_factor": 0.2},
     **{"skip_non_finite": False, "device": "cpu", "precision": "bf16", "compile": True, "channels_last": True},
     **{"fov": 70.0, "camera_rate": 0.01},
     **{"workers": 7, "log_every": 1, "pictures_every": 2, "validate_every": 3, "save_every": 1.0},
@@ -366,4 +370,5 @@ def test_a_recipe_is_printed_as_what_decides_the_result():
     assert (printed["sequence_length"], printed["smoothed"], printed["batch_size"]) == ("5", "depth", "4")
     assert printed["depth_net"] == "disp_net first_disparity=5.01 width=0.5"
     assert "rotation=quaternion" in printed["pose_net"]
-    assert printed.keys() & {"data", "name", "runs", "workers", "seed", "start_from", "steps", "recipe"} == set()
+    assert printed.keys() & {"data", "name", "runs", "workers", "seed", "start_from", "recipe"} == set()
+    assert printed["images"] == "416 x 128 (prepare the data with --width 416 --height 128)"
