@@ -2,22 +2,25 @@
 
 import atexit
 import gc
+import math
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.snippets import SnippetDataset
 from files.errors import InputError
 from geometry.snippets import Snippets
+
+_AHEAD = 2  # batches that each worker process is ahead
 
 
 @dataclass(frozen=True)
@@ -30,29 +33,89 @@ class Batch:
     depth: Tensor | None = None  # float32 [B, H, W], of the targets, 0 = unknown
     poses: Tensor | None = None  # float64 [B, L, 3, 4], world_from_camera of all frames in order of time
 
-    def pin_memory(self) -> "Batch":
-        """The DataLoader calls it: page-locked memory, from which a copy to a GPU does not make the host wait."""
-        return replace(self, snippets=self.snippets.pin_memory())
+
+def read_batch(dataset: SnippetDataset, indices: Sequence[int], pin_memory: bool = False) -> Batch:
+    """The snippets of these indices as a batch; the middle frame of each is its target.
+
+    Args:
+        pin_memory: page-locked memory, from which a copy to a GPU does not make the host wait.
+    """
+    block = torch.empty(_block_size(dataset, len(indices)), dtype=torch.uint8, pin_memory=pin_memory)
+    return _as_batch(dataset, block, _read_items(dataset, block, indices))
 
 
-def collate(items: list[dict[str, Any]]) -> Batch:
-    """Items of a `SnippetDataset` as a batch; the middle frame of each becomes its target."""
-    # Pixels stay interleaved in memory, as the decoder gives them: the training device puts channels in planes faster.
-    frames = torch.stack([item["frames"].permute(0, 2, 3, 1) for item in items]).permute(0, 1, 4, 2, 3)
-    middle = frames.shape[1] // 2
-    sources = torch.cat([frames[:, :middle], frames[:, middle + 1 :]], 1)
+def _read_items(dataset: SnippetDataset, block: Tensor, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Read snippets; their images are decoded to the block of memory."""
+    middle = dataset.length // 2
+    targets, sources = (part.numpy() for part in _parts(dataset, block, len(indices)))
+    return [
+        dataset.read(index, [*others[:middle], target, *others[middle:]])
+        for index, target, others in zip(indices, targets, sources, strict=True)
+    ]
+
+
+def _as_batch(dataset: SnippetDataset, block: Tensor, items: list[dict[str, Any]]) -> Batch:
+    target, sources = _parts(dataset, block, len(items))
+    depth, poses = (_stack(items, name) if name in items[0] else None for name in ("depth", "poses"))
+    intrinsics, camera = _stack(items, "intrinsics"), torch.tensor([item["camera"] for item in items])
+    if block.is_pinned():
+        intrinsics, camera = intrinsics.pin_memory(), camera.pin_memory()
     return Batch(
-        Snippets(
-            frames[:, middle],
-            sources,
-            torch.stack([item["intrinsics"] for item in items]),
-            torch.tensor([item.get("camera", 0) for item in items]),
-        ),
+        Snippets(target.permute(0, 3, 1, 2), sources.permute(0, 1, 4, 2, 3), intrinsics, camera),
         [item["index"] for item in items],
         [line for item in items for line in item["damaged"]],
-        torch.stack([item["depth"] for item in items]) if "depth" in items[0] else None,
-        torch.stack([item["poses"] for item in items]) if "poses" in items[0] else None,
+        depth,
+        poses,
     )
+
+
+def _stack(items: list[dict[str, Any]], name: str) -> Tensor:
+    return torch.from_numpy(np.stack([item[name] for item in items]))
+
+
+# Pixels stay interleaved in memory, as the decoder gives them: the training device puts channels in planes faster.
+
+
+def _parts(dataset: SnippetDataset, block: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """The targets [B, H, W, 3] and the sources [B, N, H, W, 3] in a block of memory, targets first."""
+    image = (dataset.height, dataset.width, 3)
+    size = batch * math.prod(image)
+    targets, sources = block[: size * dataset.length].split([size, size * (dataset.length - 1)])
+    return targets.view(batch, *image), sources.view(batch, dataset.length - 1, *image)
+
+
+def _block_size(dataset: SnippetDataset, batch: int) -> int:
+    """Bytes of a batch's images."""
+    return batch * dataset.length * dataset.height * dataset.width * 3
+
+
+class _Tasks(Dataset):
+    """What a worker process does: read a batch's images into its block of the memory that all processes share.
+
+    A block is used again as soon as the training process has copied it. New shared memory for each batch costs as much
+    time as a third of the decoding, and so does handing over tensors one by one.
+    """
+
+    def __init__(self, dataset: SnippetDataset, blocks: Tensor) -> None:
+        self._dataset, self._blocks = dataset, blocks
+
+    def __getitem__(self, task: tuple[int, list[int]]) -> list[dict[str, Any]]:
+        number, indices = task
+        return _read_items(self._dataset, self._blocks[number % len(self._blocks)], indices)
+
+
+class _Numbered(Sampler):
+    """(number, indices) of each batch, the first number is 0."""
+
+    def __init__(self, batches: Iterable[list[int]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        return enumerate(self._batches)
+
+
+def _as_it_is(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return items
 
 
 class ShuffledBatches(Sampler):
@@ -114,22 +177,33 @@ def load_batches(
     Raises:
         InputError: no snippet is whole, images have another size, or a worker process was killed.
     """
+    if not workers:
+        for indices in batches:
+            yield read_batch(dataset, indices, pin_memory)
+        return
+    largest = batches.batch_size if isinstance(batches, ShuffledBatches) else max(len(batch) for batch in batches)
+    # Of the batches that are ahead, and of the one that is being copied.
+    blocks = torch.empty(_AHEAD * workers + 1, _block_size(dataset, largest), dtype=torch.uint8).share_memory_()
     loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
+        _Tasks(dataset, blocks),
+        batch_size=None,
+        sampler=_Numbered(batches),
         num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
+        prefetch_factor=_AHEAD,
+        collate_fn=_as_it_is,
         worker_init_fn=_begin_worker,
     )
     try:
-        yield from _begin(loader)
+        for number, items in enumerate(_begin(loader)):
+            shared = blocks[number % len(blocks), : _block_size(dataset, len(items))]
+            block = torch.empty_like(shared, pin_memory=pin_memory).copy_(shared)
+            yield _as_batch(dataset, block, items)
     except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
         # A worker was killed: PyTorch says so, or the last batch that it sent cannot be fetched any more. The message
         # of an error that a worker raised begins with "Caught".
         named = any(words in str(error) for words in ("DataLoader worker", "Pin memory thread exited"))
         killed = named or not isinstance(error, RuntimeError)
-        if not workers or not killed or str(error).startswith("Caught"):
+        if not killed or str(error).startswith("Caught"):
             raise
         error.__traceback__ = None  # see below
         raise InputError(
@@ -143,7 +217,7 @@ def load_batches(
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
 
 
-def _begin(loader: DataLoader) -> Iterator[Batch]:
+def _begin(loader: DataLoader) -> Iterator[list[dict[str, Any]]]:
     with _signals_held():
         iterator = iter(loader)
     if loader.num_workers and threading.current_thread() is threading.main_thread():

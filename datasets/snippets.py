@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from path import Path
-from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -103,30 +102,40 @@ class SnippetDataset(Dataset):
         return scene.frames[first + self.length // 2]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        frames = torch.empty(self.length, self.height, self.width, 3, dtype=torch.uint8)
+        item = self.read(index, list(frames.numpy()))
+        tensors = {name: torch.from_numpy(value) for name, value in item.items() if isinstance(value, np.ndarray)}
+        return {"frames": frames.permute(0, 3, 1, 2)} | item | tensors
+
+    def read(self, index: int, frames: Sequence[np.ndarray]) -> dict[str, Any]:
+        """An item in NumPy and without its frames, which are written to arrays.
+
+        Args:
+            frames: uint8 [H, W, 3] for each frame, in order of time.
+        """
         damaged: list[str] = []
         for step in range(len(self)):
-            item = self._read((index + step) % len(self), damaged)
+            item = self._read((index + step) % len(self), frames, damaged)
             if item is not None:
                 return item | {"damaged": damaged}
         raise InputError(f"{self.scenes[0].folder.parent}: not one snippet has all its images whole, e.g. {damaged[0]}")
 
-    def _read(self, index: int, damaged: list[str]) -> dict[str, Any] | None:
+    def _read(self, index: int, frames: Sequence[np.ndarray], damaged: list[str]) -> dict[str, Any] | None:
         scene, first = self.snippet(index)
         files = scene.frames[first : first + self.length]
-        images = []
-        for file in files:
+        for file, frame in zip(files, frames, strict=True):
             try:
-                images.append(read_image(file))
+                image = read_image(file)
             except (InputError, OSError) as error:
                 damaged.append(str(error))
                 return None
-            if images[-1].shape[:2] != (self.height, self.width):
+            if image.shape[:2] != (self.height, self.width):
                 raise InputError(
-                    f"{file}: {_size(images[-1].shape[:2])} pixels, expected {_size((self.height, self.width))}"
+                    f"{file}: {_size(image.shape[:2])} pixels, expected {_size((self.height, self.width))}"
                 )
+            frame[...] = image
         item: dict[str, Any] = {
-            "frames": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-            "intrinsics": torch.from_numpy((scene.intrinsics if self.guess is None else self.guess).astype(np.float32)),
+            "intrinsics": (scene.intrinsics if self.guess is None else self.guess).astype(np.float32),
             "camera": self._camera[scene.folder],
             "index": index,
         }
@@ -135,12 +144,12 @@ class SnippetDataset(Dataset):
             poses = np.full((self.length, 3, 4), np.nan)
             if scene.poses is not None:
                 poses = scene.poses[first : first + self.length]
-            item["poses"] = torch.from_numpy(poses)
+            item["poses"] = poses
         return item
 
-    def _depth(self, frame: Path, damaged: list[str]) -> Tensor:
+    def _depth(self, frame: Path, damaged: list[str]) -> np.ndarray:
         file = depth_file(frame)
-        unknown = torch.zeros(self.height, self.width)
+        unknown = np.zeros((self.height, self.width), np.float32)
         if not os.path.lexists(file):
             return unknown
         try:
@@ -151,7 +160,7 @@ class SnippetDataset(Dataset):
         if depth.shape != (self.height, self.width):
             damaged.append(f"{file}: depth of {_size(depth.shape)} pixels, expected {_size(unknown.shape)}")
             return unknown
-        return torch.from_numpy(depth)
+        return depth
 
     def _check_sizes(self, scene_list: Path) -> tuple[int, int]:
         """The one size (height, width) of all frames, from their headers."""

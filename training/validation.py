@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from datasets.augmentation import normalise_snippets
 from datasets.layout import read_paths
-from datasets.loading import collate, load_batches
+from datasets.loading import load_batches, read_batch
 from datasets.snippets import SnippetDataset
 from evaluation.metrics.depth import METRICS, DepthProtocol, image_metrics, mean_metrics
 from evaluation.metrics.pose import snippet_ate, snippets
@@ -57,7 +57,7 @@ def predict_examples(
         [n, 3, H, W] in [-1, 1], [n, 1, H, W], and [n, H, W] (0 = unknown), n up to `count`.
     """
     indices = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().long().unique().tolist()
-    batch = collate([dataset[index] for index in indices])
+    batch = read_batch(dataset, indices)
     was_training = model.training
     model.eval()
     target = normalise_snippets(batch.snippets.to(next(model.parameters()).device)).target

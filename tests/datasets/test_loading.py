@@ -9,7 +9,7 @@ from path import Path
 
 from datasets import loading
 from datasets.layout import write_depth, write_intrinsics, write_poses
-from datasets.loading import ShuffledBatches, collate, load_batches, seeded
+from datasets.loading import ShuffledBatches, load_batches, read_batch, seeded
 from datasets.snippets import SnippetDataset
 from files.atomic import write_text
 from files.errors import InputError
@@ -49,7 +49,7 @@ def grey(images: torch.Tensor) -> list:
 @pytest.mark.parametrize("length", [3, 5, 7])
 def test_the_target_is_the_middle_frame_and_the_sources_are_in_order_of_time(root, length):
     dataset = SnippetDataset(root, "train.txt", length)
-    batch = collate([dataset[0], dataset[len(dataset) - 1]])
+    batch = read_batch(dataset, [0, len(dataset) - 1])
     first = len(dataset) - 1
     middle = length // 2
     others = [k for k in range(length) if k != middle]
@@ -67,7 +67,7 @@ def test_pixels_are_those_of_the_files(root):
     write_jpeg(root / "a" / "0000001.jpg", random)
     dataset = SnippetDataset(root, "train.txt", 3)
     item = dataset[0]
-    batch = collate([item])
+    batch = read_batch(dataset, [0])
     assert torch.equal(batch.snippets.target[0], item["frames"][1])
     assert torch.equal(batch.snippets.sources[0, 1], item["frames"][2])
     assert batch.snippets.target.permute(0, 2, 3, 1).is_contiguous()  # channels interleaved, as the decoder gives them
@@ -84,6 +84,17 @@ def test_ground_truth_and_damage_come_along(root):
     assert batch.depth.unique().tolist() == [7]
     assert batch.poses[:, :, 2, 3].tolist() == [[0, 1, 2]] * 2
     assert (batch.depth.shape, batch.poses.shape) == ((2, HEIGHT, WIDTH), (2, 3, 3, 4))
+
+
+def test_batches_that_are_kept_stay_as_they_were(root):
+    """The workers write to the same blocks of memory again and again."""
+    dataset = SnippetDataset(root, "train.txt", 3)
+    indices = [[k % 5, 0] if k % 3 else [k % 5] for k in range(20)]
+    batches = list(load_batches(dataset, indices, 2, False))
+    for expected, batch in zip(indices, batches, strict=True):
+        alone = read_batch(dataset, expected)
+        assert batch.indices == expected
+        assert all(torch.equal(a, b) for a, b in zip(batch.snippets, alone.snippets, strict=True))
 
 
 @pytest.mark.gpu
@@ -123,10 +134,10 @@ def test_a_worker_that_is_killed_is_one_line(root):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bug_of_ours_keeps_its_traceback(root, monkeypatch, workers):
-    def fail(self, index):
+    def fail(self, index, frames):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(SnippetDataset, "__getitem__", fail)
+    monkeypatch.setattr(SnippetDataset, "read", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         next(load_batches(SnippetDataset(root, "train.txt", 3), [[0, 1]], workers, False))
 
