@@ -6,6 +6,8 @@ from torch.nn import functional
 from geometry.camera import project, unproject
 from geometry.pose import ROTATIONS, pose_to_matrix
 from inverse_warp import inverse_warp, sample
+from tests.oracles import load, sources
+from tests.oracles import warp as warp_oracle
 
 
 def make_scene(height=12, width=17, sources=2, dtype=torch.float64):
@@ -33,9 +35,9 @@ def readable_warp(sources, depth, source_from_target, intrinsics, padding="zeros
     return torch.stack(warped, 1), torch.stack(valid, 1)
 
 
-@pytest.fixture(scope="module")
-def reference(shared):
-    return {key: torch.from_numpy(value) for key, value in np.load(shared / "reference/inverse_warp.npz").items()}
+@pytest.fixture(scope="module", params=sources("inverse_warp"))
+def reference(request):
+    return {key: torch.from_numpy(value) for key, value in load("inverse_warp", request.param, warp_oracle).items()}
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from path import Path
 
 import test_pose
 from cli.flags import run_script
+from datasets.layout import write_poses
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import chain_snippets
 from geometry.pose import pose_to_matrix
 from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
+from tests.oracles import load, motion, sources
 
 LENGTH = 9
 
@@ -309,13 +311,13 @@ def test_a_depth_checkpoint_is_refused(kitti, run, tmp_path):
     assert "no pose network" in errors
 
 
-def test_published_figures_come_out_of_a_file(shared, run, tmp_path):
-    reference = np.load(shared / "reference/pose_snippets.npz")
+@pytest.mark.parametrize("source", sources("pose_snippets"))
+def test_published_figures_come_out_of_a_file(source, run, tmp_path):
+    reference = load("pose_snippets", source, motion)
     (tmp_path / "poses").mkdir()
     arrays = {}
     for name in ("09", "10"):
-        poses = shared / f"kitti_odometry/trajectories/{name}_ground_truth.txt"
-        (tmp_path / "poses" / f"{name}.txt").write_text(poses.read_text())
+        write_poses(Path(tmp_path) / "poses" / f"{name}.txt", reference[f"{name}_poses"])
         arrays[f"snippets_{name}"] = reference[f"{name}_predicted_snippets"]
     saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
     test_pose.save_predictions(saved, "snippets", arrays, {})

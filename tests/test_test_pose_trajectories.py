@@ -19,6 +19,7 @@ from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import ALIGNMENTS, compose_motions, trajectory_errors
 from evaluation.predictions import save_predictions
 from files.errors import InputError
+from tests.oracles import load_trajectory, motion, sources
 
 COUNT = 180
 
@@ -336,24 +337,27 @@ def test_a_damaged_truth_is_named_with_its_line(kitti, run, tmp_path):
 # Any system's files
 
 
-def test_a_file_is_scored_like_the_reference(shared, run, tmp_path):
+@pytest.mark.parametrize("source", sources("odometry_metrics"))
+def test_a_file_is_scored_like_the_reference(source, run, tmp_path):
     interface = pytest.importorskip("evo.tools.file_interface")
     metrics = pytest.importorskip("evo.core.metrics")
-    folder, result = shared / "kitti_odometry/trajectories", Path(tmp_path) / "result.json"
-    files = folder / "00_orb_slam.txt", folder / "00_ground_truth.txt"
+    result, reference = Path(tmp_path) / "result.json", load_trajectory(source, motion)
+    files = Path(tmp_path) / "00_slam.txt", Path(tmp_path) / "00_truth.txt"
+    write_poses(files[0], reference["predicted"])
+    write_poses(files[1], reference["truth"])
     status, output, errors = run("--trajectory", files[0], "--ground-truth", files[1], "--json", result)
     assert status == 0, errors
-    assert "4541 poses, paired line by line" in output
+    assert f"{len(reference['truth'])} poses, paired line by line" in output
     stored = json.loads(result.read_text())
     found = stored["results"][0]["trajectory"]["alignments"]
-    for alignment, figures in json.loads((shared / "reference/odometry_metrics.json").read_text()).items():
+    for alignment, figures in reference["figures"].items():
         for name, expected in figures.items():
             assert found[alignment][name] == pytest.approx(expected, rel=1e-4), (alignment, name)
     predicted, truth = (interface.read_kitti_poses_file(str(file)) for file in files)
     predicted.align(truth, correct_scale=True)
     ate = rmse(metrics.APE(metrics.PoseRelation.translation_part), truth, predicted)
     assert abs(found["7dof"]["ate_m"] - ate) < 1e-6
-    assert "00_orb_slam" in output
+    assert "00_slam" in output
     assert f"{ate:.3f}" in output
 
 

@@ -15,6 +15,7 @@ from geometry.pose import (
     snippet_poses,
     transform_from,
 )
+from tests.oracles import load, sources, warp
 
 
 def random_poses(*shape: int) -> torch.Tensor:
@@ -22,8 +23,9 @@ def random_poses(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("to_matrix", "key"), [(euler_to_matrix, "euler"), (quaternion_to_matrix, "quat")])
-def test_matrices_agree_with_the_reference(shared, to_matrix, key):
-    reference = np.load(shared / "reference/inverse_warp.npz")
+@pytest.mark.parametrize("source", sources("inverse_warp"))
+def test_matrices_agree_with_the_reference(source, to_matrix, key):
+    reference = load("inverse_warp", source, warp)
     matrices = to_matrix(torch.from_numpy(reference["pose"][:, 3:]))
     np.testing.assert_allclose(matrices, reference[f"{key}_matrices"], rtol=0, atol=1e-9)
 

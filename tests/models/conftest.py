@@ -1,18 +1,27 @@
 import json
 
-import numpy as np
 import pytest
 import torch
 
-
-@pytest.fixture(scope="session")
-def reference(shared):
-    return {key: torch.from_numpy(value) for key, value in np.load(shared / "reference/networks.npz").items()}
+from tests.oracles import load, networks, sources
 
 
-@pytest.fixture(scope="session")
-def parameter_shapes(shared):
-    return json.loads((shared / "reference/network_parameters.json").read_text())
+@pytest.fixture(scope="session", params=sources("networks"))
+def reference(request):
+    return {key: torch.as_tensor(value) for key, value in load("networks", request.param, networks).items()}
+
+
+@pytest.fixture(scope="session", params=sources("networks"))
+def parameter_shapes(request):
+    """Names and shapes of the port's parameters by network."""
+    if request.param == "reference":
+        shared = request.getfixturevalue("shared")
+        return json.loads((shared / "reference/network_parameters.json").read_text())
+    return {
+        "DispNetS": networks.disp_net_shapes(),
+        "PoseExpNet_2refs_exp": networks.pose_exp_net_shapes(2, True),
+        "PoseExpNet_4refs": networks.pose_exp_net_shapes(4, False),
+    }
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from evaluation.metrics.pose import (
     straight_line,
 )
 from files.errors import InputError
+from tests.oracles import load, motion, sources
 
 
 def turn(angle):
@@ -129,12 +130,12 @@ def test_shapes_are_checked(trajectory):
         snippets(trajectory.reshape(-1, 12), 5)
 
 
+@pytest.mark.parametrize("source", sources("pose_snippets"))
 @pytest.mark.parametrize("sequence", ["09", "10"])
-def test_published_figures(shared, sequence):
-    poses = np.loadtxt(shared / f"kitti_odometry/trajectories/{sequence}_ground_truth.txt").reshape(-1, 3, 4)
-    reference = np.load(shared / "reference/pose_snippets.npz")
+def test_published_figures(source, sequence):
+    reference = load("pose_snippets", source, motion)
     predicted = reference[f"{sequence}_predicted_snippets"]
-    truth = snippets(poses, 5)
+    truth = snippets(reference[f"{sequence}_poses"], 5)
     for name, errors in (
         ("ate", snippet_ate(truth, predicted)),
         ("rotation_error", snippet_rotation_error(truth, predicted)),

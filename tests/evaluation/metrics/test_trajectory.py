@@ -1,4 +1,3 @@
-import json
 import time
 
 import numpy as np
@@ -19,6 +18,8 @@ from evaluation.metrics.trajectory import (
 from files.errors import InputError
 from geometry.pose import pose_to_matrix, snippet_poses
 from geometry.rigid import compose_motions, relative, to_homogeneous
+from tests import oracles
+from tests.oracles import motion as motion_oracle
 
 FIGURES = ("t_err_percent", "r_err_deg_per_100m", "ate_m", "rpe_m", "rpe_deg")
 
@@ -108,14 +109,18 @@ def test_snippets_that_cannot_be_chained():
 # Figures
 
 
-def test_figures_agree_with_the_reference(shared):
-    folder = shared / "kitti_odometry/trajectories"
-    truth, predicted = (np.loadtxt(folder / f"00_{n}.txt").reshape(-1, 3, 4) for n in ("ground_truth", "orb_slam"))
-    reference = json.loads((shared / "reference/odometry_metrics.json").read_text())
+@pytest.mark.parametrize("source", oracles.sources("odometry_metrics"))
+def test_figures_agree_with_the_reference(source):
+    reference = oracles.load_trajectory(source, motion_oracle)
     for alignment in ALIGNMENTS:
-        found = trajectory_errors(truth, predicted, alignment)
-        for name, expected in reference[alignment].items():
+        found = trajectory_errors(reference["truth"], reference["predicted"], alignment)
+        for name, expected in reference["figures"][alignment].items():
             assert found[name] == pytest.approx(expected, rel=1e-5), (alignment, name)
+
+
+def test_segments_of_a_long_drive_take_milliseconds():
+    truth = drive(4541)
+    predicted = disturbed(truth)
     start = time.process_time()
     segment_errors(truth, predicted)
     assert time.process_time() - start < 0.5  # 0.015 s
