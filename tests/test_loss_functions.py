@@ -25,15 +25,15 @@ from loss_functions import (
 from loss_functions import _comparable as comparable
 from loss_functions import _reduce as reduce_to
 from models.sfm_learner import Prediction
-from tests.oracles import load, sources
+from tests import oracles
 from tests.oracles import losses as losses_oracle
 
 K = torch.tensor([[[20.0, 0, 15.5], [0, 20, 7.5], [0, 0, 1]]]).double()
 
 
-@pytest.fixture(scope="module", params=sources("losses"))
+@pytest.fixture(scope="module", params=oracles.sources("losses"))
 def reference(request):
-    figures = load("losses", request.param, losses_oracle)
+    figures = oracles.load("losses", request.param, losses_oracle)
     data = {key: torch.from_numpy(np.asarray(value)) for key, value in figures.items()}
     sources = torch.stack([data["source_0"], data["source_1"]], 1)
     data["snippets"] = Snippets(data["target"], sources, data["intrinsics"])
