@@ -8,7 +8,7 @@ All functions take any number of leading batch dimensions, keep dtype and device
 import torch
 from torch import Tensor
 
-ROTATIONS = ("euler", "quaternion")
+ROTATIONS = ("euler", "quaternion", "axis-angle")
 
 
 def euler_to_matrix(angles: Tensor) -> Tensor:
@@ -55,12 +55,37 @@ def quaternion_to_matrix(vector: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
+def axis_angle_to_matrix(vector: Tensor) -> Tensor:
+    """Rotation matrix about an axis by an angle, the vector's direction and length (Rodrigues' formula).
+
+    It is accurate and differentiable for any vector, also at zero, which is the identity.
+
+    Args:
+        vector: [..., 3], the axis times the angle in radians.
+
+    Returns:
+        [..., 3, 3]. Example: (0, 0, pi/2) turns x into y.
+    """
+    _check_last_dimension(vector, 3, "axis-angle (x, y, z)")
+    x, y, z = vector.unbind(-1)
+    # R = I + a [v]x + b [v]x [v]x with a = sin(t) / t and b = (1 - cos(t)) / t^2 = (sin(t/2) / (t/2))^2 / 2, t = |v|.
+    square = (vector * vector).sum(-1)
+    a, half = _sinc_of_root(torch.stack([square, square / 4])).unbind(0)
+    b = half * half / 2
+    rows = (
+        (1 - b * (y * y + z * z), b * x * y - a * z, b * x * z + a * y),
+        (b * x * y + a * z, 1 - b * (x * x + z * z), b * y * z - a * x),
+        (b * x * z - a * y, b * y * z + a * x, 1 - b * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
 def pose_to_matrix(pose: Tensor, rotation: str = "euler") -> Tensor:
     """4 x 4 transform of the network's pose vector.
 
     Args:
         pose: [..., 6] = (tx, ty, tz, rx, ry, rz). From a pose network it is target to source.
-        rotation: the meaning of the last three numbers: "euler" (radians, R = Rx Ry Rz) or "quaternion".
+        rotation: the meaning of the last three numbers: "euler" (radians, R = Rx Ry Rz), "quaternion" or "axis-angle".
 
     Returns:
         [..., 4, 4], `source_from_target` for a pose from a pose network.
@@ -68,7 +93,8 @@ def pose_to_matrix(pose: Tensor, rotation: str = "euler") -> Tensor:
     _check_last_dimension(pose, 6, "pose (tx, ty, tz, rx, ry, rz)")
     if rotation not in ROTATIONS:
         raise ValueError(f"rotation is {rotation!r}, expected one of {', '.join(ROTATIONS)}")
-    to_matrix = euler_to_matrix if rotation == "euler" else quaternion_to_matrix
+    functions = (euler_to_matrix, quaternion_to_matrix, axis_angle_to_matrix)
+    to_matrix = dict(zip(ROTATIONS, functions, strict=True))[rotation]
     return transform_from(to_matrix(pose[..., 3:]), pose[..., :3])
 
 
@@ -111,6 +137,16 @@ def snippet_poses(source_from_target: Tensor) -> Tensor:
     before, after = source_from_target[..., :half, :, :], source_from_target[..., half:, :, :]
     frame_from_target = torch.cat([before, target_from_target, after], -3)
     return compose(frame_from_target[..., :1, :, :], invert(frame_from_target))
+
+
+def _sinc_of_root(square: Tensor) -> Tensor:
+    """sin(t) / t of t^2, with derivatives of all orders at 0, where those of the square root are infinite."""
+    small = square < 0.25
+    series = torch.ones_like(square)
+    for n in range(7, 0, -1):  # 1 - t^2/3! + t^4/5! - ...; what is left out is below 1e-19
+        series = 1 - series * square / (2 * n * (2 * n + 1))
+    root = torch.where(small, 1, square).sqrt()  # the gradient of the branch that is not taken must be finite, too
+    return torch.where(small, series, root.sin() / root)
 
 
 def _check_last_dimension(tensor: Tensor, expected: int, meaning: str) -> None:

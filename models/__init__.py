@@ -6,15 +6,19 @@ example of each kind.
 
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 from torch import nn
 
 from files.errors import InputError
 from models.disp_net import DispNet
+from models.encoder_depth_net import EncoderDepthNet
+from models.encoders import TIMM
 from models.learned_camera import LearnedCamera
+from models.pair_pose_net import PairPoseNet
 from models.pose_exp_net import PoseExpNet
 from models.sfm_learner import GivenCamera, Prediction, SfMLearner
 
@@ -27,16 +31,25 @@ __all__ = [
     "SfMLearner",
     "build",
     "complete",
+    "find",
     "make",
     "predicts_masks",
 ]
 
+Network = Callable[..., nn.Module]  # a class, or one with some arguments given
+
 # Depth networks: images [B, 3, H, W] in [-1, 1] -> disparities, finest first. See `models.sfm_learner.SfMLearner`.
-DEPTH_NETS: dict[str, type[nn.Module]] = {"disp_net": DispNet}
+DEPTH_NETS: dict[str, Network] = {
+    "disp_net": DispNet,
+    "resnet18": partial(EncoderDepthNet, "resnet18"),
+    "resnet50": partial(EncoderDepthNet, "resnet50"),
+    "mobilenet_v2": partial(EncoderDepthNet, "mobilenet_v2", channels="96,64,48,32", finest_scale=1),
+    f"{TIMM}NAME": EncoderDepthNet,  # any convolutional network of timm, see `find`
+}
 # Pose networks: arguments `sources` and, if they predict masks, `explainability` come from the training.
-POSE_NETS: dict[str, type[nn.Module]] = {"pose_exp_net": PoseExpNet}
+POSE_NETS: dict[str, Network] = {"pose_exp_net": PoseExpNet, "pair_pose_net": PairPoseNet}
 # Cameras: the argument `cameras`, their number, comes from the data set.
-CAMERAS: dict[str, type[nn.Module]] = {"given": GivenCamera, "learned": LearnedCamera}
+CAMERAS: dict[str, Network] = {"given": GivenCamera, "learned": LearnedCamera}
 
 
 @dataclass(frozen=True)
@@ -51,21 +64,30 @@ class NetworkSpec:
         return " ".join([self.name, *(f"{name}={_text(value)}" for name, value in self.arguments.items())])
 
 
+def find(networks: Mapping[str, Network], name: str) -> Network:
+    """The network of this name; `timm:NAME` stands for all names of timm. InputError for an unknown name."""
+    if name.startswith(TIMM) and f"{TIMM}NAME" in networks:
+        return partial(networks[f"{TIMM}NAME"], name)
+    if name not in networks:
+        raise InputError(f"unknown network {name!r:.40}, expected one of {', '.join(networks)}")
+    return networks[name]
+
+
 def build(depth: NetworkSpec, pose: NetworkSpec, camera: NetworkSpec) -> SfMLearner:
     """The model with these networks and newly drawn weights; InputError for a name or an argument that there is not."""
     return SfMLearner(make(DEPTH_NETS, depth), make(POSE_NETS, pose), make(CAMERAS, camera))
 
 
-def make(networks: Mapping[str, type[nn.Module]], spec: NetworkSpec) -> nn.Module:
+def make(networks: Mapping[str, Network], spec: NetworkSpec) -> nn.Module:
     """A new network by its name and arguments; InputError if one of them is wrong."""
     spec = complete(networks, spec)
     try:
-        return networks[spec.name](**spec.arguments)
+        return find(networks, spec.name)(**spec.arguments)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
 
 
-def complete(networks: Mapping[str, type[nn.Module]], spec: NetworkSpec) -> NetworkSpec:
+def complete(networks: Mapping[str, Network], spec: NetworkSpec) -> NetworkSpec:
     """The specification with the default of every argument that it does not give, and values of the right types.
 
     Text such as "0.5" becomes the type of the constructor's annotation, which may be int, float, bool, str, or one of
@@ -74,9 +96,7 @@ def complete(networks: Mapping[str, type[nn.Module]], spec: NetworkSpec) -> Netw
     Raises:
         InputError: an unknown name or argument, or a value of another type.
     """
-    if spec.name not in networks:
-        raise InputError(f"unknown network {spec.name!r:.40}, expected one of {', '.join(networks)}")
-    parameters = inspect.signature(networks[spec.name]).parameters
+    parameters = inspect.signature(find(networks, spec.name)).parameters
     unknown = [name for name in spec.arguments if name not in parameters]
     if unknown:
         expected = f"expected {', '.join(parameters)}" if parameters else "it has no arguments"

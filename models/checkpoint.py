@@ -10,7 +10,7 @@ A checkpoint (version 2) is a dict of plain values and tensors:
     options                                     `training.options.TrainOptions` as plain values
     record                                      height, width, snippets, processes, total_steps, scenes of the run
 
-Version-1 checkpoints and the published checkpoints of the well-known PyTorch port are read, too.
+Version-1 checkpoints and published checkpoints of other projects (`models.other_projects`) are read, too.
 """
 
 import math
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from files.atomic import atomic_write
 from files.errors import InputError
-from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, SfMLearner, complete, make, version_1
+from models import CAMERAS, DEPTH_NETS, POSE_NETS, Network, NetworkSpec, SfMLearner, complete, make, version_1
+from models.other_projects import OtherNetworks, is_monodepth2, read_monodepth2, read_state_dict
 from models.published import SUFFIX, read_published
 from models.torch_files import read_torch_file
 
@@ -128,20 +129,23 @@ def load_model(file: Path, device: torch.device | str = "cpu") -> LoadedModel:
     """The networks of a checkpoint, rebuilt and ready to predict.
 
     Args:
-        file: a checkpoint of this project, published weights (`models.published`), or a checkpoint of the well-known
-            PyTorch port ({'epoch', 'state_dict'}, of either network), also one that was saved under DataParallel.
+        file: a checkpoint of this project, published weights (`models.published`), a file of the well-known PyTorch
+            port or of SC-SfMLearner ({'epoch', 'state_dict'}), or a folder of monodepth2; also what was saved under
+            DataParallel.
 
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
-    if file.suffix == SUFFIX:
+    if file.is_dir():
+        loaded = _other_model(read_monodepth2(file), file)
+    elif file.suffix == SUFFIX:
         content = read_published(file)
         _check_record(content["record"], file)
         loaded = _own_model(content, file)
     elif (content := read_torch_file(file)).get("format") == FORMAT:
         loaded = _own_model(_check_content(content, file), file)
     elif isinstance(content.get("state_dict"), dict):
-        loaded = _port_model(without_module(content["state_dict"]), file)
+        loaded = _other_model(read_state_dict(content["state_dict"], file), file)
     else:
         raise InputError(f"{file}: not a checkpoint of a depth or pose network: it has {_names(content)}")
     for network in (loaded.depth_net, loaded.pose_net, loaded.camera):
@@ -206,23 +210,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, file: Path) -> 
 
 
 def find_checkpoint(run: Path, which: str) -> Path:
-    """A checkpoint of a run's folder: "last", or the best by a criterion; InputError naming those that are there."""
+    """A checkpoint of a run's folder: "last", or the best by a criterion; InputError naming those that are there.
+
+    A folder of monodepth2 is a checkpoint itself.
+    """
 
     def named(name: str) -> Path:
         return run / ("last.pt" if name == "last" else f"best_{name}.pt")
 
+    if which == "last" and is_monodepth2(run) and not named("last").is_file():
+        return run
     if not named(which).is_file():
         there = [name for name in ("last", *CRITERIA) if named(name).is_file()]
         found = f"found only --which {', '.join(there)}" if there else "found no checkpoint of a run in this folder"
         raise InputError(f"{named(which)}: no such file, {found}")
     return named(which)
-
-
-def without_module(weights: dict[str, Any]) -> dict[str, Any]:
-    """Weights without the `module.` that DataParallel puts before their names."""
-    if weights and all(isinstance(name, str) and name.startswith("module.") for name in weights):
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    return weights
 
 
 def check_specs(networks: Any, file: Path) -> dict[str, NetworkSpec]:
@@ -241,7 +243,7 @@ def check_specs(networks: Any, file: Path) -> dict[str, NetworkSpec]:
 
 
 def make_with_weights(
-    networks: Mapping[str, type[nn.Module]], spec: NetworkSpec, weights: Mapping[str, Any], file: Path
+    networks: Mapping[str, Network], spec: NetworkSpec, weights: Mapping[str, Any], file: Path
 ) -> nn.Module:
     """A network with the weights of a file. It takes no memory before all shapes were found to fit."""
     try:
@@ -283,12 +285,15 @@ def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
     )
 
 
-def _port_model(weights: dict[str, Any], file: Path) -> LoadedModel:
-    if "pose_pred.weight" in weights:
-        spec = complete(POSE_NETS, NetworkSpec(**version_1.describe_pose_exp_net(weights, file)))
-        return LoadedModel(None, make_with_weights(POSE_NETS, spec, weights, file), None, {"pose": spec})
-    spec = complete(DEPTH_NETS, NetworkSpec(**version_1.describe_disp_net(weights, file)))
-    return LoadedModel(make_with_weights(DEPTH_NETS, spec, weights, file), None, None, {"depth": spec})
+def _other_model(other: OtherNetworks, file: Path) -> LoadedModel:
+    size = {name: value for name, value in (("height", other.height), ("width", other.width)) if value is not None}
+    _check_record(size, file)
+    networks, specs = {}, {}
+    for role, known in (("depth", DEPTH_NETS), ("pose", POSE_NETS)):
+        if role in other.specs:
+            specs[role] = complete(known, NetworkSpec(**other.specs[role]))
+            networks[role] = make_with_weights(known, specs[role], other.weights[role], file)
+    return LoadedModel(networks.get("depth"), networks.get("pose"), None, specs, **size)
 
 
 def _check_content(content: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class PoseExpNet(nn.Module):
             quaternion, which is half as large, it keeps points at half the depth fixed. None, as in the paper: no
             coupling.
         width: share of the paper's channels that each layer has, a multiple of 1/16 up to 2.
-        rotation: meaning of the last three of the six outputs, "euler" (R = Rx Ry Rz) or "quaternion".
+        rotation: meaning of the last three of the six outputs: "euler" (R = Rx Ry Rz), "quaternion" or "axis-angle".
     """
 
     def __init__(
@@ -44,13 +44,7 @@ class PoseExpNet(nn.Module):
         super().__init__()
         if sources < 1:
             raise ValueError(f"sources is {sources}, expected 1 or more")
-        if rotation not in ROTATIONS:
-            raise ValueError(f"rotation is {rotation!r:.40}, expected one of {', '.join(ROTATIONS)}")
-        for name, value in (("translation_scale", translation_scale), ("rotation_scale", rotation_scale)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value}, expected a number greater than 0")
-        if orbit_depth is not None and not 0 < orbit_depth < float("inf"):
-            raise ValueError(f"orbit_depth is {orbit_depth}, expected a number greater than 0")
+        check_motion(rotation, translation_scale, rotation_scale, orbit_depth)
         self.sources = sources
         self.explainability = explainability
         self.orbit_depth = orbit_depth
@@ -114,7 +108,7 @@ class PoseExpNet(nn.Module):
             poses = self.pose_pred(conv7.to(self.pose_scales.dtype)).mean((2, 3))
         poses = self.pose_scales * poses.view(-1, self.sources, 6)
         if self.orbit_depth is not None:
-            poses = _orbit(poses, self.orbit_depth)
+            poses = orbit(poses, self.orbit_depth)
         if not self.explainability:
             return poses, None
 
@@ -132,8 +126,19 @@ class PoseExpNet(nn.Module):
         return poses, [scale.to(poses.dtype) for scale in logits]
 
 
-def _orbit(poses: Tensor, depth: float) -> Tensor:
-    """Add to poses [B, N, 6] the rotation that keeps points at this depth fixed while the camera moves sideways."""
+def check_motion(rotation: str, translation_scale: float, rotation_scale: float, orbit_depth: float | None) -> None:
+    """ValueError unless a pose network can have these arguments."""
+    if rotation not in ROTATIONS:
+        raise ValueError(f"rotation is {rotation!r:.40}, expected one of {', '.join(ROTATIONS)}")
+    for name, value in (("translation_scale", translation_scale), ("rotation_scale", rotation_scale)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}, expected a number greater than 0")
+    if orbit_depth is not None and not 0 < orbit_depth < float("inf"):
+        raise ValueError(f"orbit_depth is {orbit_depth}, expected a number greater than 0")
+
+
+def orbit(poses: Tensor, depth: float) -> Tensor:
+    """Add to poses [..., 6] the rotation that keeps points at this depth fixed while the camera moves sideways."""
     # Near the axis a point moves by tx / z + ry to the right and by ty / z - rx down, in units of the focal length.
     tx, ty, tz, rx, ry, rz = poses.unbind(-1)
     return torch.stack([tx, ty, tz, rx + ty / depth, ry - tx / depth, rz], -1)

@@ -44,14 +44,7 @@ def read_published(file: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, damaged, or weights of something else.
     """
-    if not Path(file).is_file():
-        raise InputError(f"{file}: no such file, expected published weights")
-    try:
-        with safe_open(file, framework="pt", device="cpu") as stream:
-            metadata = stream.metadata() or {}
-            model = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: no safetensors file, or damaged ({' '.join(str(error).split()):.100})") from None
+    metadata, model = read_safetensors(file)
     if metadata.get("format") != _FORMAT or "about" not in metadata:
         raise InputError(f"{file}: safetensors of another project: its metadata do not name our networks")
     try:
@@ -64,3 +57,14 @@ def read_published(file: Path) -> dict[str, Any]:
     floats = (torch.float16, torch.bfloat16)
     model = {name: tensor.float() if tensor.dtype in floats else tensor for name, tensor in model.items()}
     return {**about, "model": model, "options": {"data": about["data"]}}
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata and the tensors of a safetensors file; InputError if there is none or it is damaged."""
+    if not Path(file).is_file():
+        raise InputError(f"{file}: no such file, expected published weights")
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stream:
+            return stream.metadata() or {}, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: no safetensors file, or damaged ({' '.join(str(error).split()):.100})") from None

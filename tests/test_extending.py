@@ -100,15 +100,14 @@ def install(example: Example, name: str, monkeypatch) -> types.ModuleType:
     module = types.ModuleType(f"models.{name}")
     exec(compile(example.file(f"models/{name}.py"), f"models/{name}.py", "exec"), vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    after = dict(vars(models))
-    exec(compile(example.file("models/__init__.py"), "models/__init__.py", "exec"), after)
-    added = 0
-    for dictionary in ("DEPTH_NETS", "POSE_NETS", "CAMERAS"):
-        assert after[dictionary].items() >= getattr(models, dictionary).items()
-        for key in after[dictionary].keys() - getattr(models, dictionary).keys():
-            monkeypatch.setitem(getattr(models, dictionary), key, after[dictionary][key])
-            added += 1
-    assert added == 1
+    scope = dict(vars(models))
+    exec(example.file("models/__init__.py, among the imports"), scope)
+    (place,) = [title for title, _ in example.code if title.startswith("models/__init__.py, in ")]
+    networks = getattr(models, place.removeprefix("models/__init__.py, in "))
+    ((key, network),) = eval(f"{{{example.file(place)}}}", scope).items()
+    assert key == name
+    assert key not in networks
+    monkeypatch.setitem(networks, key, network)
     return module
 
 
@@ -206,16 +205,16 @@ class _OneScale(torch.nn.Module):
 
 def test_a_pose_network(place, type_command, monkeypatch):
     example = read_example("A pose network")
-    module = install(example, "pair_pose_net", monkeypatch)
+    module = install(example, "small_pose_net", monkeypatch)
     (command,) = example.commands
     type_command(command, *TINY, "--name", "run", "--depth-net", "disp_net", "width=0.0625", "--sequence-length", "5")
 
     loaded = load_model(place / "runs/run/last.pt")
-    assert type(loaded.pose_net) is module.PairPoseNet
+    assert type(loaded.pose_net) is module.SmallPoseNet
     assert loaded.pose_net.sources == 4
     torch.manual_seed(0)
     models.make(models.DEPTH_NETS, loaded.specs["depth"])
-    fresh = module.PairPoseNet(4)
+    fresh = module.SmallPoseNet(4)
     assert moved(fresh, loaded.pose_net) == [name for name, _ in fresh.named_parameters()]
     target, sources = torch.rand(2, 3, HEIGHT, WIDTH), torch.rand(2, 4, 3, HEIGHT, WIDTH)
     transforms, masks = loaded.pose_net(target, sources)

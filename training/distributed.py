@@ -76,8 +76,24 @@ def share_gradients(model: nn.Module) -> nn.Module:
     if count() == 1:
         return model
     # Running statistics, of BatchNorm for example, are those of the first process. Constants need no broadcast.
-    has_statistics = bool(dict(model.named_buffers()).keys() & model.state_dict().keys())
+    has_statistics = bool(running_statistics(model))
     return DistributedDataParallel(model, broadcast_buffers=has_statistics, gradient_as_bucket_view=True)
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give all processes the first one's running statistics, which checkpoints store.
+
+    A process's own differ from them after a training step. Only an evaluation uses them.
+    """
+    if count() > 1:
+        for statistics in running_statistics(model):
+            dist.broadcast(statistics, 0)
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """The buffers of a model that training changes, BatchNorm's for example. Constants are not in the state dict."""
+    stored = model.state_dict(keep_vars=True)
+    return [buffer for name, buffer in model.named_buffers() if name in stored]
 
 
 def share_next_gradients(model: nn.Module, share: bool) -> None:

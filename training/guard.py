@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import distributed
 
@@ -32,19 +32,31 @@ class NonFiniteGuard:
 
     Unless single steps may be skipped, the first step that is not finite also blocks all later ones: when the host
     reads of it, the weights are unchanged.
+
+    The forward pass has changed the running statistics of BatchNorm by then. They are kept before the step and put
+    back after one that is not finite, also without the host.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, skip: bool, late: bool) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, skip: bool, late: bool) -> None:
         """
         Args:
+            model: whose running statistics are kept.
             optimizer: fused, if `late`.
             skip: only the step itself is skipped; later steps go on.
             late: the host reads a step's result one step later, as on a GPU.
         """
         self._optimizer, self._skip, self._late = optimizer, skip, late
+        statistics = distributed.running_statistics(model)
+        kinds = dict.fromkeys(buffer.dtype for buffer in statistics)
+        self._statistics = [[buffer for buffer in statistics if buffer.dtype == kind] for kind in kinds]
+        self._before: list[Tensor] = []
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._non_finite = torch.zeros((), dtype=torch.bool, device=self._parameters[0].device)
         self._results: deque[tuple] = deque()  # not yet returned
+
+    def begin_step(self) -> None:
+        """Call it before the forward pass."""
+        self._before = [_flat(buffers) for buffers in self._statistics]
 
     def before_step(
         self, step: int, loss: Tensor, terms: dict[str, Tensor], indices: list[int], stop: bool, save: bool
@@ -64,6 +76,9 @@ class NonFiniteGuard:
         shared = distributed.total(torch.cat([loss.detach()[None] / distributed.count(), requests]))
         non_finite = ~(shared[0].isfinite() & norm.isfinite())
         self._non_finite = non_finite if self._skip else non_finite | self._non_finite
+        for buffers, before in zip(self._statistics, self._before, strict=True):
+            values = torch.where(self._non_finite, before, _flat(buffers)).split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(buffers, [part.view_as(buffer) for part, buffer in zip(values, buffers, strict=True)])
         result = torch.stack([self._non_finite, *shared, norm, *(term.detach() for term in terms.values())]).to(
             "cpu", non_blocking=True
         )
@@ -89,3 +104,8 @@ class NonFiniteGuard:
             values = dict(zip(names, terms, strict=True))
             outcomes.append(Outcome(step, not non_finite, stop > 0, save > 0, loss, norm, values, indices))
         return outcomes
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    """All values of some tensors in one new tensor: two kernels serve a hundred small buffers."""
+    return torch.cat([tensor.flatten() for tensor in tensors])

@@ -13,6 +13,7 @@ from files.errors import InputError, UsageError
 from files.options import check_options, flag_name, from_plain, option, to_plain
 from loss_functions import ObjectiveOptions
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete, predicts_masks
+from models.encoder_weights import IMAGENET, NONE
 from training.recipes import RECIPE_IMAGES, RECIPES
 
 PAPER_STEPS = 150_000
@@ -57,6 +58,13 @@ class TrainOptions:
         1e-3, "Adam's learning rate of a learned camera: of the logarithm of its focal lengths", group=NETWORKS, above=0
     )
 
+    encoder_weights: str = option(
+        "none",
+        "first weights of the networks' encoders: imagenet (downloaded by torchvision or timm), or a FILE of theirs "
+        "(.pth, .safetensors) for the encoders that it fits",
+        group=START,
+        metavar="none|imagenet|FILE",
+    )
     start_from: tuple[str, ...] = option(
         (),
         "start with the weights of a checkpoint; give the flag twice where each network has its own file",
@@ -80,6 +88,12 @@ class TrainOptions:
         may_change=True,
     )
     learning_rate: float = option(2e-4, "Adam's learning rate", group=STEPS, above=0)
+    encoder_rate: float = option(
+        1.0,
+        "factor of the learning rate for the encoders' weights; below 1 keeps them near their start",
+        group=STEPS,
+        above=0,
+    )
     schedule: str = option(
         "constant",
         "learning rate over the steps; cosine rises over the first 2 %% of the steps and falls to 0 at the last; step "
@@ -211,6 +225,8 @@ def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
     # Absolute, so that a run can be resumed from another working directory.
     if others.get("data") is not None:
         others["data"] = os.path.abspath(others["data"])
+    if others.get("encoder_weights", NONE) not in (NONE, IMAGENET):
+        others["encoder_weights"] = os.path.abspath(others["encoder_weights"])
     if "start_from" in others:
         others["start_from"] = tuple(map(os.path.abspath, others["start_from"]))
     return dataclasses.replace(options, objective=objective, **others)

@@ -30,6 +30,7 @@ from models.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from models.encoder_weights import NONE
 from training import distributed
 from training.collapse import CollapseWatch
 from training.guard import NonFiniteGuard
@@ -137,7 +138,8 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     start = stopped.checkpoint["step"] if stopped else 0
     batches = _batches(options, len(dataset), start, total_steps)
 
-    model, ancestors = make_model(options if stopped is None else replace(options, start_from=()), dataset.cameras)
+    first = options if stopped is None else replace(options, encoder_weights=NONE, start_from=())
+    model, ancestors = make_model(first, dataset.cameras)
     warnings = check_before_training(options) if stopped is None else []
     model.to(device).train()
     if options.channels_last:
@@ -158,7 +160,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         model=model,
         optimizer=optimizer,
         objective=objective,
-        guard=NonFiniteGuard(optimizer, options.skip_non_finite, late=device.type == "cuda"),
+        guard=NonFiniteGuard(model, optimizer, options.skip_non_finite, late=device.type == "cuda"),
         log=StepLog(options.accumulate, device),
         throughput=Throughput(options.workers),
         stop=listen_for_stop(),  # from here on there is something to lose

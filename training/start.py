@@ -13,6 +13,8 @@ from datasets.preparation.check import check_data
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
 from models.checkpoint import LoadedModel, load_model, load_weights
+from models.encoder_weights import NONE, load_encoder_weights
+from models.encoders import encoders_of
 from models.learned_camera import LearnedCamera
 from models.sfm_learner import GivenCamera
 from training import distributed
@@ -20,7 +22,7 @@ from training.options import TrainOptions
 
 
 def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tuple[SfMLearner, list[list[str] | None]]:
-    """The model with weights drawn from the seed, or those of the checkpoints in --start-from.
+    """The model with weights drawn from the seed, of --encoder-weights, or of the checkpoints in --start-from.
 
     Args:
         cameras: K [3, 3] of each recording camera of the data set, from which a learned camera starts.
@@ -29,7 +31,7 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
         The model, and for each of these checkpoints the scenes that it was trained on; None where it does not say.
 
     Raises:
-        InputError: a checkpoint that does not fit the options.
+        InputError: a checkpoint, or a file of encoders' weights, that does not fit the options.
     """
     specs = network_specs(options, max(1, len(cameras)))
     torch.manual_seed(options.seed)
@@ -40,6 +42,8 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
     if isinstance(model.camera, LearnedCamera) and cameras:
         model.camera.start_from(torch.from_numpy(np.stack(cameras)))
     model.predicts_source_depth = options.objective.compares_depth
+    if options.encoder_weights != NONE:
+        load_encoder_weights(model, options.encoder_weights)
     ancestors = []
     for file in options.start_from:
         loaded = load_model(Path(file))
@@ -57,14 +61,23 @@ def network_specs(options: TrainOptions, cameras: int) -> dict[str, NetworkSpec]
 
 
 def make_optimizer(model: SfMLearner, options: TrainOptions) -> torch.optim.Optimizer:
-    """Adam. Each group of parameters has its peak rate, which the schedule scales, as `peak`."""
-    camera = list(model.camera.parameters())
+    """Adam. Each group of parameters has its peak rate, which the schedule scales, as `peak`.
+
+    Raises:
+        UsageError: --encoder-rate without an encoder.
+    """
+    encoders, rate = encoders_of(model), options.learning_rate
+    if options.encoder_rate != 1 and not encoders:
+        raise UsageError(f"--encoder-rate {options.encoder_rate:g}: no network has an encoder")
+    slowed = [] if options.encoder_rate == 1 else [p for encoder in encoders.values() for p in encoder.parameters()]
+    apart = {*slowed, *model.camera.parameters()}
     groups: list[dict[str, Any]] = [
-        {"params": [*model.depth_net.parameters(), *model.pose_net.parameters()], "peak": options.learning_rate}
+        {"params": [parameter for parameter in model.parameters() if parameter not in apart], "peak": rate},
+        {"params": slowed, "peak": options.encoder_rate * rate},
+        {"params": list(model.camera.parameters()), "peak": options.camera_rate},
     ]
-    if camera:
-        groups.append({"params": camera, "peak": options.camera_rate})
-    return torch.optim.Adam(groups, options.learning_rate, (options.beta1, options.beta2), fused=True)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.Adam(groups, rate, (options.beta1, options.beta2), fused=True)
 
 
 def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: LoadedModel, file: Path) -> None:

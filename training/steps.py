@@ -42,6 +42,7 @@ def before_step(run: Run) -> bool:
     run.throughput.pause(time.perf_counter() - pause_start)
     logged = (run.step + 1) % run.options.log_every == 0 or run.step == 0
     run.log.begin(run.step + 1, diagnose=logged)
+    run.guard.begin_step()
     return True
 
 
@@ -145,6 +146,7 @@ def _validate(run: Run) -> None:
     """Validate, log and print the scores, and note where the run is best."""
     if run.validation is None:
         return
+    distributed.share_statistics(run.weights)
     try:
         scores = validate(run.weights, run.validation, run.options.batch_size, run.options.workers, run.damaged)
     except InputError as error:

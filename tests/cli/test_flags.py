@@ -149,6 +149,8 @@ OTHER_VALUES = {  # of each flag: as typed, and the option's value
     "augmentation": (["--augmentation", "flip"], "flip"),
     "check": (["--no-check"], False),
     "seed": (["--seed", "7"], 7),
+    "encoder_weights": (["--encoder-weights", "imagenet"], "imagenet"),
+    "encoder_rate": (["--encoder-rate", "0.3"], 0.3),
     "skip_non_finite": (["--skip-non-finite"], True),
     "device": (["--device", "cpu"], "cpu"),
     "precision": (["--precision", "bf16"], "bf16"),
@@ -184,8 +186,10 @@ def test_the_help_has_every_flag_its_default_and_its_group(capsys):
     assert "Adam's learning rate (default: 0.0002)" in text
     assert "check the data before training (see data/check_data.py) (default: on)" in text
     assert "the first 2 % of the steps" in text
-    assert "disp_net first_disparity=5.01 width=1 (default: disp_net)" in text
-    assert "orbit_depth=none width=1 rotation=euler (default: pose_exp_net)" in text
+    assert "with their defaults: disp_net first_disparity=5.01 width=1; resnet18 first_disparity=5 " in text
+    assert "orbit_depth=none width=1 rotation=euler; pair_pose_net encoder=resnet18 order=time " in text
+    assert "(default: disp_net)" in text
+    assert "(default: pose_exp_net)" in text
     assert "sources=" not in text  # --sequence-length decides it
     titles = ["snippets and objective:", "networks:", "start:", "optimisation:", "devices:", "intervals, in steps"]
     assert sorted(titles, key=text.index) == titles

@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from geometry.pose import (
     ROTATIONS,
+    axis_angle_to_matrix,
     compose,
     euler_to_matrix,
     invert,
@@ -31,7 +33,10 @@ def test_matrices_agree_with_the_reference(source, to_matrix, key):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize(("to_matrix", "quarter"), [(euler_to_matrix, math.pi / 2), (quaternion_to_matrix, 1.0)])
+@pytest.mark.parametrize(
+    ("to_matrix", "quarter"),
+    [(euler_to_matrix, math.pi / 2), (quaternion_to_matrix, 1.0), (axis_angle_to_matrix, math.pi / 2)],
+)
 def test_a_quarter_turn_about_an_axis_turns_the_next_axis_into_the_one_after(to_matrix, quarter, axis):
     vector = torch.zeros(3, dtype=torch.float64)
     vector[axis] = quarter
@@ -54,7 +59,7 @@ def test_transforms_are_rigid_and_small_vectors_are_rotation_vectors(rotation):
     torch.testing.assert_close(torch.linalg.det(matrices), torch.ones(4, 2, dtype=torch.float64))
     assert transforms[..., 3, :].unique(dim=0).tolist() == [[[0, 0, 0, 1]] * 2]
     small = pose_to_matrix(torch.tensor([0, 0, 0, 1e-6, 2e-6, 3e-6], dtype=torch.float64), rotation)
-    factor = 1 if rotation == "euler" else 2  # the vector part of a unit quaternion is half the rotation vector
+    factor = 2 if rotation == "quaternion" else 1  # the vector part of a unit quaternion is half the rotation vector
     expected = factor * torch.tensor([[0, -3e-6, 2e-6], [3e-6, 0, -1e-6], [-2e-6, 1e-6, 0]], dtype=torch.float64)
     torch.testing.assert_close(small[:3, :3] - torch.eye(3, dtype=torch.float64), expected, rtol=0, atol=1e-10)
 
@@ -66,6 +71,35 @@ def test_zero_is_the_identity_to_the_last_bit_and_has_a_gradient(rotation):
     assert torch.equal(transform, torch.eye(4).expand(2, 4, 4))
     (gradient,) = torch.autograd.grad(transform[:, :3].sin().sum(), pose)
     assert gradient.isfinite().all()
+
+
+# Around 0.5 the series gives way to the sine; at pi the axis has two signs; 1e-200 squares to 0.
+ANGLES = (0.0, 1e-200, 1e-12, 1e-6, 1e-3, 0.1, 0.4999, 0.5001, 0.9999, 1.0001, 2.0, math.pi - 1e-9, math.pi, 5.0, 40.0)
+
+
+@pytest.mark.parametrize("angle", ANGLES)
+def test_axis_angle_agrees_with_scipy_and_with_the_matrix_exponential(angle):
+    vectors = angle * torch.nn.functional.normalize(torch.randn(8, 3, dtype=torch.float64), dim=-1)
+    matrices = axis_angle_to_matrix(vectors)
+    np.testing.assert_allclose(matrices, Rotation.from_rotvec(vectors.numpy()).as_matrix(), rtol=0, atol=2e-15)
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(-1, 3, 3)
+    torch.testing.assert_close(matrices, torch.linalg.matrix_exp(cross), rtol=0, atol=1e-13)
+    torch.testing.assert_close(axis_angle_to_matrix(vectors.float()).double(), matrices, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-200, 1e-5, 0.49999, 0.50001, 1.0, 3.0])
+def test_axis_angle_is_differentiable_twice_everywhere(angle):
+    axis = torch.tensor([0.6, -0.48, 0.64], dtype=torch.float64)
+    vector = (angle * axis).requires_grad_()
+    assert torch.autograd.gradcheck(axis_angle_to_matrix, vector, atol=1e-8)
+    assert torch.autograd.gradgradcheck(axis_angle_to_matrix, vector, atol=1e-7)
+
+
+def test_the_inverse_of_axis_angle_is_the_opposite_vector():
+    vectors = torch.randn(20, 3, dtype=torch.float64) * 3
+    torch.testing.assert_close(axis_angle_to_matrix(-vectors), axis_angle_to_matrix(vectors).mT)
 
 
 def test_invert_and_compose_are_a_group():
@@ -122,7 +156,8 @@ def test_the_angle_of_half_a_turn_and_of_a_small_one_in_float32():
         (euler_to_matrix, [torch.zeros(2, 4)]),
         (quaternion_to_matrix, [torch.zeros(2, 4)]),
         (pose_to_matrix, [torch.zeros(2, 7)]),
-        (pose_to_matrix, [torch.zeros(2, 6), "axis-angle"]),
+        (axis_angle_to_matrix, [torch.zeros(2, 4)]),
+        (pose_to_matrix, [torch.zeros(2, 6), "matrix"]),
         (invert, [torch.zeros(2, 3, 4)]),
         (compose, [torch.eye(4), torch.eye(3)]),
         (snippet_poses, [torch.zeros(2, 3, 4)]),

@@ -44,11 +44,12 @@ def test_build_makes_the_networks_that_are_named():
 
 def test_every_network_can_be_made_from_its_defaults_alone():
     for networks in (DEPTH_NETS, POSE_NETS, CAMERAS):
-        for name, network in networks.items():
+        for name in networks:
+            name = name.replace("timm:NAME", "timm:resnet10t")
             spec = complete(networks, NetworkSpec(name))
             assert complete(networks, spec) == spec
             with torch.device("meta"):
-                assert isinstance(make(networks, spec), network)
+                assert isinstance(make(networks, spec), torch.nn.Module)
 
 
 def test_the_defaults_are_the_constructor_s():

@@ -11,16 +11,21 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Training:
-    """Two parameters and Adam; each step has a given loss and gradient."""
+    """Two parameters, BatchNorm's statistics and Adam; each step has a given loss and gradient."""
 
     def __init__(self, late: bool, skip: bool = False) -> None:
         self.parameters = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 2))]
+        self.norms = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(5))
+        self.norms.register_buffer("constant", torch.ones(1), persistent=False)
         self.optimizer = torch.optim.Adam(self.parameters, 0.1, fused=True)
-        self.guard = NonFiniteGuard(self.optimizer, skip, late)
+        self.guard = NonFiniteGuard(self.norms, self.optimizer, skip, late)
         self.steps = 0
 
     def step(self, loss=0.5, gradient=1.0, stop=False, save=False) -> None:
         self.steps += 1
+        self.guard.begin_step()
+        for norm in self.norms:  # a loss that is not finite comes from features that are not
+            norm(torch.linspace(loss, 7, 4 * norm.num_features).view(2, -1, 2, 1))
         for parameter in self.parameters:
             parameter.grad = torch.ones_like(parameter)
         self.parameters[1].grad[0, 1] = gradient
@@ -31,7 +36,8 @@ class Training:
     def state(self) -> list[torch.Tensor]:
         """Weights, and Adam's state where there is one."""
         moments = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
-        return [tensor.detach().clone() for tensor in (*self.parameters, *moments)]
+        tensors = (*self.parameters, *moments, *self.norms.state_dict().values())
+        return [tensor.detach().clone() for tensor in tensors]
 
 
 def unchanged(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
@@ -44,6 +50,8 @@ def test_a_finite_step_is_adam_s(late):
         training.step()
         for parameter in plain.parameters:
             parameter.grad = torch.ones_like(parameter)
+        for norm in plain.norms:
+            norm(torch.linspace(0.5, 7, 4 * norm.num_features).view(2, -1, 2, 1))
         plain.optimizer.step()
     assert unchanged(plain.state(), training.state())
     outcomes = training.guard.outcomes(wait=True)
@@ -132,6 +140,7 @@ def test_processes_share_loss_and_requests(late, monkeypatch):
 
 def test_parameters_without_a_gradient_are_left_out(late):
     training = Training(late)
+    training.guard.begin_step()
     training.parameters[0].grad = None
     training.parameters[1].grad = torch.ones(2, 2)
     training.guard.before_step(1, torch.tensor(0.5), {}, [], stop=False, save=False)

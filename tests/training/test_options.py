@@ -189,6 +189,7 @@ CHANGES = {  # another value for each field
     **{"photometric_weight": 2.0, "smoothness_weight": 0.2, "smoothness_decay": 3.0, "smoothed": "disparity"},
     **{"explainability": False, "explainability_weight": 0.3, "depth_net": NetworkSpec("disp_net", {"width": 0.25})},
     **{"pose_net": NetworkSpec("pose_exp_net", {"orbit_depth": 0.8, "rotation": "quaternion"})},
+    **{"encoder_weights": "imagenet", "encoder_rate": 0.3},
     **{"start_from": ("a.pt",), "steps": 200, "epochs": 7, "batch_size": 9, "accumulate": 3, "learning_rate": 0.1},
     **{"photometric_error": "ssim", "error_range": "unit", "largest_difference": 1.0, "over_sources": "minimum"},
     **{"over_scales": "mean", "over_pixels": "valid", "padding": "border", "auto_mask": "exclude", "scales": 2},

@@ -1,0 +1,143 @@
+"""Every recipe and every network: trained for some steps, killed, resumed to the bit, loaded, with the same output."""
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+from path import Path
+from torch.nn import functional
+
+from datasets.layout import write_intrinsics
+from files.atomic import write_text
+from files.images import write_jpeg
+from models import NetworkSpec, build
+from models.checkpoint import load_checkpoint, load_model
+from models.published import publish
+from train import train, train_step
+from training.options import new_options
+from training.run import Run, open_run, read_stopped_run, resumed_options, save_run
+from training.steps import after_step, before_step
+
+HEIGHT, WIDTH = 32, 64
+STEPS, STOP = 4, 2
+TINY = {"batch_size": 2, "workers": 0, "device": "cpu", "check": False, "validate_every": 3, "log_every": 1}
+RECIPES: dict[str, dict] = {"paper-depth": {}, "paper-pose": {}}  # and the flags that make them tiny
+
+DISP_NET = NetworkSpec("disp_net", {"width": 1 / 16})
+POSE_EXP_NET = NetworkSpec("pose_exp_net", {"width": 1 / 16})
+
+
+def pair(encoder: str, **arguments) -> NetworkSpec:
+    return NetworkSpec("pair_pose_net", {"encoder": encoder} | arguments)
+
+
+# Each network of `models.DEPTH_NETS` and `models.POSE_NETS`, and each kind of encoder in both places. The networks of
+# timm whose names begin with test_ are made for tests.
+NETWORKS = {
+    "paper": (DISP_NET, POSE_EXP_NET),
+    "resnet18": (NetworkSpec("resnet18"), POSE_EXP_NET),
+    "mobilenet_v2": (NetworkSpec("mobilenet_v2"), pair("mobilenet_v2")),
+    "timm": (NetworkSpec("timm:test_convnext"), pair("timm:test_efficientnet", orbit_depth=0.8)),
+    "pair": (DISP_NET, pair("resnet18", order="target-first", rotation="euler")),
+    "resnet50": (NetworkSpec("resnet50", {"channels": "16,16,8,8,4", "statistics": "monodepth2"}), POSE_EXP_NET),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A prepared data set: smooth pictures that move by two pixels a frame."""
+    root = Path(tmp_path_factory.mktemp("data"))
+    random = torch.Generator().manual_seed(0)
+    for name, count in (("a", 8), ("val", 5)):
+        (root / name).makedirs()
+        write_intrinsics(root / name / "cam.txt", np.array([[30.0, 0, 31.5], [0, 30, 15.5], [0, 0, 1]]))
+        noise = torch.rand(1, 3, 5, 12, generator=random) * 255
+        wide = functional.interpolate(noise, (HEIGHT, WIDTH + 2 * count), mode="bicubic").clamp(0, 255).byte()
+        for k in range(count):
+            write_jpeg(root / name / f"{k:07d}.jpg", wide[0, :, :, 2 * k : 2 * k + WIDTH].permute(1, 2, 0).numpy())
+    write_text(root / "train.txt", "a\n")
+    write_text(root / "val.txt", "val\n")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A run listens for signals; put the handlers back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def begin(data, folder, **given) -> Run:
+    options = new_options(
+        TINY | {"data": str(data), "runs": str(folder.parent), "name": str(folder.name), "steps": STEPS} | given
+    )
+    return open_run(options, None, torch.device("cpu"))
+
+
+def kill_after(run: Run, step: int) -> None:
+    """Leave a run after its checkpoint of this step, in the middle of the next step."""
+    while before_step(run):
+        if run.step == step:
+            save_run(run)
+        train_step(run)
+        if run.step == step:
+            break
+        after_step(run)
+
+
+def resume(folder) -> Run:
+    stopped = read_stopped_run(folder)
+    return open_run(resumed_options(stopped, {}), stopped, torch.device("cpu"))
+
+
+def assert_equal(content, other) -> None:
+    """The same weights, running statistics and state of Adam, to the bit."""
+    assert content["step"] == other["step"] == STEPS
+    assert content["model"].keys() == other["model"].keys()
+    assert [k for k, tensor in content["model"].items() if not torch.equal(tensor, other["model"][k])] == []
+    for index, entry in content["optimizer"]["state"].items():
+        assert all(torch.equal(value, other["optimizer"]["state"][index][k]) for k, value in entry.items())
+
+
+CASES = [(name, "paper-depth") for name in NETWORKS] + [
+    (name, recipe) for recipe in RECIPES if recipe != "paper-depth" for name in ("paper", "timm")
+]
+
+
+@pytest.mark.parametrize(
+    ("networks", "recipe"),
+    [pytest.param(*case, marks=pytest.mark.slow if "resnet50" in case else ()) for case in CASES],
+)
+def test_train_kill_resume_load_and_predict(data, tmp_path, networks, recipe):
+    depth, pose = NETWORKS[networks]
+    given = {"recipe": recipe, "depth_net": depth, "pose_net": pose, **RECIPES[recipe]}
+    given |= {} if pose.name == "pose_exp_net" else {"explainability": False}
+    whole, parts = Path(tmp_path) / "whole", Path(tmp_path) / "parts"
+    with begin(data, whole, **given) as run:
+        first = {name: tensor.clone() for name, tensor in run.weights.state_dict().items()}
+        train(run)
+    with begin(data, parts, **given) as run:
+        kill_after(run, STOP)
+    assert load_checkpoint(parts / "last.pt")["step"] == STOP
+    with resume(parts) as run:
+        train(run)
+    content = load_checkpoint(whole / "last.pt")
+    assert_equal(content, load_checkpoint(parts / "last.pt"))
+    unchanged = [k for k, tensor in content["model"].items() if torch.equal(tensor, first[k])]
+    assert len(unchanged) < 0.1 * len(first), unchanged
+
+    loaded = load_model(parts / "last.pt")
+    publish(content, whole / "weights.safetensors")
+    published = load_model(whole / "weights.safetensors")
+    model = build(loaded.specs["depth"], loaded.specs["pose"], loaded.specs["camera"]).eval()
+    model.load_state_dict(content["model"])
+    frames = torch.rand(2, 1 + loaded.pose_net.sources, 3, 37, 50) * 2 - 1
+    with torch.no_grad():
+        expected = [*model.depth_net(frames[:, 0]), model.pose_net(frames[:, 0], frames[:, 1:])[0]]
+        for other in (loaded, published):
+            found = [*other.depth_net(frames[:, 0]), other.pose_net(frames[:, 0], frames[:, 1:])[0]]
+            assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert [tuple(x.shape[2:]) for x in expected[:4]] == [(37, 50), (19, 25), (10, 13), (5, 7)]
