@@ -41,7 +41,7 @@ def read_batch(dataset: SnippetDataset, indices: Sequence[int], pin_memory: bool
         pin_memory: page-locked memory, from which a copy to a GPU does not make the host wait.
     """
     block = torch.empty(_block_size(dataset, len(indices)), dtype=torch.uint8, pin_memory=pin_memory)
-    return _as_batch(dataset, block, _read_items(dataset, block, indices))
+    return as_batch(dataset, block, _read_items(dataset, block, indices), pin_memory)
 
 
 def _read_items(dataset: SnippetDataset, block: Tensor, indices: Sequence[int]) -> list[dict[str, Any]]:
@@ -54,11 +54,12 @@ def _read_items(dataset: SnippetDataset, block: Tensor, indices: Sequence[int]) 
     ]
 
 
-def _as_batch(dataset: SnippetDataset, block: Tensor, items: list[dict[str, Any]]) -> Batch:
+def as_batch(dataset: SnippetDataset, block: Tensor, items: list[dict[str, Any]], pin_memory: bool = False) -> Batch:
+    """A batch of items of `SnippetDataset.read`; their images lie in a block of memory, the targets' first."""
     target, sources = _parts(dataset, block, len(items))
     depth, poses = (_stack(items, name) if name in items[0] else None for name in ("depth", "poses"))
     intrinsics, camera = _stack(items, "intrinsics"), torch.tensor([item["camera"] for item in items])
-    if block.is_pinned():
+    if pin_memory:
         intrinsics, camera = intrinsics.pin_memory(), camera.pin_memory()
     return Batch(
         Snippets(target.permute(0, 3, 1, 2), sources.permute(0, 1, 4, 2, 3), intrinsics, camera),
@@ -197,7 +198,7 @@ def load_batches(
         for number, items in enumerate(_begin(loader)):
             shared = blocks[number % len(blocks), : _block_size(dataset, len(items))]
             block = torch.empty_like(shared, pin_memory=pin_memory).copy_(shared)
-            yield _as_batch(dataset, block, items)
+            yield as_batch(dataset, block, items, pin_memory)
     except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
         # A worker was killed: PyTorch says so, or the last batch that it sent cannot be fetched any more. The message
         # of an error that a worker raised begins with "Caught".

@@ -1,7 +1,7 @@
 """Snippets of a prepared data set: which frames make one, and how one is read."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +15,10 @@ from datasets.layout import Scene, check_intrinsics_fit, depth_file, read_depth,
 from files.errors import InputError
 from files.images import image_size, read_image
 from geometry.camera import intrinsics_from_fov
+
+
+class DamagedFrame(Exception):
+    """A frame that cannot be read; the message is the line that names it."""
 
 
 class SnippetDataset(Dataset):
@@ -107,33 +111,48 @@ class SnippetDataset(Dataset):
         tensors = {name: torch.from_numpy(value) for name, value in item.items() if isinstance(value, np.ndarray)}
         return {"frames": frames.permute(0, 3, 1, 2)} | item | tensors
 
-    def read(self, index: int, frames: Sequence[np.ndarray]) -> dict[str, Any]:
+    def read(
+        self, index: int, frames: Sequence[np.ndarray], source: Callable[[Path], np.ndarray] | None = None
+    ) -> dict[str, Any]:
         """An item in NumPy and without its frames, which are written to arrays.
 
         Args:
             frames: uint8 [H, W, 3] for each frame, in order of time.
+            source: called in place of `read_frame`; what it returns is written to `frames`.
         """
         damaged: list[str] = []
         for step in range(len(self)):
-            item = self._read((index + step) % len(self), frames, damaged)
+            item = self._read((index + step) % len(self), frames, source or self.read_frame, damaged)
             if item is not None:
                 return item | {"damaged": damaged}
         raise InputError(f"{self.scenes[0].folder.parent}: not one snippet has all its images whole, e.g. {damaged[0]}")
 
-    def _read(self, index: int, frames: Sequence[np.ndarray], damaged: list[str]) -> dict[str, Any] | None:
+    def read_frame(self, file: Path) -> np.ndarray:
+        """A frame: uint8 [H, W, 3].
+
+        Raises:
+            DamagedFrame: it cannot be read.
+            InputError: it has another size.
+        """
+        try:
+            image = read_image(file)
+        except (InputError, OSError) as error:
+            raise DamagedFrame(str(error)) from None
+        if image.shape[:2] != (self.height, self.width):
+            raise InputError(f"{file}: {_size(image.shape[:2])} pixels, expected {_size((self.height, self.width))}")
+        return image
+
+    def _read(
+        self, index: int, frames: Sequence[np.ndarray], source: Callable[[Path], np.ndarray], damaged: list[str]
+    ) -> dict[str, Any] | None:
         scene, first = self.snippet(index)
         files = scene.frames[first : first + self.length]
         for file, frame in zip(files, frames, strict=True):
             try:
-                image = read_image(file)
-            except (InputError, OSError) as error:
+                frame[...] = source(file)
+            except DamagedFrame as error:
                 damaged.append(str(error))
                 return None
-            if image.shape[:2] != (self.height, self.width):
-                raise InputError(
-                    f"{file}: {_size(image.shape[:2])} pixels, expected {_size((self.height, self.width))}"
-                )
-            frame[...] = image
         item: dict[str, Any] = {
             "intrinsics": (scene.intrinsics if self.guess is None else self.guess).astype(np.float32),
             "camera": self._camera[scene.folder],

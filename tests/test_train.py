@@ -871,6 +871,20 @@ def test_it_learns(run, tmp_path):
     assert scores["photometric"] < 0.9 * scores["photometric_identity"]
 
 
+def test_frames_in_memory_change_no_step(run, data, tmp_path):
+    """Whatever the run began with, files or memory, it may go on with the other."""
+    folder = Path(tmp_path) / "runs"
+    assert run(data, name="files", steps=4)[0] == 0
+    status, out, err = run(data, "--data-in-memory", name="memory", steps=2)
+    assert status == 0, err
+    assert "GiB, in the host's memory" in out
+    for flag, steps in (("--no-data-in-memory", 3), ("--data-in-memory", 4)):
+        assert run("--resume", folder / "memory", flag, "--steps", steps, resume=True)[0] == 0
+    files, memory = (load_checkpoint(folder / name / "last.pt") for name in ("files", "memory"))
+    assert files["step"] == memory["step"] == 4
+    assert all(torch.equal(value, memory["model"][key]) for key, value in files["model"].items())
+
+
 @pytest.mark.gpu
 def test_a_step_does_not_make_the_host_wait(run, data, monkeypatch):
     """From the batch's arrival to the optimiser's step nothing waits for the device, but for logging."""

@@ -34,6 +34,7 @@ from models.encoder_weights import NONE
 from training import distributed
 from training.collapse import CollapseWatch
 from training.guard import NonFiniteGuard
+from training.in_memory import load_frames
 from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
 from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
@@ -171,7 +172,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         _resume(run, stopped)
     _say_begin(run, resumed=stopped is not None)
     _share_and_compile(run)
-    run.loader = load_batches(dataset, batches, options.workers, pin_memory=device.type == "cuda")
+    run.loader = _open_loader(run, batches)
     hidden = distributed.rank() > 0
     run.progress = tqdm(
         initial=run.step, total=total_steps, unit="step", desc="training", smoothing=0.05, disable=hidden
@@ -257,6 +258,15 @@ def _batches(options: TrainOptions, size: int, start: int, stop: int) -> Shuffle
     processes = distributed.count()
     pieces = processes * options.accumulate
     return ShuffledBatches(size, options.batch_size, options.seed, start, stop, pieces, distributed.rank(), processes)
+
+
+def _open_loader(run: Run, batches: ShuffledBatches) -> Iterator[Batch]:
+    pin_memory, workers = run.device.type == "cuda", run.options.workers
+    if not run.options.data_in_memory:
+        return load_batches(run.dataset, batches, workers, pin_memory)
+    frames, line = load_frames(run.dataset, run.device, workers)
+    log_line(line)
+    return frames.batches(batches, pin_memory)
 
 
 def _folder(options: TrainOptions, stopped: StoppedRun | None) -> Path:
