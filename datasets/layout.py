@@ -6,6 +6,7 @@
     root/SCENE/poses.txt    (optional)   one line per frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
     root/SCENE/prepared.json (optional)  the record of this project's preparation: frames that were left out, and why
+    root/SCENE/camera.json  (optional)   where K comes from: {"source": "guess"} or "fov", "focal", "calibration"
 
 It is the layout of the well-known PyTorch port, whose prepared data can be read.
 """
@@ -25,12 +26,14 @@ import numpy as np
 from path import Path
 
 from datasets.layout_hints import explain_missing_list, explain_no_frames, explain_scene_name
-from files.atomic import write_bytes, write_text
+from files.atomic import write_bytes, write_json, write_text
 from files.errors import InputError
 from files.text import read_json, read_lines, read_rows
 from files.untrusted import check_pixels, one_line, read_npy, read_npy_header
 
 RECORD_FILE = "prepared.json"  # marks a prepared scene as complete
+CAMERA_FILE = "camera.json"
+GUESS = "guess"  # the source of a K that nobody has measured
 NO_DEPTH = "no depth: "  # begins the problem of a frame that is there and lacks its depth only
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
@@ -226,6 +229,21 @@ def read_intrinsics(file: Path) -> np.ndarray:
     if not np.array_equal(rows[2], [0, 0, 1]) or rows[1, 0] != 0:
         raise InputError(f"{file}: expected K = [fx s cx; 0 fy cy; 0 0 1], got rows {rows.tolist()}")
     return rows
+
+
+def camera_is_guessed(folder: Path) -> bool:
+    """Whether the K of a scene is a guess (`camera.json`), so that it should be learned; False where nothing is said.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    file = Path(folder) / CAMERA_FILE
+    return file.is_file() and read_json(file).get("source") == GUESS
+
+
+def write_camera_source(folder: Path, camera: dict[str, Any]) -> None:
+    """Write `camera.json`: where a scene's K comes from; its "source" is GUESS, "fov", "focal" or "calibration"."""
+    write_json(Path(folder) / CAMERA_FILE, camera)
 
 
 def check_intrinsics_fit(intrinsics: np.ndarray, height: int, width: int, file: Path) -> None:

@@ -57,6 +57,7 @@ class VideoFrame:
     after_gap: bool  # more time has passed since the frame before than usual: it is no neighbour
     video: Video
     _picture: Any = field(repr=False)
+    pose: None = None  # a video has none
 
     def image(self) -> np.ndarray:
         """The frame as a player shows it: uint8 [height, width, 3]."""

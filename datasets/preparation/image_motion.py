@@ -94,6 +94,18 @@ def rotation_residual(corners: np.ndarray, places: np.ndarray, intrinsics: np.nd
     return distance
 
 
+def find_again(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The corners of one grey image in another: places in both images [n, 2], and whether each was found [n].
+
+    Args:
+        first, second: as `static_frames.small_grey` makes them.
+    """
+    corners = _find_corners(first)
+    if len(corners) == 0:
+        return corners, corners, np.zeros(0, dtype=bool)
+    return corners, *_follow(first, second, corners)
+
+
 def _find_corners(grey: np.ndarray) -> np.ndarray:
     """The strongest corner (x, y) of each block that has one: float64 [n, 2] (Shi and Tomasi 1994)."""
     vertical, horizontal = np.gradient(grey)

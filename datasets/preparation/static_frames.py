@@ -26,20 +26,27 @@ def find_static_frames(images: Iterable[np.ndarray]) -> list[bool]:
     Args:
         images: uint8 [H, W, 3], all of one size, in order of time.
     """
-    static: list[bool] = []
-    before: np.ndarray | None = None
-    last_moving: np.ndarray | None = None
-    for image in images:
-        small = small_grey(image)
-        if before is None or last_moving is None:
-            still = False
-        else:
+    standing = StandingCamera()
+    return [standing.stands(small_grey(image)) for image in images]
+
+
+class StandingCamera:
+    """`find_static_frames` frame by frame, for streams."""
+
+    def __init__(self) -> None:
+        self._before: np.ndarray | None = None
+        self._last_moving: np.ndarray | None = None
+
+    def stands(self, small: np.ndarray) -> bool:
+        """Whether the next frame, given as `small_grey` makes it, is static; the first one is not."""
+        before, last_moving = self._before, self._last_moving
+        self._before = small
+        still = False
+        if before is not None and last_moving is not None:
             still = image_motion(before, small) < MIN_STEP or image_motion(last_moving, small) < MIN_MOTION
-        static.append(still)
-        before = small
         if not still:
-            last_moving = small
-    return static
+            self._last_moving = small
+        return still
 
 
 def image_motion(first: np.ndarray, second: np.ndarray) -> float:

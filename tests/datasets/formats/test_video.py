@@ -168,7 +168,7 @@ def test_pixel_formats(write_video, tmp_path, name, pixels, codec, source, conve
 def test_hdr_is_noted(write_video, tmp_path):
     options = {"x265-params": "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"}
     try:
-        file = write_video(tmp_path / "hdr.mp4", moving(2), 25, "libx265", "yuv420p10le", **options)
+        file = write_video(tmp_path / "hdr.mp4", moving(2, 128, 128), 25, "libx265", "yuv420p10le", **options)
     except Exception as error:
         pytest.skip(f"this PyAV cannot write HEVC ({error})")
     assert "HDR (PQ)" in open_video(file).notes[0]

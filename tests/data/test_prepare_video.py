@@ -1,0 +1,228 @@
+"""data/prepare_video.py as a user runs it: videos and folders in, a data set that trains out; bad input is one line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from path import Path
+
+from datasets.layout import camera_is_guessed, read_scene, read_scene_names
+from datasets.snippets import SnippetDataset
+from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
+from files.images import read_image, write_jpeg
+
+ROOT = Path(__file__).absolute().parent.parent.parent
+WIDTH, HEIGHT, FRAMES = 208, 96, 44
+
+
+def render(drive_number, frames):
+    """Frames of a drive of the synthetic world, and their K."""
+    options = WorldOptions(drives=3, frames=frames, width=WIDTH, height=HEIGHT, halts=False)
+    drive = list_drives(options)[drive_number]
+    renderer = make_drive_renderer(options, drive)
+    return [renderer.image(n, drive.intrinsics, HEIGHT, WIDTH) for n in range(frames)], drive.intrinsics
+
+
+@pytest.fixture(scope="module")
+def drive():
+    return render(1, FRAMES)
+
+
+@pytest.fixture(scope="module")
+def video(drive, write_video, tmp_path_factory):
+    """A drive at 10 frames a second."""
+    return Path(write_video(tmp_path_factory.mktemp("video") / "drive.mp4", drive[0], 10, crf=12))
+
+
+def command(*arguments):
+    return [sys.executable, ROOT / "data/prepare_video.py", *map(str, arguments)]
+
+
+def prepare(*arguments, status=0):
+    """Run the script; its output. Errors must be one line."""
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    if status:
+        errors = [line for line in result.stderr.splitlines() if "error: " in line]
+        assert len(errors) == 1, result.stderr
+        return errors[0]
+    return result.stdout
+
+
+def lists(root):
+    return [read_scene_names(root / name, may_be_empty=True) for name in ("train.txt", "val.txt")]
+
+
+def files(root):
+    """The content of all files but the records, which have times."""
+    return {str(f.relpath(root)): f.read_bytes() for f in sorted(Path(root).walkfiles()) if f.parent.name != "inputs"}
+
+
+def test_a_video_becomes_a_data_set_that_trains(video, drive, tmp_path):
+    root = tmp_path / "prepared"
+    output = prepare(video, root, "--width", 96, "--height", 32)
+    assert lists(root) == [["drive_00"], ["drive_01"]]
+    train, val = (read_scene(root / name) for name in ("drive_00", "drive_01"))
+    assert [len(scene.frames) for scene in (train, val)] == [36, 4]
+    assert [int(frame.stem) for frame in train.frames] == list(range(36))
+    assert [int(frame.stem) for frame in val.frames] == list(range(40, 44))
+    assert "left out 4 between training and validation" in output
+    assert "depth and motion can be learned from it" in output
+    assert "--camera learned" in output
+    assert camera_is_guessed(root / "drive_00")
+    assert SnippetDataset(root, "train.txt", 3)[0]["frames"].shape == (3, 3, 32, 96)
+    # 60 degrees across 208 pixels; 96 of 208 rows are kept in the aspect 3:1, resized by 96 / 208.
+    np.testing.assert_allclose(train.intrinsics[0, 0], 104 / np.tan(np.pi / 6) * 96 / 208)
+    np.testing.assert_allclose(train.intrinsics[:2, 2], [47.5, 15.5], atol=0.3)
+    before = files(root)
+    assert "nothing to do" in prepare(video, root, "--width", 96, "--height", 32)
+    assert files(root) == before
+
+
+def test_k_follows_crop_and_size_and_the_crop_is_shown(video, drive, tmp_path):
+    """Cropped and resized by the script, points lie where the true K of the world projects them."""
+    images, k = drive
+    root = tmp_path / "prepared"
+    output = prepare(video, root, "--focal", k[0, 0], "--crop", "16,0,0,32", "--width", 192, "--height", 64)
+    scene = read_scene(root / "drive_00")
+    np.testing.assert_allclose(scene.intrinsics[0, 0], k[0, 0])
+    np.testing.assert_allclose(scene.intrinsics[:2, 2], [103.5 - 16, 47.5])
+    assert np.abs(read_image(scene.frames[3]).astype(int) - images[3][:64, 16:]).mean() < 4
+    assert not camera_is_guessed(root / "drive_00")
+    assert "guess" not in output
+    shown = read_image(root / "crop_drive.jpg")
+    assert shown.shape == (HEIGHT, WIDTH, 3)
+    assert shown[70:].mean() < 0.5 * images[0][70:].mean()
+
+
+def test_cuts_black_repeated_and_static_frames(write_video, drive, tmp_path):
+    images, other = drive[0][:20], render(2, 20)[0]
+    black = [np.zeros_like(images[0])] * 4
+    frames = [*images[:12], *[images[11]] * 8, *images[12:20], *other[:9], *black, *other[9:20]]
+    file = write_video(tmp_path / "film.mp4", frames, 10, crf=5)
+    root = tmp_path / "prepared"
+    output = prepare(file, root, "--val-fraction", 0, "--width", 96, "--height", 32)
+    record = json.loads((root / "inputs/film.json").read_text())
+    assert [scene["frames"] for scene in record["scenes"]] == [20, 9, 11]
+    assert [scene["first"] for scene in record["scenes"]] == [0, 28, 41]
+    assert record["cuts"] == 1
+    assert record["left_out"]["black"] == 4
+    assert record["left_out"].get("repeated", 0) + record["left_out"].get("static", 0) == 8
+    assert "film: 1 cuts" in output
+    assert lists(root) == [["film_00", "film_01", "film_02"], []]
+
+
+def test_many_inputs_and_what_cannot_be_used(write_video, video, drive, tmp_path):
+    folder = tmp_path / "frames"
+    folder.makedirs_p() if isinstance(folder, Path) else Path(folder).makedirs_p()
+    for number, image in enumerate(drive[0][:12]):
+        write_jpeg(Path(folder) / f"{number}.jpg", image)
+    (Path(folder) / "5.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    (tmp_path / "broken.mp4").write_text("no video")
+    root = tmp_path / "prepared"
+    output = prepare(video, folder, tmp_path / "broken.mp4", root, "--width", 96, "--height", 32, "--jobs", 2)
+    assert "broken.mp4: no video that can be read" in output
+    assert "frames: left out 1 damaged" in output
+    record = json.loads((root / "inputs/frames.json").read_text())
+    assert [scene["frames"] for scene in record["scenes"]] == [5, 6]
+    assert [len(names) for names in lists(root)] == [3, 1]
+    # More of them later, one with the name of another.
+    (tmp_path / "more").mkdir()
+    other = write_video(tmp_path / "more/drive.mp4", render(2, 12)[0], 10)
+    prepare(other, root, "--width", 96, "--height", 32)
+    assert len(list((root / "inputs").glob("drive*.json"))) == 2
+    assert [len(names) for names in lists(root)] == [4, 1]
+
+
+def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(video, tmp_path):
+    root, whole = tmp_path / "prepared", tmp_path / "whole"
+    options = ("--width", 192, "--height", 64)
+    prepare(video, whole, *options)
+    for stop in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(command(video, root, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while not list(Path(root).glob("drive.part/*.jpg")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=60)
+        assert b"Traceback" not in errors
+        assert not (root / "train.txt").exists()
+        for file in Path(root).walkfiles("*.jpg"):
+            read_image(file)
+    prepare(video, root, *options)
+    assert files(root).keys() - {".lock"} == files(whole).keys() - {".lock"}
+    assert all(content == files(whole)[name] for name, content in files(root).items())
+
+
+def test_what_a_user_can_get_wrong_is_one_line(video, write_video, drive, tmp_path):
+    root = tmp_path / "prepared"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thing").write_text("mine")
+    assert "holds something else" in prepare(video, tmp_path / "full", status=1)
+    assert "--width: got '100', expected a multiple of 32, such as 96" in prepare(video, root, "--width", 100, status=2)
+    assert "expected auto, none, or LEFT" in prepare(video, root, "--crop", "1,2,3", status=2)
+    assert "goes with --calibration" in prepare(video, root, "--calibration-camera", "1", status=2)
+    assert "leaves 208 x 6 of 208 x 96" in prepare(video, root, "--crop", "0,0,0,90", status=1)
+    assert "no such file" in prepare(tmp_path / "none.mp4", root, status=1)
+    assert not root.exists()
+    calibration = tmp_path / "camera.json"
+    calibration.write_text(json.dumps({"fx": 600, "fy": 600, "cx": 320, "cy": 240, "width": 640, "height": 480}))
+    assert "calibrated for 640 x 480 pixels, the images have 208 x 96" in prepare(
+        video, root, "--calibration", calibration, status=1
+    )
+    mixed = Path(tmp_path / "mixed")
+    mixed.makedirs_p()
+    write_jpeg(mixed / "0.jpg", drive[0][0])
+    write_jpeg(mixed / "1.jpg", drive[0][0][:90])
+    assert "images of 2 sizes: 208 x 96 (1, e.g. 0.jpg), 208 x 90 (1, e.g. 1.jpg)" in prepare(mixed, root, status=1)
+    short = write_video(tmp_path / "short.mp4", drive[0][:2], 10)
+    assert "no scene has 3 frames or more" in prepare(short, root, status=1)
+    flat = write_video(tmp_path / "flat.mkv", [drive[0][0][:1]] * 5, 10, "ffv1", "yuv444p")
+    assert "the crop leaves 208 x 1 of 208 x 1" in prepare(flat, root, status=1)
+    prepare(video, root)
+    assert "prepared with other options (fps was 10.0, is now 5.0)" in prepare(video, root, "--fps", 5, status=1)
+
+
+def test_a_calibration_with_distortion(video, drive, tmp_path):
+    k = drive[1]
+    calibration = tmp_path / "camera.yaml"
+    calibration.write_text(
+        f"%YAML:1.0\nimage_width: {2 * WIDTH}\nimage_height: {2 * HEIGHT}\n"
+        f"camera_matrix: [{2 * k[0, 0]}, 0, {2 * k[0, 2]}, 0, {2 * k[1, 1]}, {2 * k[1, 2]}, 0, 0, 1]\n"
+        "distortion_coefficients: [-0.1, 0.01, 0, 0]\n"
+    )
+    root = tmp_path / "prepared"
+    prepare(video, root, "--calibration", calibration, "--width", 192, "--height", 96)
+    assert json.loads((root / "drive_00/camera.json").read_text())["model"] == "radial-tangential"
+    found = read_scene(root / "drive_00").intrinsics
+    assert 0.7 * k[0, 0] < found[0, 0] < 1.2 * k[0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small file system is needed")
+def test_a_full_disk_is_one_line(video, tmp_path):
+    """Files beyond 4 KB cannot be written, which the system reports as it does a full disk."""
+    code = (
+        "import errno, files.atomic as a\n"
+        "def full(stream, content): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "original = a.write_bytes\n"
+        "import datasets.preparation.video as v\n"
+        "def write(file, content):\n"
+        "    if file.endswith('0000005.jpg'):\n"
+        "        with a.atomic_write(file): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "    original(file, content)\n"
+        "v.write_bytes = write\n"
+        "import sys; sys.argv = ['prepare_video.py', *sys.argv[1:]]\n"
+        "import runpy; runpy.run_path('data/prepare_video.py', run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, video, tmp_path / "prepared"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert "the disk is full; with more room, the same command goes on" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    prepare(video, tmp_path / "prepared")
