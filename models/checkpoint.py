@@ -31,7 +31,8 @@ from models.torch_files import read_torch_file
 
 FORMAT = "sfmlearner"
 VERSION = 2
-CRITERIA = ("abs_rel", "ate", "photometric")  # of the best checkpoints: lower is better
+CRITERIA = ("abs_rel", "ate", "photometric", "structure")  # of the best checkpoints
+HIGHER_IS_BETTER = ("structure",)  # of the others lower values are better
 _KINDS: dict[str, type] = {
     "networks": dict,
     "model": dict,
@@ -207,6 +208,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, file: Path) -> 
                 raise InputError(f"{file}: damaged checkpoint: the optimiser's {name} of parameter {index}")
             fresh[index][name] = tensor
     optimizer.load_state_dict({"state": fresh, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def is_better(criterion: str, value: float, best: float | None) -> bool:
+    """Whether a finite value of a criterion is better than the best one so far, if there is one."""
+    if not math.isfinite(value) or best is None:
+        return math.isfinite(value)
+    return value > best if criterion in HIGHER_IS_BETTER else value < best
 
 
 def find_checkpoint(run: Path, which: str) -> Path:

@@ -86,10 +86,44 @@ CHECKS = (
 )
 
 
+# Checks of the validations' scores. Rank correlations of 0.1 or 0.2 come about by chance; see docs/training.md.
+STRUCTURE, PAIRS, POINTS = "structure", "structure_pairs", "structure_points"
+FEWEST_PAIRS, FEWEST_POINTS = 4, 200
+VALIDATION_CHECKS = (
+    Check(
+        "no_structure",
+        (STRUCTURE, PAIRS, POINTS),
+        lambda mean: _is_judged(mean) and abs(mean[STRUCTURE]) <= 0.2,
+        "depth shows no structure: the rank correlation of disparity with inverse depth triangulated from the frames "
+        "is {structure:.2f}, expected 0.5 or more. Likely: flat depth, since the smoothness weighs too much "
+        "(--smoothness-weight), frames between which the camera hardly moves (data/check_data.py tells the gap), a "
+        "wrong K, or moving things that fill the picture",
+        1000,
+    ),
+    Check(
+        "depth_upside_down",
+        (STRUCTURE, PAIRS, POINTS),
+        lambda mean: _is_judged(mean) and mean[STRUCTURE] < -0.2,
+        "depth is upside down: the rank correlation of disparity with inverse depth triangulated from the frames is "
+        "{structure:.2f}, below 0: what is near is predicted far. Likely: frames between which the camera moves by "
+        "less than a pixel (data/check_data.py tells the gap), frames in the wrong order, or a learning rate that is "
+        "too large; start again with another --seed or a smaller --learning-rate",
+        1000,
+    ),
+)
+
+
+def _is_judged(mean: dict[str, float]) -> bool:
+    """Whether two-view geometry has enough points to judge depth by."""
+    return mean[PAIRS] >= FEWEST_PAIRS and mean[POINTS] >= FEWEST_POINTS
+
+
 class CollapseWatch:
     """Keeps the recent entries of a training and returns the warnings that each new entry sets off."""
 
-    def __init__(self) -> None:
+    def __init__(self, checks: tuple[Check, ...] = CHECKS, looks: int = LOOKS) -> None:
+        """`looks`: the entries that the window must hold."""
+        self._checks, self._looks = checks, looks
         self._recent: deque[tuple[int, dict[str, float]]] = deque()
         self._warned: set[str] = set()
 
@@ -97,12 +131,12 @@ class CollapseWatch:
         """Warnings, text by name. A warning is repeated only after its check has passed in between."""
         # Entries from a file may lack values that a newer version logs, or be damaged.
         self._recent.append((step, {name: value for name, value in values.items() if isinstance(value, float)}))
-        while len(self._recent) > LOOKS and self._recent[0][0] <= step - WINDOW:
+        while len(self._recent) > self._looks and self._recent[0][0] <= step - WINDOW:
             self._recent.popleft()
         warnings = {}
-        for check in CHECKS:
+        for check in self._checks:
             recent = [past for _, past in self._recent if past.keys() >= set(check.needs)]
-            if step < check.from_step or len(recent) < LOOKS or any(name not in values for name in check.needs):
+            if step < check.from_step or len(recent) < self._looks or any(name not in values for name in check.needs):
                 continue
             means = {name: sum(past[name] for past in recent) / len(recent) for name in check.needs}
             if not check.is_bad(means):

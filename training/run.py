@@ -1,7 +1,6 @@
 """A run: its parts, its place in the training, and the folder that it leaves."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from datasets.loading import Batch, ShuffledBatches, load_batches
 from datasets.snippets import SnippetDataset
 from evaluation.leakage import merge_scenes
+from evaluation.structure import Structure, find_structure
 from files.atomic import keep_copy, remove_leftovers, write_text
 from files.errors import InputError, UsageError
 from files.lock import FolderLock, hold
@@ -25,6 +25,7 @@ from models import NetworkSpec, SfMLearner
 from models.checkpoint import (
     CRITERIA,
     checkpoint_content,
+    is_better,
     load_checkpoint,
     load_optimizer,
     load_weights,
@@ -32,7 +33,7 @@ from models.checkpoint import (
 )
 from models.encoder_weights import NONE
 from training import distributed
-from training.collapse import CollapseWatch
+from training.collapse import VALIDATION_CHECKS, CollapseWatch
 from training.guard import NonFiniteGuard
 from training.in_memory import load_frames
 from training.interrupts import StopRequest, listen_for_stop
@@ -79,7 +80,9 @@ class Run:
     stop: StopRequest = field(default_factory=StopRequest)
     logger: Logger = field(default_factory=lambda: Logger(None))  # only the first process's writes
     log: StepLog = field(default_factory=lambda: StepLog(1, torch.device("cpu")))
+    structure: Structure = field(default_factory=Structure)  # of the validation frames, in the first process
     watch: CollapseWatch = field(default_factory=CollapseWatch)
+    validation_watch: CollapseWatch = field(default_factory=lambda: CollapseWatch(VALIDATION_CHECKS, looks=1))
     throughput: Throughput = field(default_factory=lambda: Throughput(0))
     progress: tqdm = field(default_factory=lambda: tqdm(disable=True))
     lock: FolderLock | None = None  # on the folder, in the first process
@@ -171,6 +174,9 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     else:
         _resume(run, stopped)
     _say_begin(run, resumed=stopped is not None)
+    if validation is not None and distributed.rank() == 0:
+        run.structure = find_structure(validation)
+        log_line(str(run.structure))
     _share_and_compile(run)
     run.loader = _open_loader(run, batches)
     hidden = distributed.rank() > 0
@@ -195,7 +201,7 @@ def note_best(run: Run, scores: dict[str, Any]) -> None:
     """Note where the run is best, after a validation of its present step was made and logged."""
     for name in CRITERIA:
         value = scores.get(name)
-        if isinstance(value, float) and value < run.best.get(name, {}).get("value", math.inf):
+        if isinstance(value, float) and is_better(name, value, run.best.get(name, {}).get("value")):
             run.best[name] = {"value": value, "step": run.step}
     run.validation_due = False
 
@@ -326,6 +332,8 @@ def _resume(run: Run, stopped: StoppedRun) -> None:
     for entry in run.logger.records:
         if entry["split"] == "train":
             run.watch.look(entry["step"], entry)
+        elif entry["split"] == "validation":
+            run.validation_watch.look(entry["step"], entry)
 
 
 def _check_same_data(run: Run, record: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from training.camera_log import camera_values, describe_cameras
 from training.guard import Outcome
 from training.options import TrainOptions
 from training.run import Run, log_line, note_best, resume_command, save_run
-from training.validation import predict_examples, report_damaged, validate
+from training.validation import describe_scores, predict_examples, report_damaged, validate
 from visualization.colours import snippet_pictures, validation_pictures
 
 
@@ -148,14 +148,23 @@ def _validate(run: Run) -> None:
         return
     distributed.share_statistics(run.weights)
     try:
-        scores = validate(run.weights, run.validation, run.options.batch_size, run.options.workers, run.damaged)
+        options = run.options
+        scores = validate(run.weights, run.validation, options.batch_size, options.workers, run.damaged, run.structure)
     except InputError as error:
         _end_between_steps(run, error)
     run.logger.scalars("validation", run.step, scores)
     if distributed.rank() == 0:
         run.logger.pictures("validation", run.step, validation_pictures(*predict_examples(run.weights, run.validation)))
     note_best(run, scores)
-    log_line(f"step {run.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    log_line(f"step {run.step}: {describe_scores(scores)}")
+    _warn(run, run.validation_watch.look(run.step, scores))
+
+
+def _warn(run: Run, warnings: dict[str, str]) -> None:
+    """Log and print warnings of collapse, text by name."""
+    for name, text in warnings.items():
+        run.logger.warning(run.step, name, text)
+        log_line(f"\n{'!' * 20} WARNING, step {run.step}: {text} {'!' * 20}\n")
 
 
 def _log_step(run: Run, outcomes: list[Outcome]) -> None:
@@ -163,9 +172,7 @@ def _log_step(run: Run, outcomes: list[Outcome]) -> None:
     if run.log.diagnose and outcomes[-1].finite:
         values = run.log.values() | {"gradient/norm": outcomes[-1].gradient_norm} | _camera(run) | _speeds(run)
         run.logger.scalars("train", run.step, values)
-        for name, text in run.watch.look(run.step, values).items():
-            run.logger.warning(run.step, name, text)
-            log_line(f"\n{'!' * 20} WARNING, step {run.step}: {text} {'!' * 20}\n")
+        _warn(run, run.watch.look(run.step, values))
         run.progress.set_postfix_str(f"loss {values['objective/loss']:.3f}", refresh=False)
     pictured = run.step % run.options.pictures_every == 0 or run.step == 1
     if pictured and distributed.rank() == 0 and run.log.last is not None:

@@ -1,4 +1,5 @@
-"""Validation during training: with ground truth where the prepared data have it, else the photometric error."""
+"""Validation during training: against ground truth where the prepared data have it, by the photometric error, and by
+two-view geometry."""
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from datasets.loading import load_batches, read_batch
 from datasets.snippets import SnippetDataset
 from evaluation.metrics.depth import METRICS, DepthProtocol, image_metrics, mean_metrics
 from evaluation.metrics.pose import snippet_ate, snippets
+from evaluation.structure import Structure, score_structure
 from files.errors import InputError
 from geometry.pose import snippet_poses
 from inverse_warp import inverse_warp
@@ -25,7 +27,12 @@ PROTOCOL = DepthProtocol(cap=80, crop="none")
 
 @torch.no_grad()
 def validate(
-    model: SfMLearner, dataset: SnippetDataset, batch_size: int, workers: int, damaged: set[str]
+    model: SfMLearner,
+    dataset: SnippetDataset,
+    batch_size: int,
+    workers: int,
+    damaged: set[str],
+    structure: Structure | None = None,
 ) -> dict[str, float]:
     """Mean metrics over the snippets of a data set, with ground truth where it has any.
 
@@ -34,15 +41,21 @@ def validate(
 
     Args:
         damaged: the damaged files that were named before; new ones are printed and added.
+        structure: triangulated points of the data set's frames; those of the first process count.
 
     Returns:
         `photometric` and `photometric_identity` always; the depth metrics where there is a ground-truth depth; `ate`
-        (as published: metres, with a scale for each snippet) where there are ground-truth poses.
+        (as published: metres, with a scale for each snippet) where there are ground-truth poses; `structure`,
+        `structure_pairs` and `structure_points` (`evaluation.structure`) where there are triangulated points.
     """
     was_training = model.training
     model.eval()
     try:
-        return _validate(model, dataset, batch_size, workers, damaged)
+        scores = _validate(model, dataset, batch_size, workers, damaged)
+        judged = {}
+        if structure is not None and distributed.rank() == 0:
+            judged = score_structure(model.depth_net, structure, batch_size)
+        return scores | distributed.gather(judged)[0]
     finally:
         model.train(was_training)
 
@@ -95,6 +108,15 @@ def _validate(
     if ates:
         scores["ate"] = float(np.mean(ates))
     return scores
+
+
+def describe_scores(scores: dict[str, float]) -> str:
+    """The scores of a validation in one line."""
+    counts = ("structure_pairs", "structure_points")
+    texts = [f"{name} {value:.4f}" for name, value in scores.items() if name not in counts]
+    if "structure" in scores:
+        texts.append(f"from {scores['structure_points']:.0f} points in {scores['structure_pairs']:.0f} frames")
+    return ", ".join(texts)
 
 
 def report_damaged(lines: list[str], damaged: set[str]) -> None:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.spatial.transform import Rotation
 
 from datasets.preparation.static_frames import MIN_MOTION, image_motion, small_grey
 from files.images import resize_area
+from geometry.two_view import rotation_explains
 
 FARTHEST = 1 / 12  # of the width: larger motion is out of the warp's reach when training starts from scratch
 FEWEST_PATCHES = 12  # that a judgement takes
@@ -17,7 +17,6 @@ _RETURN = 0.5  # pixels: largest error after tracking a patch to the second imag
 _BLOCK = (8, 13)  # rows, columns of analysis pixels with one patch
 _MOST_ROWS = 10
 _WEAKEST_CORNER = 1.0  # smaller eigenvalue of the structure tensor, grey levels squared
-_ROTATION_RESIDUAL = (0.25, 0.05)  # pixels, and share of the motion, that a rotation may leave
 
 
 @dataclass(frozen=True)
@@ -62,36 +61,8 @@ def measure_pair(first: np.ndarray, second: np.ndarray, intrinsics: np.ndarray) 
     pixels = float(np.median(np.linalg.norm(motion / scale, axis=1)))
     small_intrinsics = np.diag([*scale, 1]) @ intrinsics
     small_intrinsics[:2, 2] += 0.5 * scale - 0.5
-    residual = rotation_residual(corners[found], places[found], small_intrinsics)
-    allowed = _ROTATION_RESIDUAL[0] + _ROTATION_RESIDUAL[1] * np.median(np.linalg.norm(motion, axis=1))
-    return PairMotion(identity_error, False, followed, pixels, bool(np.quantile(residual, 0.75) < allowed))
-
-
-def rotation_residual(corners: np.ndarray, places: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Distance [n] in pixels between points found again and where the best rotation K R K^-1 maps them.
-
-    R is found by Gauss-Newton iteration with Cauchy weights: a third of the points may move on their own.
-
-    Args:
-        corners, places: the points in the first and in the second image, [n, 2].
-        intrinsics: K [3, 3] of both images.
-    """
-    rays = np.column_stack([corners, np.ones(len(corners))]) @ np.linalg.inv(intrinsics).T
-    rotation = np.eye(3)
-    for _ in range(10):
-        turned = rays @ rotation.T
-        x, y = (turned[:, :2] / np.maximum(turned[:, 2:], 1e-3)).T
-        error = np.column_stack([x, y, np.ones(len(x))]) @ intrinsics[:2].T - places
-        distance = np.linalg.norm(error, axis=1)
-        weight = 1 / (1 + (distance / max(np.median(distance), 0.05)) ** 2)
-        # Derivative of the image point by a small rotation of the ray.
-        by_x = np.column_stack([-x * y, 1 + x**2, -y])
-        by_y = np.column_stack([-(1 + y**2), x * y, x])
-        jacobian = np.einsum("ij,jnk->nik", intrinsics[:2, :2], np.stack([by_x, by_y]))
-        normal = np.einsum("nij,nik,n->jk", jacobian, jacobian, weight) + 1e-9 * np.eye(3)
-        step = -np.linalg.solve(normal, np.einsum("nij,ni,n->j", jacobian, error, weight))
-        rotation = Rotation.from_rotvec(np.clip(step, -0.3, 0.3)).as_matrix() @ rotation
-    return distance
+    rotation_only = rotation_explains(corners[found], places[found], small_intrinsics)
+    return PairMotion(identity_error, False, followed, pixels, rotation_only)
 
 
 def find_again(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

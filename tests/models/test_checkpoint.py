@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 from collections import OrderedDict
 
@@ -12,8 +13,11 @@ from files.atomic import keep_copy
 from files.errors import InputError
 from models import NetworkSpec, build, checkpoint, complete
 from models.checkpoint import (
+    CRITERIA,
+    HIGHER_IS_BETTER,
     checkpoint_content,
     find_checkpoint,
+    is_better,
     load_checkpoint,
     load_model,
     load_optimizer,
@@ -664,3 +668,16 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(write, tmp
         for load in (load_model, load_checkpoint):
             assert "could run code" in refusal(write(content), load)
     assert os.listdir() == ["file.pt"]
+
+
+def test_which_value_of_a_criterion_is_better():
+    assert is_better("abs_rel", 0.2, None)
+    assert is_better("abs_rel", 0.2, 0.3)
+    assert not is_better("abs_rel", 0.3, 0.3)
+    assert is_better("structure", -0.2, None)
+    assert is_better("structure", 0.6, 0.5)
+    assert not is_better("structure", 0.5, 0.6)
+    for criterion in CRITERIA:
+        assert not is_better(criterion, math.nan, None)
+        assert not is_better(criterion, math.inf, 0.5)
+    assert set(HIGHER_IS_BETTER) <= set(CRITERIA)

@@ -3,7 +3,7 @@ import json
 import pytest
 from path import Path
 
-from training.collapse import CHECKS, CollapseWatch
+from training.collapse import CHECKS, VALIDATION_CHECKS, CollapseWatch
 
 # What train.py logged of the run that README's pictures are of: 2500 steps on the synthetic world, Abs Rel 0.152.
 RECORDED = Path(__file__).absolute().parent.parent / "recorded" / "healthy_world.jsonl"
@@ -74,7 +74,7 @@ def test_values_that_are_not_logged_are_not_looked_at():
 
 
 def test_every_warning_names_likely_causes():
-    for check in CHECKS:
+    for check in (*CHECKS, *VALIDATION_CHECKS):
         assert "Likely: " in check.message
         assert check.message.format_map(dict.fromkeys(check.needs, 0.0))  # names only what it is given
 
@@ -87,3 +87,34 @@ def test_damaged_records_of_a_resumed_run_are_left_out(damage):
         if damage == "missing":
             del record["disparity/spread"]
     assert warnings(records) == []
+
+
+def validation_warnings(scores, pairs=32.0, points=9000.0):
+    """Warnings of validations at these steps with these structure scores."""
+    watch = CollapseWatch(VALIDATION_CHECKS, looks=1)
+    found = []
+    for step, score in scores:
+        values = {"photometric": 0.1, "structure": score, "structure_pairs": pairs, "structure_points": points}
+        found += [(step, name) for name in watch.look(step, values)]
+    return found
+
+
+def test_depth_in_the_right_order_sets_nothing_off():
+    assert validation_warnings([(step, 0.6) for step in range(500, 5000, 500)]) == []
+
+
+def test_depth_without_structure_and_depth_upside_down_are_named_once():
+    assert validation_warnings([(500, 0.02), (1000, 0.02), (1500, -0.03), (2000, 0.1)]) == [(1000, "no_structure")]
+    assert validation_warnings([(500, -0.6), (1000, -0.6), (1500, -0.6)]) == [(1000, "depth_upside_down")]
+    later = [(1000, 0.6), (2000, 0.5), (3000, 0.0), (4000, -0.5), (5000, 0.6), (6000, 0.0)]
+    assert validation_warnings(later) == [(3000, "no_structure"), (4000, "depth_upside_down"), (6000, "no_structure")]
+
+
+def test_few_points_are_no_judge():
+    scores = [(2000, -0.6), (3000, 0.0)]
+    assert validation_warnings(scores, pairs=2) == validation_warnings(scores, points=60) == []
+
+
+def test_validations_without_a_judge_set_nothing_off():
+    watch = CollapseWatch(VALIDATION_CHECKS, looks=1)
+    assert watch.look(2000, {"photometric": 0.1, "abs_rel": 0.4}) == {}

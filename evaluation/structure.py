@@ -1,0 +1,203 @@
+"""A judge of depth that needs no ground truth: does predicted disparity rank points as two-view geometry does?
+
+Frames that are far enough apart show structure by classical geometry (`geometry.two_view`). A network's disparity at
+the triangulated points should grow with their inverse depth, in whatever unit. Spearman's rank correlation is 1 for
+depth in the right order, near 0 for depth without structure, and negative for depth upside down. docs/training.md says
+what it has been measured for, and what it cannot tell.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from path import Path
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from datasets.augmentation import normalise
+from datasets.layout import Scene
+from datasets.snippets import SnippetDataset
+from files.errors import InputError
+from files.images import read_image
+from geometry.two_view import NO_MOTION, TwoViews, measure_two_views
+from inverse_warp import sample
+
+LEAST_MOTION = 2.0  # pixels, in the median of the tracks
+LARGEST_GAP = 16  # frames
+MOST_PAIRS = 32
+MOST_FRAMES = 64  # that are tried
+DAMAGED = "a frame cannot be read"
+
+
+@dataclass(frozen=True)
+class StructurePoints:
+    """Points of one frame with their inverse depth, triangulated with another frame of the scene."""
+
+    frame: Path
+    gap: int  # frames to the other one; negative: it comes before
+    motion: float  # pixels, median of the tracks
+    pixels: np.ndarray  # [n, 2]
+    inverse_depth: np.ndarray  # [n], up to scale
+
+
+@dataclass
+class Structure:
+    """The triangulated points of a data set's frames."""
+
+    frames: list[StructurePoints] = field(default_factory=list)
+    problems: Counter[str] = field(default_factory=Counter)  # why other frames that were tried have no points
+
+    @property
+    def points(self) -> int:
+        return sum(len(frame.inverse_depth) for frame in self.frames)
+
+    @property
+    def row_score(self) -> float:
+        """The score of a disparity that only grows from the top of the image to its bottom, as a road's does."""
+        return _median([rank_correlation(frame.pixels[:, 1], frame.inverse_depth) for frame in self.frames])
+
+    def __str__(self) -> str:
+        """One line: what depth is judged by, or why it cannot be judged."""
+        tried = len(self.frames) + self.problems.total()
+        why = "; ".join(f"{count} x {problem}" for problem, count in self.problems.most_common())
+        if not self.frames:
+            return f"structure: depth is not judged by two-view geometry: no points in {tried} validation frames: {why}"
+        gaps = sorted(abs(frame.gap) for frame in self.frames)
+        apart = f"{gaps[0]}" if gaps[0] == gaps[-1] else f"{gaps[0]} to {gaps[-1]}"
+        motion = _median([frame.motion for frame in self.frames])
+        line = (
+            f"structure: {self.points} triangulated points in {len(self.frames)} of {tried} validation frames judge "
+            f"depth ({apart} frames apart, median motion {motion:.1f} pixels); the image row alone has "
+            f"{self.row_score:.2f}"
+        )
+        return f"{line}; no points: {why}" if why else line
+
+
+def find_structure(dataset: SnippetDataset, most_pairs: int = MOST_PAIRS, most_frames: int = MOST_FRAMES) -> Structure:
+    """Triangulate points in a sample of a data set's target frames, the same ones each time, from images and K alone.
+
+    Each frame is paired with the nearest one that shows enough motion, which takes some tens of milliseconds for images
+    of 416 x 128 pixels.
+
+    Args:
+        most_pairs: frames with points after which it stops.
+        most_frames: frames that are tried.
+    """
+    structure = Structure()
+    order = np.random.default_rng(0).permutation(len(dataset))[:most_frames]
+    with tqdm(total=len(order), desc="tracking points", unit="frame", leave=False, delay=2, disable=None) as bar:
+        for index in order:
+            scene, first = dataset.snippet(int(index))
+            number = first + dataset.length // 2
+            found = find_pair(scene, number)
+            if found is None:
+                structure.problems[DAMAGED] += 1
+            elif found[1].problem is not None:
+                structure.problems[found[1].problem] += 1
+            else:
+                gap, views = found
+                points = StructurePoints(scene.frames[number], gap, views.motion, views.pixels, views.inverse_depth)
+                structure.frames.append(points)
+            bar.update()
+            if len(structure.frames) >= most_pairs:
+                break
+    return structure
+
+
+def find_pair(scene: Scene, number: int, least_motion: float = LEAST_MOTION) -> tuple[int, TwoViews] | None:
+    """A frame's nearest neighbour with enough motion, and what both show; None where a frame cannot be read.
+
+    Frames after it are tried first, then those before it. The distance grows as the motion found so far demands.
+
+    Args:
+        scene: without breaks.
+        number: of the frame in the scene.
+
+    Returns:
+        The gap, negative before the frame, and the two views. Where no neighbour has points, those tried last.
+    """
+    found = None
+    for direction in (1, -1):
+        farthest = min(LARGEST_GAP, len(scene.frames) - 1 - number if direction > 0 else number)
+        gap = 1
+        while gap <= farthest:
+            try:
+                target, source = (read_image(scene.frames[k]) for k in (number, number + direction * gap))
+            except (InputError, OSError):
+                break
+            if target.shape != source.shape:
+                break
+            views = measure_two_views(target, source, scene.intrinsics, least_motion)
+            found = direction * gap, views
+            if views.problem is None:
+                return found
+            if views.problem != NO_MOTION:
+                break
+            gap = next_gap(gap, farthest, views.motion, least_motion)
+    return found
+
+
+def next_gap(gap: int, farthest: int, motion: float, least_motion: float) -> int:
+    """The gap to try after one with too little motion, as if the motion were steady: at most `farthest`, after which
+    comes one more, which ends the search.
+    """
+    if gap == farthest:
+        return farthest + 1
+    needed = gap * least_motion / motion if motion > 0 else math.inf
+    return farthest if needed >= farthest else max(gap + 1, math.ceil(needed))
+
+
+@torch.no_grad()
+def score_structure(depth_net: nn.Module, structure: Structure, batch_size: int) -> dict[str, float]:
+    """The rank correlation of a network's disparity with the triangulated inverse depth.
+
+    Args:
+        depth_net: in evaluation mode; images [B, 3, H, W] in [-1, 1] to a list of disparities, the first of full size.
+
+    Returns:
+        `structure`, the median over frames, and the numbers `structure_pairs` and `structure_points`. Nothing where no
+        frame has points.
+    """
+    device = next(depth_net.parameters()).device
+    scores, points = [], 0
+    for start in range(0, len(structure.frames), batch_size):
+        frames, images = [], []
+        for frame in structure.frames[start : start + batch_size]:
+            try:
+                images.append(torch.from_numpy(read_image(frame.frame)).permute(2, 0, 1))
+            except (InputError, OSError):  # it was whole when the points were made
+                continue
+            frames.append(frame)
+        if not frames:
+            continue
+        disparity = depth_net(normalise(torch.stack(images).to(device)))[0]
+        for frame, predicted in zip(frames, disparity, strict=True):
+            scores.append(rank_correlation(sample_at(predicted, frame.pixels), frame.inverse_depth))
+            points += len(frame.inverse_depth)
+    if not scores:
+        return {}
+    return {
+        "structure": _median(scores),
+        "structure_pairs": float(len(scores)),
+        "structure_points": float(points),
+    }
+
+
+def sample_at(values: Tensor, pixels: np.ndarray) -> np.ndarray:
+    """Bilinear samples [n] of a map [1, H, W] at pixels [n, 2]."""
+    x, y = torch.from_numpy(pixels).to(values).T
+    return sample(values[None], x[None, None], y[None, None], "border")[0, 0, 0].cpu().numpy()
+
+
+def rank_correlation(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Spearman's rank correlation of two arrays [n]; 0 where one of them is constant or not finite."""
+    if not (np.isfinite(predicted).all() and np.isfinite(truth).all()) or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    return float(spearmanr(predicted, truth).statistic)
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values)) if values else math.nan
