@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torchvision
 from path import Path
 from torch import Tensor, nn
 
@@ -62,6 +61,8 @@ def _download(name: str) -> dict[str, Any]:
             import timm
 
             return timm.create_model(name.removeprefix(TIMM), pretrained=True).state_dict()
+        import torchvision
+
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError, ValueError) as error:  # URLError, huggingface_hub's, a wrong hash, no weights

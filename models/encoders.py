@@ -6,7 +6,6 @@ torchvision and timm keep their own names of weights, so that files of theirs lo
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,7 +73,10 @@ class Encoder(nn.Module):
         if self.name.startswith(TIMM):  # some of these networks take multiples of 32 only, and some round sizes down
             height, width = x.shape[2:]
             padded = functional.pad(x, (0, -width % 32, 0, -height % 32))
-            scales = zip(network(padded), self.strides, strict=True)
+            maps = network(padded)
+            if str(getattr(network, "output_fmt", "")).endswith("NHWC"):
+                maps = [map.movedim(-1, 1) for map in maps]
+            scales = zip(maps, self.strides, strict=True)
             return [map[:, :, : -(-height // stride), : -(-width // stride)] for map, stride in scales]
         if self.name == "mobilenet_v2":
             features = []
@@ -94,6 +96,8 @@ def classifier(name: str) -> nn.Module:
     """The whole classifier that an encoder is part of, with its own names of weights."""
     if name.startswith(TIMM):
         return _timm().create_model(name.removeprefix(TIMM))
+    import torchvision  # here: it takes as long to import as torch itself, and most commands need none of it
+
     return torchvision.models.get_model(name)
 
 
@@ -103,7 +107,7 @@ def encoders_of(model: nn.Module) -> dict[str, Encoder]:
 
 
 def _resnet(name: str, frames: int) -> tuple[nn.Module, tuple[int, ...]]:
-    network: Any = torchvision.models.get_model(name)
+    network: Any = classifier(name)
     network.avgpool = network.fc = nn.Identity()
     if frames > 1:
         network.conv1 = _first_layer(network.conv1, frames)
@@ -112,7 +116,7 @@ def _resnet(name: str, frames: int) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def _mobilenet_v2(frames: int) -> tuple[nn.Module, tuple[int, ...]]:
-    network: Any = torchvision.models.mobilenet_v2()
+    network: Any = classifier("mobilenet_v2")
     network.features = network.features[: _MOBILENET_STAGES[-1] + 1]  # the next one, to 1280 channels, is the head's
     network.classifier = nn.Identity()
     if frames > 1:

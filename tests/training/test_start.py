@@ -4,16 +4,18 @@ import shlex
 import numpy as np
 import pytest
 import torch
+import torchvision
 from path import Path
 
 from cli.flags import add_option_flags
 from datasets.layout import write_intrinsics, write_text
-from files.errors import InputError
+from files.errors import InputError, UsageError
 from files.images import write_jpeg
 from models import NetworkSpec, build, checkpoint
 from models.checkpoint import checkpoint_content, save_checkpoint
 from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
+from tests.tools.published_files import file_shapes, fill
 from training import distributed
 from training.options import OLD_FLAGS, TrainOptions, new_options, plain_options
 from training.start import check_before_training, make_model, make_optimizer, network_specs
@@ -28,7 +30,7 @@ def save(tmp_path):
     """Save a checkpoint of a run with these options after 7 steps: its file and its model."""
 
     def save(cameras=1, **given):
-        options = new_options(SMALL | given)
+        options = new_options(given if "depth_net" in given else SMALL | given)
         torch.manual_seed(99)
         specs = network_specs(options, cameras)
         model = build(specs["depth"], specs["pose"], specs["camera"])
@@ -297,3 +299,82 @@ def test_without_the_check_and_in_other_processes_nothing_is_read(capsys, monkey
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     assert check_before_training(TrainOptions(data="nowhere")) == []
     assert capsys.readouterr().out == ""
+
+
+# --encoder-weights and --encoder-rate --------------------------------------------------------------------------------
+
+ENCODERS = {
+    "depth_net": NetworkSpec("mobilenet_v2", {"statistics": "monodepth2"}),
+    "pose_net": NetworkSpec("pair_pose_net", {"encoder": "mobilenet_v2"}),
+    "explainability": False,
+}
+
+
+@pytest.fixture
+def encoder_file(tmp_path):
+    torch.manual_seed(5)
+    weights = torchvision.models.mobilenet_v2().state_dict()
+    torch.save(weights, f"{tmp_path}/mobilenet.pth")
+    return f"{tmp_path}/mobilenet.pth", weights
+
+
+def test_encoders_begin_with_the_weights_of_a_file(encoder_file):
+    file, weights = encoder_file
+    plain, model = (make_model(new_options(ENCODERS | more))[0] for more in ({}, {"encoder_weights": file}))
+    for net in (model.depth_net, model.pose_net):
+        own = net.encoder.network.state_dict()
+        assert all(torch.equal(own[name], weights[name]) for name in own if name != "features.0.0.weight")
+    assert equal(plain.depth_net.decoder, model.depth_net.decoder)  # drawn from the seed as without the file
+
+
+def test_start_from_prevails_over_encoder_weights(encoder_file, save):
+    saved, model = save(**ENCODERS)
+    options = new_options(ENCODERS | {"encoder_weights": encoder_file[0], "start_from": (saved,)})
+    assert equal(make_model(options)[0], model)
+
+
+def test_encoder_weights_without_an_encoder_or_of_another_one_are_refused(encoder_file):
+    with pytest.raises(InputError, match="no network has an encoder"):
+        make_model(new_options(SMALL | {"encoder_weights": encoder_file[0]}))
+    other = {"depth_net": NetworkSpec("timm:test_efficientnet"), "encoder_weights": encoder_file[0]}
+    with pytest.raises(InputError, match=r"no weights of timm:test_efficientnet: it lacks conv_stem.weight"):
+        make_model(new_options(other))
+
+
+def test_the_encoders_rate():
+    options = new_options(ENCODERS | {"encoder_rate": 0.25, "learning_rate": 0.1})
+    model, _ = make_model(options)
+    others, encoders = make_optimizer(model, options).param_groups
+    assert (others["peak"], encoders["peak"]) == (0.1, 0.025)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert all(".encoder." in names[parameter] for parameter in encoders["params"])
+    assert not any(".encoder." in names[parameter] for parameter in others["params"])
+    assert {*others["params"], *encoders["params"]} == names.keys()
+    (group,) = make_optimizer(model, new_options(ENCODERS)).param_groups
+    assert group["params"] == list(model.parameters())  # as in checkpoints of older versions
+
+
+def test_an_encoders_rate_needs_an_encoder():
+    options = new_options(SMALL | {"encoder_rate": 0.25})
+    with pytest.raises(UsageError, match=r"--encoder-rate 0.25: no network has an encoder"):
+        make_optimizer(make_model(options)[0], options)
+
+
+def test_start_from_takes_monodepth2_s_networks_and_names_the_flags_that_fit(tmp_path):
+    """`sources` makes no difference to a network of pairs."""
+    torch.manual_seed(6)
+    theirs = {"depth_net": NetworkSpec("resnet18", {"statistics": "monodepth2", "first_disparity": 1.2})}
+    theirs |= {"pose_net": NetworkSpec("pair_pose_net", {"statistics": "monodepth2"}), "explainability": False}
+    folder = Path(tmp_path)
+    shapes = file_shapes("resnet18")
+    for name in ("encoder", "depth", "pose_encoder", "pose"):
+        torch.save(fill(shapes[f"monodepth2_{name}"]), folder / f"{name}.pth")
+    options = new_options(theirs | {"start_from": (folder,), "sequence_length": 5})
+    model, ancestors = make_model(options)
+    loaded = checkpoint.load_model(folder)
+    assert equal(model.depth_net, loaded.depth_net)
+    assert equal(model.pose_net, loaded.pose_net)
+    assert (model.pose_net.sources, ancestors) == (4, [None])
+    given = {"start_from": (folder,), "depth_net": NetworkSpec("resnet18"), "explainability": False}
+    with pytest.raises(InputError, match=r"give --depth-net resnet18 .* statistics=monodepth2"):
+        make_model(new_options(given))
