@@ -4,7 +4,8 @@
     python data/prepare_video.py VIDEOS/*.mp4 FOLDER_OF_IMAGES PREPARED --crop auto --calibration camera.yaml
     python data/prepare_video.py phone.mov PREPARED --fov 65 --width 416 --height 224
 
-Each video, and each folder of images (JPEG or PNG, in order of the numbers in their names), becomes scenes: frames
+Each video, and each folder of images (JPEG or PNG, in order of the numbers in their names; or TUM RGB-D's or EuRoC's
+layout, with poses), becomes scenes: frames
 (0000000.jpg) and the camera matrix of these images (cam.txt). A cut, a gap in time and black frames begin a new scene.
 Repeated frames, and those in which the camera stands, are left out. The last tenth of each input is for validation.
 Without --fov, --focal or --calibration, K is a guess, and camera.json says so.
@@ -61,6 +62,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="frames per second to take from videos, by their time stamps (default: %(default)g, as in KITTI)",
     )
     add("--every", type=positive_int, default=1, metavar="N", help="take every N-th image of folders (default: 1)")
+    add(
+        "--from-colmap",
+        action="store_true",
+        help="the inputs are folders of COLMAP, with images/ and sparse/0/: its camera, and its poses as poses.txt",
+    )
     size = parser.add_argument_group("size and crop")
     size.add_argument("--width", type=_multiple, help=f"of the prepared images, a multiple of {MULTIPLE}")
     size.add_argument(
@@ -153,7 +159,7 @@ def main() -> None:
     args = parse_arguments()
     if args.calibration_camera is not None and args.calibration is None:
         raise UsageError("--calibration-camera goes with --calibration FILE")
-    inputs, unusable = find_inputs(args.inputs, args.every)
+    inputs, unusable = find_inputs(args.inputs, args.every, args.from_colmap)
     check_sizes(args, inputs)
     for problem in unusable:
         print(f"note: left out: {problem}", flush=True)
@@ -198,22 +204,22 @@ def claim(args: argparse.Namespace) -> FolderLock:
         "layout": "video",
         "fps": args.fps,
         "every": args.every,
+        "from-colmap": args.from_colmap,
         "size": f"{args.width or 'default'} x {args.height or 'default'}",
         "crop": args.crop if isinstance(args.crop, str) else ",".join(map(str, args.crop)),
-        "camera": next(
-            (
-                f"{name} {value}"
-                for name, value in (("fov", args.fov), ("focal", args.focal), ("calibration", args.calibration))
-                if value is not None
-            ),
-            GUESS,
-        ),
+        "camera": describe_camera(args),
         "calibration-camera": args.calibration_camera,
         "static": args.static,
         "val-fraction": args.val_fraction,
         "val-gap": args.val_gap,
     }
     return claim_folder(args.prepared, options)
+
+
+def describe_camera(args: argparse.Namespace) -> str:
+    """The flag that says where K comes from, for the options of the folder."""
+    given = {"fov": args.fov, "focal": args.focal, "calibration": args.calibration and args.calibration.absolute()}
+    return next((f"{name} {value}" for name, value in given.items() if value is not None), "by the input")
 
 
 def make_jobs(

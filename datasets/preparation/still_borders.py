@@ -8,15 +8,20 @@ from scipy.ndimage import gaussian_filter
 from files.images import resize_area
 
 _ANALYSIS_WIDTH = 208  # pixels
+_SAMPLES = 200  # pixels of each row and column that tell whether it is black
 _BLACK = 24  # grey levels: bars are darker than this in all frames, compression included
 _HIGHEST_BONNET = 0.55  # share of the height: a bonnet begins below it
+_STRIPS = 8  # columns of the picture in which the bonnet's edge is searched
+_FEWEST_STRIPS = 6  # that must show it
+_BAND = 0.08  # share of the height above the edge that is compared with all below it
+_CALMER = 0.5  # change from frame to frame below the edge, as a share of that above it
+_SURELY_CALMER = 0.2  # the same: where no edge is needed, since a bonnet may be as bright as the road
+_LEAST_CHANGE = 1.0  # grey levels above the edge
 _STILL_EDGE = 0.6  # |gradient of the mean image| / mean |gradient|: 1 at an edge that stands still
-_WEAKEST_EDGE = 4.0  # grey levels per pixel
-_SHARE_OF_WIDTH = 0.7  # that a bonnet's edge spans
-_STEEPEST = 2  # pixels per column that a bonnet's edge rises or falls
-_CALMER = 0.5  # change from frame to frame below a bonnet's edge, as a share of that above it
+_WEAKEST_EDGE = 3.0  # grey levels per pixel
+_LARGEST_ARC = 0.08  # share of the height by which the edge may leave its median
 _FEWEST_FRAMES = 8
-_MARGIN = 1  # analysis pixels that are cut off beyond the edge found
+_MARGIN = 2  # analysis pixels that are cut off beyond the edge found
 
 
 @dataclass(frozen=True)
@@ -46,27 +51,28 @@ class StillBorders:
     def __init__(self) -> None:
         self.frames = 0
         self._brightest_rows = self._brightest_columns = np.zeros(0)
-        self._before = self._sum = self._gradient_sum = self._change_sum = np.zeros(0)
+        self._before = self._sum = self._vertical_sum = self._change_sum = np.zeros(0)
         self.size = (0, 0)  # (height, width)
 
     def add(self, image: np.ndarray) -> None:
         """Take a frame: uint8 [H, W, 3]."""
-        grey = image.max(2)
-        # The second brightest of a hundred: a hot pixel or a compressed edge is no content.
-        rows, columns = np.quantile(grey, 0.98, axis=1), np.quantile(grey, 0.98, axis=0)
+        # Nearly the brightest of some 200 pixels: a hot pixel or a compressed edge is no content.
+        down, across = (max(1, side // _SAMPLES) for side in image.shape[:2])
+        rows = np.quantile(image[:, ::across].max(2), 0.98, axis=1)
+        columns = np.quantile(image[::down].max(2), 0.98, axis=0)
         height = max(2, round(image.shape[0] * _ANALYSIS_WIDTH / image.shape[1]))
         small = gaussian_filter(resize_area(image.mean(2, dtype=np.float32), height, _ANALYSIS_WIDTH), 0.75)
-        gradient = np.stack(np.gradient(small))
+        vertical = np.abs(np.gradient(small, axis=0))
         if self.frames == 0:
             self.size = image.shape[:2]
             self._brightest_rows, self._brightest_columns = rows, columns
-            self._sum, self._gradient_sum = small.astype(np.float64), np.abs(gradient).astype(np.float64)
+            self._sum, self._vertical_sum = small.astype(np.float64), vertical.astype(np.float64)
             self._change_sum = np.zeros(small.shape)
         else:
             self._brightest_rows = np.maximum(self._brightest_rows, rows)
             self._brightest_columns = np.maximum(self._brightest_columns, columns)
             self._sum += small
-            self._gradient_sum += np.abs(gradient)
+            self._vertical_sum += vertical
             self._change_sum += np.abs(small - self._before)
         self._before = small
         self.frames += 1
@@ -82,34 +88,45 @@ class StillBorders:
     def _bonnet(self, top: int, bottom: int) -> int:
         """Rows at the bottom of the picture, above a bar of `bottom` rows, that show the car's bonnet.
 
-        An edge that stands still in all frames spans the picture in its lower part, and below it frames change by less
-        than above it. Lane markings stand still, too, but span nothing. The horizon spans the picture, but below it
-        frames change by more than above.
+        In most strips of the picture there is a row below which frames change by less than half as much as above it,
+        with an edge that stands still in all frames, or by less than a fifth. Lane markings and the horizon may stand
+        still, too, but the road below them moves.
         """
-        height = self.size[0]
-        scale = height / self._sum.shape[0]
-        first, end = int(np.ceil(top / scale)), int((height - bottom) // scale)
-        mean = self._sum[first:end] / self.frames
-        if mean.shape[0] < 16:
+        scale = self.size[0] / self._sum.shape[0]
+        first, end = int(np.ceil(top / scale)), int((self.size[0] - bottom) // scale)
+        if end - first < 16:
             return 0
-        vertical = np.abs(np.gradient(mean, axis=0))
-        usual = self._gradient_sum[0, first:end] / self.frames
+        vertical = np.abs(np.gradient(self._sum[first:end], axis=0)) / self.frames
+        usual = self._vertical_sum[first:end] / self.frames
         still = (vertical > _STILL_EDGE * usual) & (vertical > _WEAKEST_EDGE)
-        start = int(_HIGHEST_BONNET * len(mean))
-        path = _best_path((np.where(still, vertical.clip(0, 40), 0))[start:]) + start
-        columns = np.arange(len(path))
-        near = [still[np.clip(path + d, 0, len(mean) - 1), columns] for d in (-1, 0, 1)]
-        if np.any(near, axis=0).mean() < _SHARE_OF_WIDTH:
-            return 0
         change = self._change_sum[first:end] / self.frames
-        rows = np.arange(len(mean))[:, None]
-        depth = max(2, len(mean) - int(np.median(path)))
-        below = change[rows > path + 2]
-        above = change[(rows < path - 2) & (rows > path - 2 - depth)]
-        if below.size == 0 or above.size == 0 or below.mean() > _CALMER * above.mean():
+        edges = []
+        for columns in np.array_split(np.arange(change.shape[1]), _STRIPS):
+            edge, ratio = _calm_below(change[:, columns].mean(1))
+            if ratio < _SURELY_CALMER or still[edge - 2 : edge + 3, columns].any(0).mean() > 0.5:
+                edges += [edge] if ratio < _CALMER else []
+        middle = np.median(edges) if edges else 0
+        edges = [edge for edge in edges if abs(edge - middle) < _LARGEST_ARC * len(change)]
+        if len(edges) < _FEWEST_STRIPS:
             return 0
-        highest = int(np.quantile(path, 0.02)) - _MARGIN
-        return int(np.ceil((end - highest) * scale))
+        return int(np.ceil((end - first - min(edges) + _MARGIN) * scale))
+
+
+def _calm_below(change: np.ndarray) -> tuple[int, float]:
+    """The row below which all rows of a profile [H] change by least compared with those just above it, and the ratio.
+
+    The edge is blurred over some rows, which count neither above nor below. (0, inf) if nothing moves.
+    """
+    height = len(change)
+    band = max(2, round(_BAND * height))
+    rows = range(max(band + 1, round(_HIGHEST_BONNET * height)), height - 4)
+    ratios = {}
+    for row in rows:
+        above = change[row - 1 - band : row - 1].mean()
+        if above > _LEAST_CHANGE:
+            ratios[row] = np.quantile(change[row + 2 :], 0.9) / above
+    row = min(ratios, key=lambda row: ratios[row], default=0)
+    return row, float(ratios.get(row, np.inf))
 
 
 def _dark_ends(brightest: np.ndarray) -> tuple[int, int]:
@@ -118,23 +135,3 @@ def _dark_ends(brightest: np.ndarray) -> tuple[int, int]:
     if len(bright) == 0:
         return 0, 0
     return int(bright[0]), int(len(brightest) - 1 - bright[-1])
-
-
-def _best_path(score: np.ndarray) -> np.ndarray:
-    """The row [W] in each column of the connected path from left to right with the highest sum of scores [H, W]."""
-    height, width = score.shape
-    total = score[:, 0].copy()
-    steps = np.arange(-_STEEPEST, _STEEPEST + 1)
-    came_from = np.zeros((height, width), dtype=int)
-    for column in range(1, width):
-        padded = np.pad(total, _STEEPEST, constant_values=-1.0)
-        options = np.stack([padded[_STEEPEST + step : _STEEPEST + step + height] for step in steps])
-        options -= 1e-3 * np.abs(steps)[:, None]
-        best = options.argmax(0)
-        came_from[:, column] = np.arange(height) + steps[best]
-        total = options.max(0) + score[:, column]
-    path = np.zeros(width, dtype=int)
-    path[-1] = total.argmax()
-    for column in range(width - 1, 0, -1):
-        path[column - 1] = came_from[path[column], column]
-    return path

@@ -4,14 +4,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from path import Path
 
 from datasets.formats.camera_files import Calibration
+from datasets.formats.image_lists import Recording, find_recording, read_colmap
 from datasets.formats.video import VIDEO_SUFFIXES, Reading, Video, nearest_to_ticks, open_video, read_video
-from datasets.layout import is_image_name, list_frames
+from datasets.layout import frame_order, is_image_name, list_frames
 from files.errors import InputError
 from files.images import image_size, read_image
 
@@ -98,9 +99,10 @@ class FolderInput:
     times: list[float] | None = field(default=None, repr=False)  # seconds
     world_from_camera: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # [4, 4], by an image's path
     calibration: Calibration | None = None
+    kind: str = "images"
 
     def describe(self) -> str:
-        return f"{self.size[0]} x {self.size[1]}, {len(self.images)} images"
+        return f"{self.size[0]} x {self.size[1]}, {len(self.images)} {self.kind}"
 
     def notes(self, fps: float) -> list[str]:
         return []
@@ -111,23 +113,36 @@ class FolderInput:
         return -(-len(self.images) // self.every)
 
     def frames(self, fps: float, reading: Reading, threads: int) -> Iterator:
-        """As `read_video`. Images without times have one number each."""
+        """As `read_video`. Images without times have one number each.
+
+        Where the input has poses, images without one are left out: poses.txt has a line for each frame.
+        """
+        after_gap, without_pose = False, 0
+        for number, time, gap, file in self._places(fps):
+            reading.seconds = time
+            after_gap |= gap
+            pose = self.world_from_camera.get(str(file))
+            if pose is None and self.world_from_camera:
+                after_gap, without_pose = True, without_pose + 1
+                continue
+            reading.decoded += 1
+            yield ImageFile(number, time, after_gap, file, self.size, pose)
+            after_gap = False
+        if without_pose:
+            reading.add(f"{without_pose} images without a pose are left out")
+
+    def _places(self, fps: float) -> Iterator[tuple[int, float, bool, Path]]:
+        """(number, seconds, whether it is after a gap, file) of the images to prepare."""
         if self.times is None:
             for number, file in enumerate(self.images[:: self.every]):
-                reading.decoded += 1
-                reading.seconds = number / fps
-                yield ImageFile(number, number / fps, False, file, self.size, self.world_from_camera.get(str(file)))
+                yield number, number / fps, False, file
             return
-        start = self.times[0]
         interval = max(1 / fps, float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0)
-        timed = ((time - start, file) for time, file in zip(self.times, self.images, strict=True))
+        timed = ((time - self.times[0], file) for time, file in zip(self.times, self.images, strict=True))
         before: float | None = None
         for number, time, file in nearest_to_ticks(timed, fps):
-            reading.seconds = time
-            gap = before is not None and time - before > _GAP * interval
-            yield ImageFile(number, time, gap, file, self.size, self.world_from_camera.get(str(file)))
+            yield number, time, before is not None and time - before > _GAP * interval, file
             before = time
-        reading.decoded = len(self.images)
 
     def fingerprint(self) -> str:
         return _fingerprint(self.images)
@@ -136,10 +151,15 @@ class FolderInput:
 Input = VideoInput | FolderInput
 
 
-def find_inputs(paths: list[Path], every: int = 1) -> tuple[list[Input], list[str]]:
+def find_inputs(paths: list[Path], every: int = 1, from_colmap: bool = False) -> tuple[list[Input], list[str]]:
     """The videos and image folders that are given, and a line for each one that cannot be used.
 
-    A folder of images is one input. Of a folder of videos, and of one with such folders, each is one.
+    A folder of images is one input, also in the layout of TUM RGB-D or EuRoC. Of a folder of videos, and of one with
+    such folders, each is one.
+
+    Args:
+        every: take every N-th image of folders without times.
+        from_colmap: the paths are folders of COLMAP, with images/ and sparse/0/.
 
     Raises:
         InputError: not one of them can be used.
@@ -148,7 +168,7 @@ def find_inputs(paths: list[Path], every: int = 1) -> tuple[list[Input], list[st
     problems: list[str] = []
     for path in paths:
         try:
-            found, skipped = _of_path(path, every)
+            found, skipped = ([open_colmap(path, every)], []) if from_colmap else _of_path(path, every)
         except (InputError, OSError) as error:
             problems.append(str(error))
         else:
@@ -162,6 +182,9 @@ def find_inputs(paths: list[Path], every: int = 1) -> tuple[list[Input], list[st
 def _of_path(path: Path, every: int) -> tuple[list[Input], list[str]]:
     if not path.is_dir():
         return [open_input(path)], []
+    recording = find_recording(path)
+    if recording is not None:
+        return [open_recording(path, recording)], []
     if any(is_image_name(name) for name in os.listdir(path)):
         return [open_folder(path, every)], []
     inputs: list[Input] = []
@@ -170,7 +193,10 @@ def _of_path(path: Path, every: int) -> tuple[list[Input], list[str]]:
     wanted = [path / name for name in names if (path / name).is_dir() or name.lower().endswith(VIDEO_SUFFIXES)]
     for entry in wanted:
         try:
-            if not entry.is_dir():
+            recording = find_recording(entry) if entry.is_dir() else None
+            if recording is not None:
+                inputs.append(open_recording(entry, recording))
+            elif not entry.is_dir():
                 inputs.append(open_input(entry))
             elif any(is_image_name(name) for name in os.listdir(entry)):
                 inputs.append(open_folder(entry, every))
@@ -197,6 +223,36 @@ def open_folder(path: Path, every: int = 1) -> FolderInput:
     """
     images = list_frames(path)
     return FolderInput(path=path, images=images, size=common_size(path, images), every=every)
+
+
+def open_recording(path: Path, recording: Recording, every: int = 1) -> FolderInput:
+    """The images that another program's files list, with their times, poses and camera.
+
+    Raises:
+        InputError: images of several sizes, or none that can be read.
+    """
+    return FolderInput(
+        path=path,
+        images=recording.images,
+        size=common_size(path, recording.images),
+        every=every,
+        times=recording.times,
+        world_from_camera=recording.poses,
+        calibration=recording.calibration,
+        kind=f"images of {recording.kind}",
+    )
+
+
+def open_colmap(path: Path, every: int = 1) -> FolderInput:
+    """The images of a COLMAP model, with its camera and poses. Images without a pose are left out.
+
+    Raises:
+        InputError: no model, images of several cameras, or none that can be read.
+    """
+    recording = read_colmap(path)
+    images = {*recording.images, *(path / "images").walkfiles()} if (path / "images").is_dir() else recording.images
+    order = sorted((f for f in images if is_image_name(f.name)), key=lambda file: frame_order(str(file)))
+    return open_recording(path, replace(recording, images=order), every)
 
 
 def common_size(path: Path, images: list[Path]) -> tuple[int, int]:
