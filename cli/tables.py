@@ -31,6 +31,8 @@ def report_data_check(check: DataCheck) -> None:
         print(f"... and {len(rows) - MOST_ROWS} more scenes (check_data.py --json FILE has all)")
     frames = sum(scene.frames for scene in check.scenes)
     print(f"{frames} frames in {len(check.scenes)} scenes; {check.pairs} pairs of neighbouring frames compared")
+    for note in check.notes:
+        print(note)
     for warning in check.warnings:
         print(f"WARNING: {warning}")
     if check.refusals:

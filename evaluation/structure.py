@@ -18,15 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from datasets.augmentation import normalise
-from datasets.layout import Scene
 from datasets.snippets import SnippetDataset
+from datasets.view_pairs import find_pair
 from files.errors import InputError
 from files.images import read_image
-from geometry.two_view import NO_MOTION, TwoViews, measure_two_views
 from inverse_warp import sample
 
-LEAST_MOTION = 2.0  # pixels, in the median of the tracks
-LARGEST_GAP = 16  # frames
 MOST_PAIRS = 32
 MOST_FRAMES = 64  # that are tried
 DAMAGED = "a frame cannot be read"
@@ -92,7 +89,7 @@ def find_structure(dataset: SnippetDataset, most_pairs: int = MOST_PAIRS, most_f
         for index in order:
             scene, first = dataset.snippet(int(index))
             number = first + dataset.length // 2
-            found = find_pair(scene, number)
+            found = find_pair(scene.frames, number, scene.intrinsics)
             if found is None:
                 structure.problems[DAMAGED] += 1
             elif found[1].problem is not None:
@@ -105,49 +102,6 @@ def find_structure(dataset: SnippetDataset, most_pairs: int = MOST_PAIRS, most_f
             if len(structure.frames) >= most_pairs:
                 break
     return structure
-
-
-def find_pair(scene: Scene, number: int, least_motion: float = LEAST_MOTION) -> tuple[int, TwoViews] | None:
-    """A frame's nearest neighbour with enough motion, and what both show; None where a frame cannot be read.
-
-    Frames after it are tried first, then those before it. The distance grows as the motion found so far demands.
-
-    Args:
-        scene: without breaks.
-        number: of the frame in the scene.
-
-    Returns:
-        The gap, negative before the frame, and the two views. Where no neighbour has points, those tried last.
-    """
-    found = None
-    for direction in (1, -1):
-        farthest = min(LARGEST_GAP, len(scene.frames) - 1 - number if direction > 0 else number)
-        gap = 1
-        while gap <= farthest:
-            try:
-                target, source = (read_image(scene.frames[k]) for k in (number, number + direction * gap))
-            except (InputError, OSError):
-                break
-            if target.shape != source.shape:
-                break
-            views = measure_two_views(target, source, scene.intrinsics, least_motion)
-            found = direction * gap, views
-            if views.problem is None:
-                return found
-            if views.problem != NO_MOTION:
-                break
-            gap = next_gap(gap, farthest, views.motion, least_motion)
-    return found
-
-
-def next_gap(gap: int, farthest: int, motion: float, least_motion: float) -> int:
-    """The gap to try after one with too little motion, as if the motion were steady: at most `farthest`, after which
-    comes one more, which ends the search.
-    """
-    if gap == farthest:
-        return farthest + 1
-    needed = gap * least_motion / motion if motion > 0 else math.inf
-    return farthest if needed >= farthest else max(gap + 1, math.ceil(needed))
 
 
 @torch.no_grad()

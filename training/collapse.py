@@ -93,7 +93,7 @@ VALIDATION_CHECKS = (
     Check(
         "no_structure",
         (STRUCTURE, PAIRS, POINTS),
-        lambda mean: _is_judged(mean) and abs(mean[STRUCTURE]) <= 0.2,
+        lambda mean: _is_judged(mean) and abs(mean[STRUCTURE]) <= 0.25,
         "depth shows no structure: the rank correlation of disparity with inverse depth triangulated from the frames "
         "is {structure:.2f}, expected 0.5 or more. Likely: flat depth, since the smoothness weighs too much "
         "(--smoothness-weight), frames between which the camera hardly moves (data/check_data.py tells the gap), a "
@@ -103,7 +103,7 @@ VALIDATION_CHECKS = (
     Check(
         "depth_upside_down",
         (STRUCTURE, PAIRS, POINTS),
-        lambda mean: _is_judged(mean) and mean[STRUCTURE] < -0.2,
+        lambda mean: _is_judged(mean) and mean[STRUCTURE] < -0.25,
         "depth is upside down: the rank correlation of disparity with inverse depth triangulated from the frames is "
         "{structure:.2f}, below 0: what is near is predicted far. Likely: frames between which the camera moves by "
         "less than a pixel (data/check_data.py tells the gap), frames in the wrong order, or a learning rate that is "

@@ -7,6 +7,7 @@ be wrong, or concerns some of the scenes only, is a warning.
 `scene_check` measures one scene, `judgement` derives the causes, this module does both for a whole data set.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from path import Path
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from datasets.layout import Scene, read_paths, read_scene, read_scene_names
 from datasets.preparation.judgement import ADVICE, compare_scenes, judge_camera, judge_lists, judge_motion
-from datasets.preparation.scene_check import SceneCheck, measure_scene, spread
+from datasets.preparation.scene_check import SceneCheck, measure_scene, median, spread
+from datasets.view_pairs import LEAST_MOTION
 from files.errors import InputError
 
 LISTS = ("train.txt", "val.txt")
@@ -38,12 +40,32 @@ class DataCheck:
         """Compared pairs of neighbouring frames."""
         return sum(len(scene.pairs) for scene in self.scenes)
 
+    @property
+    def notes(self) -> list[str]:
+        """What tracks of points show of the whole set, in two lines: the gap that gives motion, and the parallax."""
+        measured = [scene.parallax for scene in self.scenes if scene.parallax is not None]
+        frames = sum(parallax.frames for parallax in measured)
+        gaps = sorted(gap for parallax in measured for gap in parallax.gaps)
+        problems = sum((parallax.problems for parallax in measured), Counter[str]())
+        why = "; ".join(f"{count} x {problem}" for problem, count in problems.most_common())
+        if not gaps:
+            return [f"tracks: no parallax in {frames} frames: {why}"] if frames else []
+        middle = median(gaps)
+        points = median(count for parallax in measured for count in parallax.points)
+        return [
+            f"tracks: {LEAST_MOTION:.0f} pixels of motion are reached over a gap of {middle:.0f} "
+            f"frame{'s' if middle > 1 else ''} in the median ({gaps[0]} to {gaps[-1]}) of {len(gaps)} frames",
+            f"tracks: parallax beyond a rotation in {len(gaps)} of {frames} frames, {points:.0f} points each in the "
+            f"median{f'; none: {why}' if why else ''}",
+        ]
+
     def plain(self) -> dict:
         """The result as JSON."""
         return {
             "refused": self.refusals,
             "warnings": self.warnings,
             "pairs": self.pairs,
+            "tracks": self.notes,
             "scenes": [scene.plain() for scene in self.scenes],
         }
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from datasets.preparation.image_motion import FARTHEST
 from datasets.preparation.scene_check import LITTLE_MOTION, STATIC_SHARE, SceneCheck, median, percent
+from geometry.two_view import NO_ESSENTIAL_MATRIX
 
 MIN_FOLLOWED = 0.4  # share of patches that a scene's median pair must find again
 _ROTATION_SHARE = 0.7  # of a scene's moving pairs
@@ -20,6 +21,7 @@ ADVICE = {
     "check that the frames are in order and from one recording",
     "rotation only": "the camera rotates without moving, which contains no information about depth: use recordings in "
     "which it moves",
+    "no rigid scene": "K is wrong, or moving things fill the picture: check cam.txt, and leave such frames out",
     "no texture": "too few corners to measure motion: is the lens covered, or the image black?",
     "repeated frames": "a repeated frame shows no motion while the camera moves: store each frame once (with ffmpeg: "
     "-fps_mode passthrough)",
@@ -65,11 +67,23 @@ def judge_motion(check: SceneCheck) -> None:
             f"{percent(check.followed)} of the textured patches are found again within {percent(FARTHEST)} of the "
             f"width, expected {percent(MIN_FOLLOWED)} at least"
         )
+    _judge_parallax(check)
     if len(blank) > len(check.pairs) / 2:
         check.warned["no texture"] = f"{len(blank)} of {len(check.pairs)} compared pairs have no texture to follow"
     if check.repeated >= _REPEATED_SHARE * max(1, check.frames) and "static video" not in check.warned:
         check.warned["repeated frames"] = (
             f"{check.repeated} of {check.frames} frames repeat the frame before them, e.g. {check.repeated_example}"
+        )
+
+
+def _judge_parallax(check: SceneCheck) -> None:
+    """Warn of a scene whose tracks fit no essential matrix."""
+    if check.parallax is None:
+        return
+    unfit = check.parallax.problems[NO_ESSENTIAL_MATRIX]
+    if unfit >= _FEWEST_JUDGED and unfit > check.parallax.frames / 2:
+        check.warned["no rigid scene"] = (
+            f"no essential matrix fits the tracks of {unfit} of {check.parallax.frames} frames"
         )
 
 

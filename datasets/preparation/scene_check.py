@@ -1,6 +1,7 @@
 """Measures one scene of a prepared data set: its frames, their sizes, K, and the motion between neighbours."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,14 +11,15 @@ from path import Path
 from datasets.layout import Scene
 from datasets.preparation.image_motion import PairMotion, measure_pair
 from datasets.preparation.repeated_frames import find_repeated_frames, have_one_name
+from datasets.view_pairs import LARGEST_GAP, LEAST_MOTION, find_pair
 from files.errors import InputError
 from files.images import image_size, read_image
 
 STATIC_SHARE = 0.7  # of a scene's pairs: then the camera stands
-ENOUGH_MOTION = 2.0  # pixels of the images between neighbouring frames: parallax well above the noise
 LITTLE_MOTION = 1.0  # pixels: below it a larger gap between frames is proposed
-_LARGEST_GAP = 16  # frames
 _MOST_GAP_PAIRS = 8  # that are compared to measure the motion over a larger gap
+_PAIRS_PER_TRACKED = 10  # compared pairs for each frame whose points are tracked
+_FEWEST_TRACKED = 2  # frames of a scene
 _SMALLEST_SIDE = 16  # pixels: motion is not measured in smaller images
 
 
@@ -45,6 +47,28 @@ class FrameGap:
 
 
 @dataclass
+class Parallax:
+    """What tracks of points in some frames show (`datasets.view_pairs.find_pair`)."""
+
+    frames: int = 0  # that were tried
+    gaps: list[int] = field(default_factory=list)  # to the nearest frame with enough motion, of each frame with points
+    pixels: list[float] = field(default_factory=list)  # median motion over this gap
+    points: list[int] = field(default_factory=list)  # triangulated in each frame
+    problems: Counter[str] = field(default_factory=Counter)  # why the other frames have no points
+
+    def plain(self) -> dict:
+        """The tracks as JSON."""
+        return {
+            "frames": self.frames,
+            "with_parallax": len(self.gaps),
+            "gap": median(self.gaps) if self.gaps else None,
+            "motion_pixels": median(self.pixels) if self.gaps else None,
+            "points": median(self.points) if self.gaps else None,
+            "problems": dict(self.problems),
+        }
+
+
+@dataclass
 class SceneCheck:
     """What was measured in one scene, and the causes for which it is refused or warned of."""
 
@@ -58,6 +82,7 @@ class SceneCheck:
     repeated_example: str | None = None
     pairs: list[PairMotion] = field(default_factory=list)  # of neighbouring frames, without the repeated ones
     frame_gap: FrameGap | None = None  # where neighbouring frames move by little
+    parallax: Parallax | None = None  # of a scene whose pairs were compared
     refused: dict[str, str] = field(default_factory=dict)  # cause: finding
     warned: dict[str, str] = field(default_factory=dict)
 
@@ -138,6 +163,7 @@ class SceneCheck:
             "frame_gap": None if self.frame_gap is None else self.frame_gap.plain(),
             "found_again": number(self.followed),
             "rotation_share": number(self.rotation_share),
+            "parallax": None if self.parallax is None else self.parallax.plain(),
             "refused": self.refused,
             "warned": self.warned,
         }
@@ -165,6 +191,8 @@ def measure_scene(check: SceneCheck, scene: Scene, length: int, pairs: int, all_
     check.pairs = _compare(check, scene, distinct, 1, pairs, damaged)
     if check.pairs and (check.pixels < LITTLE_MOTION or check.static_share >= STATIC_SHARE):
         check.frame_gap = _find_gap(check, scene, distinct, damaged)
+    if check.pairs and len(check.sizes) == 1:
+        check.parallax = _find_parallax(scene, distinct, max(_FEWEST_TRACKED, pairs // _PAIRS_PER_TRACKED))
     if damaged and all_headers:
         check.warned["damaged"] = f"{len(damaged)} frames cannot be read, e.g. {next(iter(damaged.values()))}"
     if longest < length:
@@ -224,11 +252,30 @@ def _find_gap(check: SceneCheck, scene: Scene, runs: list[list[Path]], damaged: 
     None where frames show no motion at any distance.
     """
     known = check.pixels if check.pixels > 0 and check.static_share < STATIC_SHARE else 0.0
-    gap = min(math.ceil(ENOUGH_MOTION / known), _LARGEST_GAP) if known else _LARGEST_GAP
+    gap = min(math.ceil(LEAST_MOTION / known), LARGEST_GAP) if known else LARGEST_GAP
     pairs = _compare(check, scene, runs, gap, min(_MOST_GAP_PAIRS, len(check.pairs)), damaged)
     measured = median(pair.pixels for pair in pairs if pair.pixels is not None)
     pixels = gap * check.pixels if math.isnan(measured) else measured
     return None if math.isnan(pixels) else FrameGap(gap, pixels, pairs)
+
+
+def _find_parallax(scene: Scene, runs: list[list[Path]], wanted: int) -> Parallax:
+    """Track points in at most `wanted` frames, evenly spread over the runs."""
+    places = [(run, number) for run in runs for number in range(len(run))]
+    parallax = Parallax()
+    for place in spread(len(places), wanted):
+        run, number = places[place]
+        found = find_pair(run, number, scene.intrinsics)
+        parallax.frames += 1
+        if found is None:
+            parallax.problems["a frame cannot be read, or has no neighbour"] += 1
+        elif found[1].problem is not None:
+            parallax.problems[found[1].problem] += 1
+        else:
+            parallax.gaps.append(abs(found[0]))
+            parallax.pixels.append(found[1].motion)
+            parallax.points.append(len(found[1].pixels))
+    return parallax
 
 
 def mean(values: Iterable) -> float:

@@ -14,14 +14,12 @@ from torch import nn
 from datasets.layout import read_depth, write_depth, write_intrinsics
 from datasets.snippets import SnippetDataset
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
+from datasets.view_pairs import find_pair
 from evaluation.structure import (
     DAMAGED,
-    LARGEST_GAP,
     Structure,
     StructurePoints,
-    find_pair,
     find_structure,
-    next_gap,
     rank_correlation,
     sample_at,
     score_structure,
@@ -145,35 +143,6 @@ def test_a_sample_is_taken_of_a_large_set(drive):
     assert find_structure(dataset(drive), most_frames=3).problems.total() + len(few.frames) <= 3
 
 
-def test_a_slow_camera_is_paired_with_a_frame_farther_away(tmp_path):
-    options = WorldOptions(drives=2, frames=20, width=WIDTH, height=HEIGHT, halts=False)
-    drive = list_drives(options)[1]
-    renderer = make_drive_renderer(options, drive)
-    start, end = renderer.scene.world_from_camera[4], renderer.scene.world_from_camera[5]
-    poses = [start.copy() for _ in range(12)]
-    for k, pose in enumerate(poses):
-        pose[:3, 3] += 0.2 * k * (end - start)[:3, 3]
-    images = [renderer.image(4, drive.intrinsics, HEIGHT, WIDTH, pose) for pose in poses]
-    write_scene(Path(tmp_path), "slow", images, drive)
-    scene = dataset(Path(tmp_path)).scenes[0]
-    gap, views = find_pair(scene, 5)
-    assert 2 <= gap <= 6
-    assert views.problem is None
-    assert views.motion >= 2
-    gap, views = find_pair(scene, 11)  # the last one
-    assert gap < 0
-    assert views.problem is None
-
-
-def test_gaps_grow_with_what_motion_demands_and_end():
-    assert next_gap(1, 16, 0.5, 2.0) == 4
-    assert next_gap(1, 16, 1.99, 2.0) == 2
-    assert next_gap(4, 16, 1.9, 2.0) == 5
-    assert next_gap(1, 16, 0.01, 2.0) == next_gap(1, 16, 0.0, 2.0) == 16
-    assert next_gap(1, 3, 0.5, 2.0) == 3
-    assert next_gap(16, 16, 1.0, 2.0) == 17 > LARGEST_GAP
-
-
 def test_data_that_cannot_judge_say_why(tmp_path):
     root, intrinsics = Path(tmp_path), np.array([[120.0, 0, 104], [0, 120, 32], [0, 0, 1]])
     random = np.random.default_rng(0)
@@ -231,7 +200,7 @@ def test_lidar_of_a_real_drive_scores_above_0_7(real_drive):
     scores = []
     for number in range(0, 29, 4):
         scene = data.scenes[0]
-        _, views = find_pair(scene, number)
+        _, views = find_pair(scene.frames, number, scene.intrinsics)
         if views.problem is None:
             depth = read_depth(scene.frames[number].with_suffix(".npy"))
             rows, columns = np.nonzero(depth)

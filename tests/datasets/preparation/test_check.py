@@ -16,6 +16,7 @@ from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from files.atomic import write_text
 from files.errors import InputError
 from files.images import read_image, resize_area, write_jpeg
+from geometry.two_view import ROTATION_ONLY
 
 HEIGHT, WIDTH = 64, 208
 FRAMES = 22
@@ -73,6 +74,13 @@ def test_a_healthy_drive_is_described_and_raises_no_alarm(healthy, tmp_path):
     assert 1 < scene.pixels < 10
     assert "208 x 64" in scene.row()["size"]
     json.dumps(result.plain(), allow_nan=False)
+    gap, parallax = result.notes
+    assert gap.startswith("tracks: 2 pixels of motion are reached over a gap of 1 frame in the median (1 to ")
+    assert parallax.startswith(f"tracks: parallax beyond a rotation in {len(scene.parallax.gaps) * 2 + 2} of ")
+    plain = result.plain()
+    assert plain["tracks"] == result.notes
+    assert plain["scenes"][0]["parallax"]["gap"] == 1
+    assert plain["scenes"][0]["parallax"]["points"] > 50
 
 
 def test_a_static_video_is_refused(healthy, tmp_path):
@@ -129,6 +137,9 @@ def test_nothing_but_rotation_is_refused(moving_cars, tmp_path):
     write_scene(tmp_path, "tripod", images, drive.intrinsics)
     result = check(tmp_path)
     assert causes(result.refusals) == ["rotation only"]
+    (line,) = result.notes
+    assert line.startswith("tracks: no parallax in ")
+    assert f"x {ROTATION_ONLY}" in line
 
 
 def test_a_bad_scene_among_good_ones_is_a_warning(healthy, tmp_path):

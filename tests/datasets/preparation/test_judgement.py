@@ -1,6 +1,10 @@
+from collections import Counter
+
 import numpy as np
 
-from datasets.preparation.judgement import judge_intrinsics
+from datasets.preparation.judgement import judge_intrinsics, judge_motion
+from datasets.preparation.scene_check import Parallax, SceneCheck
+from geometry.two_view import NO_ESSENTIAL_MATRIX, NO_MOTION
 
 
 def test_judging_k():
@@ -29,3 +33,16 @@ def test_a_k_in_units_of_the_image_is_only_said_to_be_normalised():
         "focal lengths 0.58 and 1.92: K looks normalised; multiply its first row by the width 416 and its second row "
         "by the height 128"
     )
+
+
+def test_tracks_that_fit_no_essential_matrix_are_a_warning():
+    def warned(problems, frames):
+        check = SceneCheck("drive", ["train.txt"], parallax=Parallax(frames=frames, problems=Counter(problems)))
+        judge_motion(check)
+        return check.warned
+
+    found = "no essential matrix fits the tracks of 5 of 8 frames"
+    assert warned({NO_ESSENTIAL_MATRIX: 5}, 8) == {"no rigid scene": found}
+    assert warned({NO_ESSENTIAL_MATRIX: 4}, 8) == {}
+    assert warned({NO_ESSENTIAL_MATRIX: 2}, 2) == {}  # too few to tell
+    assert warned({NO_MOTION: 8}, 8) == {}
