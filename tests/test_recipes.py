@@ -1,6 +1,7 @@
 """Every recipe and every network: trained for some steps, killed, resumed to the bit, loaded, with the same output."""
 
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,3 +141,32 @@ def test_train_kill_resume_load_and_predict(data, tmp_path, networks, recipe):
             found = [*other.depth_net(frames[:, 0]), other.pose_net(frames[:, 0], frames[:, 1:])[0]]
             assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert [tuple(x.shape[2:]) for x in expected[:4]] == [(37, 50), (19, 25), (10, 13), (5, 7)]
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace_in_running_statistics(data, tmp_path):
+    """The forward pass has changed them already when the loss is known. Skipped, the step is as if it were not made."""
+    given = {"depth_net": NETWORKS["timm"][0], "pose_net": NETWORKS["timm"][1], "explainability": False}
+    with begin(data, Path(tmp_path) / "run", skip_non_finite=True, **given) as run:
+        objective = run.objective
+        states = []
+        while before_step(run):
+            broken = run.step == 1
+
+            def lose(*arguments, broken=broken):
+                loss = objective(*arguments)
+                return replace(loss, total=loss.total * float("nan")) if broken else loss
+
+            run.objective = lose
+            train_step(run)
+            after_step(run)
+            states.append({name: tensor.clone() for name, tensor in run.weights.state_dict().items()})
+    assert run.skipped == 1
+    first, skipped, last = states
+    changed = [
+        {name for name in first if not torch.equal(before[name], after[name])}
+        for before, after in ((first, skipped), (skipped, last))
+    ]
+    assert changed[0] == set()
+    assert {name for name in first if name.endswith(("running_mean", "running_var", "num_batches_tracked"))} <= changed[
+        1
+    ]
