@@ -101,7 +101,7 @@ def read_paths(file: Path, root: Path) -> list[str]:
         for base in bases:
             path = path.removeprefix(base)
         if climbs or path.startswith("/") or "\0" in path:
-            raise InputError(f"{file}, line {number}: {line.strip()!r} leads out of its folder ({root})")
+            raise InputError(f"{file}, line {number}: {line.strip()!r:.100} leads out of its folder ({root})")
         paths.append(path)
     return paths
 

@@ -68,7 +68,7 @@ def load_listed(file: Path, names: list[str], sets: Sets, disparity: bool = Fals
     absent = [name for name in names if name not in predicted]
     surplus = sorted(predicted.keys() - listed)
     if absent or surplus:
-        example = f"{absent[0]} is not predicted" if absent else f"{surplus[0]} is not listed"
+        example = f"{absent[0]:.200} is not predicted" if absent else f"{surplus[0]:.200} is not listed"
         raise InputError(
             f"{file}: predictions of {len(predicted)} images do not fit the list of {len(listed)}: {example} "
             f"({len(absent)} lack a prediction, {len(surplus)} are not listed)"

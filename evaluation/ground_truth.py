@@ -28,8 +28,8 @@ def split_name(name: str) -> tuple[str, str, str, str]:
     parts = name.split("/")
     if len(parts) != 5 or parts[2] not in CAMERAS or parts[3] != "data":
         raise InputError(
-            f"{name}: not the name of a KITTI raw image, expected DATE/DRIVE/image_02/data/FRAME.png (or image_03); "
-            "for images with stored depth use --ground-truth npy"
+            f"{name:.200}: not the name of a KITTI raw image, expected DATE/DRIVE/image_02/data/FRAME.png (or "
+            "image_03); for images with stored depth use --ground-truth npy"
         )
     return parts[0], parts[1], parts[2].removeprefix("image_"), Path(parts[4]).stem
 

@@ -40,14 +40,16 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
     predicted = {name.removeprefix("snippets_"): poses for name, poses in arrays.items()}
     for name in sequences or predicted:
         if not is_sequence_name(name):
-            raise InputError(f"{file}: {name!r} is not the name of a sequence, expected 00, 01, ...")
+            raise InputError(f"{file}: {name!r:.60} is not the name of a sequence, expected 00, 01, ...")
         if name not in predicted:
-            raise InputError(f"{file}: no predictions of sequence {name}, only of {', '.join(sorted(predicted))}")
+            raise InputError(
+                f"{file}: no predictions of sequence {name:.60}, only of {', '.join(sorted(predicted)):.200}"
+            )
         poses = predicted[name]
         fits = poses.ndim == 4 and poses.shape[1] >= 2 and poses.shape[2:] == (3, 4) and poses.dtype.kind == "f"
         if not fits or len(poses) == 0:
             raise InputError(
-                f"{file}: sequence {name} is {poses.dtype} {[*poses.shape]}, expected floating-point numbers "
+                f"{file}: sequence {name:.60} is {poses.dtype} {[*poses.shape]}, expected floating-point numbers "
                 "[N > 0, frames > 1, 3, 4]"
             )
     if not predicted:

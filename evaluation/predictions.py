@@ -60,7 +60,7 @@ def depth_by_name(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.nda
     """The depth [h, w] of each image, from the arrays of a file of predictions of depth; InputError if they aren't."""
     files, depth = arrays.get("files"), arrays.get("depth")
     if files is None or depth is None or files.dtype.kind != "U" or files.ndim != 1:
-        raise InputError(f"{file}: expected arrays 'files' (names) and 'depth', found {', '.join(sorted(arrays))}")
+        raise InputError(f"{file}: expected arrays 'files' (names) and 'depth', found {', '.join(sorted(arrays)):.200}")
     if depth.ndim != 3 or depth.dtype.kind != "f" or len(depth) != len(files) or 0 in depth.shape:
         raise InputError(f"{file}: depth is {depth.dtype} {[*depth.shape]}, expected [{len(files)}, height, width]")
     if depth.dtype == np.float16:  # its reciprocals and errors would overflow
@@ -68,5 +68,5 @@ def depth_by_name(arrays: dict[str, np.ndarray], file: Path) -> dict[str, np.nda
     names = files.tolist()
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise InputError(f"{file}: 'files' names {twice} twice, expected one prediction of each image")
+        raise InputError(f"{file}: 'files' names {twice:.100} twice, expected one prediction of each image")
     return dict(zip(names, depth, strict=True))

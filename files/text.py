@@ -87,6 +87,6 @@ def read_names(file: Path) -> list[str]:
         if not name or name.startswith("#"):
             continue
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name:
-            raise InputError(f"{file}, line {number}: {name!r} leads out of its folder")
+            raise InputError(f"{file}, line {number}: {name!r:.100} leads out of its folder")
         names.append(name)
     return names

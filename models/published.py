@@ -4,6 +4,10 @@ The file's metadata name the networks and their arguments, so that `models.check
 """
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +17,7 @@ from safetensors.torch import save
 
 from files.atomic import write_bytes
 from files.errors import InputError
+from files.text import printable
 from files.untrusted import parse_json
 
 SUFFIX = ".safetensors"
@@ -64,7 +69,19 @@ def read_safetensors(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor
     if not Path(file).is_file():
         raise InputError(f"{file}: no such file, expected published weights")
     try:
-        with safe_open(file, framework="pt", device="cpu") as stream:
+        with _utf8_name(file) as name, safe_open(name, framework="pt", device="cpu") as stream:
             return stream.metadata() or {}, {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: no safetensors file, or damaged ({' '.join(str(error).split()):.100})") from None
+
+
+@contextmanager
+def _utf8_name(file: Path) -> Iterator[str]:
+    """A name of a file that is UTF-8, since safetensors opens no other: the file's own, or that of a link to it."""
+    if printable(file) == file:
+        yield str(file)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "weights")
+        os.symlink(os.path.abspath(file), link)
+        yield link

@@ -85,6 +85,13 @@ def run(data, tmp_path, monkeypatch, capsys):
     torch.set_flush_denormal(False)
 
 
+def test_a_run_folder_that_tensorboard_cannot_open_is_refused(run, data, tmp_path):
+    status, _, errors = run(data, "--steps", 1, runs=tmp_path / os.fsdecode(b"\xff"))
+    assert status == 2
+    assert "its name is not UTF-8, which TensorBoard needs; choose another --runs or --name" in errors
+    assert not list(tmp_path.glob("*/run"))
+
+
 def metrics(folder: Path, split: str) -> list[dict]:
     return [line for line in read_metrics(folder / "metrics.jsonl") if line["split"] == split]
 

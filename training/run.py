@@ -20,6 +20,7 @@ from evaluation.structure import Structure, find_structure
 from files.atomic import keep_copy, remove_leftovers, write_text
 from files.errors import InputError, UsageError
 from files.lock import FolderLock, hold
+from files.text import printable
 from loss_functions import Loss, objective
 from models import NetworkSpec, SfMLearner
 from models.checkpoint import (
@@ -132,6 +133,9 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     """
     if options.data is None:
         raise UsageError("the folder of the prepared data set is missing")
+    folder = _folder(options, stopped)
+    if printable(folder) != folder:
+        raise UsageError(f"{folder}: its name is not UTF-8, which TensorBoard needs; choose another --runs or --name")
     data = Path(options.data)
     dataset = SnippetDataset(data, "train.txt", options.sequence_length, fov=options.fov)
     validation = open_validation(data, options.sequence_length, (dataset.height, dataset.width), options.fov)
@@ -151,7 +155,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     optimizer = make_optimizer(model, options)
     torch.backends.cudnn.benchmark = True  # all batches have one size
     run = Run(
-        folder=_folder(options, stopped),
+        folder=folder,
         options=options,
         record=_record(dataset, total_steps, ancestors),
         device=device,

@@ -269,12 +269,12 @@ def read_image_list(file: Path, root: Path) -> list[str]:
         elif is_image_name(os.path.basename(line)) or not frame_and_side:
             names.append(line)
         else:
-            raise InputError(f"{file}: {line!r} is not an image's path nor 'DATE/DRIVE FRAME l' (or r)")
+            raise InputError(f"{file}: {line!r:.100} is not an image's path nor 'DATE/DRIVE FRAME l' (or r)")
     if not names:
         raise InputError(f"{file}: the list is empty, expected the path of an image on each line")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{file}: lists {twice} twice, expected each image once")
+        raise InputError(f"{file}: lists {twice:.100} twice, expected each image once")
     return names
 
 
@@ -307,7 +307,7 @@ def read_drive_list(file: Path, root: Path) -> set[str]:
     for line in read_paths(file, root):
         match = _DRIVE_OR_SCENE.fullmatch(line.rpartition("/")[2])
         if not match:
-            raise InputError(f"{file}: {line!r} names no drive, expected DATE_drive_NNNN")
+            raise InputError(f"{file}: {line!r:.100} names no drive, expected DATE_drive_NNNN")
         drives.add(match[1])
     return drives
 

@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 
 import pytest
@@ -39,6 +40,16 @@ def test_half_precision_halves_the_file_and_loads_as_float32(content, tmp_path):
     for name, tensor in weights.items():
         assert rounded[name].dtype == torch.float32
         torch.testing.assert_close(rounded[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    file = Path(tmp_path) / os.fsdecode(b"\xff weights.safetensors")
+    content = {"model": {"a": torch.arange(3.0)}, "networks": {}, "record": {}, "step": 1, "options": {}}
+    publish(content, file)
+    assert torch.equal(read_published(file)["model"]["a"], content["model"]["a"])
+    file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"weights\.safetensors: no safetensors file, or damaged"):
+        read_published(file)
 
 
 def damaged_file(folder, metadata, tensors=b"") -> Path:
