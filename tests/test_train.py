@@ -456,7 +456,9 @@ def late(request, monkeypatch):
     """The host looks at each step at once, as on a CPU, or one step late, as on a GPU."""
     plain = training_run.NonFiniteGuard
     monkeypatch.setattr(
-        training_run, "NonFiniteGuard", lambda optimizer, skip, late: plain(optimizer, skip, request.param)
+        training_run,
+        "NonFiniteGuard",
+        lambda model, optimizer, skip, late: plain(model, optimizer, skip, request.param),
     )
 
 
