@@ -24,6 +24,7 @@ from files.errors import UsageError
 from files.options import check_options, option
 from geometry.camera import scale_intrinsics
 from geometry.snippets import Snippets
+from geometry.structural_similarity import dissimilarity, window_sums
 from inverse_warp import PADDINGS, depth_in_source, inverse_warp
 from models.sfm_learner import Prediction
 
@@ -127,13 +128,20 @@ class ObjectiveOptions:
 
 @dataclass(frozen=True)
 class Warps:
-    """What the photometric error compared at one scale, for pictures and diagnostics. Images are in [-1, 1]."""
+    """What the photometric error compared at one scale, for pictures and diagnostics; without a graph."""
 
     target: Tensor  # [B, 3, h, w]
     warped: Tensor  # [B, N, 3, h, w], sources seen from the target
     valid: Tensor  # [B, N, h, w], bool
     auto_mask: Tensor | None = None  # [B, 1 or N, h, w], bool: pixels that a warped source explains best
     geometry_mask: Tensor | None = None  # [B, N, h, w], 1 where the depths of target and source agree
+    error_range: str = "signed"  # of the images, see `ObjectiveOptions`
+
+    def signed(self) -> "Warps":
+        """The same with images in [-1, 1]."""
+        factor, offset = RANGES[self.error_range]
+        target, warped = ((images - offset) / factor for images in (self.target, self.warped))
+        return replace(self, target=target, warped=warped, error_range="signed")
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,7 @@ def objective(
     for scale in scales:
         view = make_view(images, prediction, scale, options)
         error, inconsistency, warp = compare(view, options, noise)
-        warps.append(_signed(warp, options))
+        warps.append(warp)
         if options.compares_depth:
             back = [compare(reversed_view(view, prediction, n), options, noise) for n in range(view.sources.shape[1])]
             share = 1 if options.over_sources == "sum" else 1 / len(back)
@@ -247,7 +255,7 @@ def compare(view: View, options: ObjectiveOptions, noise: Tensor | None = None) 
     Masks weigh a pixel's error before its minimum over the sources is taken.
 
     Returns:
-        The photometric error and the inconsistency, scalars, and the warps with images in the compared range.
+        The photometric error and the inconsistency, scalars, and what was compared.
     """
     layers = view.sources if view.source_depth is None else torch.cat([view.sources, view.source_depth], 2)
     layers, valid = inverse_warp(layers, view.depth, view.source_from_target, view.intrinsics, options.padding)
@@ -256,7 +264,8 @@ def compare(view: View, options: ObjectiveOptions, noise: Tensor | None = None) 
         counted = torch.ones_like(valid)
     elif options.photometric_error == "ssim":  # its windows reach beyond valid pixels: they find zeros there
         warped = warped * valid[:, :, None]
-    error, difference = photometric_error(view.target, warped, options)
+    target_sums = window_sums(view.target) if options.photometric_error == "ssim" else None
+    error, difference = photometric_error(view.target, warped, options, target_sums)
     inconsistency, geometry_mask, auto_mask = error.new_zeros(()), None, None
     if options.auto_mask == "exclude":
         counted = auto_mask = counted & (difference < (view.target[:, None] - view.sources).abs().mean(2))
@@ -270,14 +279,22 @@ def compare(view: View, options: ObjectiveOptions, noise: Tensor | None = None) 
         error = error * view.mask_logits.sigmoid()
     if options.auto_mask == "minimum":
         with torch.no_grad():
-            identity_error, _ = photometric_error(view.target, view.sources, options)
+            identity_error, _ = photometric_error(view.target, view.sources, options, target_sums)
         error, counted, auto_mask = _join_identity(error, counted, identity_error, options, noise)
     photometric = _over_sources(error, counted, options, minimum=options.over_sources == "minimum")
-    return photometric, inconsistency, Warps(view.target, warped, valid, auto_mask, geometry_mask)
+    if geometry_mask is not None:
+        geometry_mask = geometry_mask.detach()
+    seen = Warps(view.target, warped.detach(), valid, auto_mask, geometry_mask, options.error_range)
+    return photometric, inconsistency, seen
 
 
-def photometric_error(target: Tensor, images: Tensor, options: ObjectiveOptions) -> tuple[Tensor, Tensor]:
+def photometric_error(
+    target: Tensor, images: Tensor, options: ObjectiveOptions, target_sums: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """The error of each pixel between a target [B, 3, h, w] and images [B, N, 3, h, w].
+
+    Args:
+        target_sums: `window_sums(target)`, which several calls can share.
 
     Returns:
         The error by `options.photometric_error`, and the mean L1 difference of the channels, both [B, N, h, w].
@@ -288,32 +305,8 @@ def photometric_error(target: Tensor, images: Tensor, options: ObjectiveOptions)
     difference = difference.mean(2)
     if options.photometric_error == "l1":
         return difference, difference
-    return SSIM_SHARE * dissimilarity(target, images).mean(2) + (1 - SSIM_SHARE) * difference, difference
-
-
-def dissimilarity(target: Tensor, images: Tensor) -> Tensor:
-    """clamp((1 - SSIM) / 2, 0, 1) over windows of 3 x 3 (Wang et al., IEEE TIP 2004; monodepth2, eq. 2).
-
-    Windows are plain means, the border is reflected, C1 = 0.01^2 and C2 = 0.03^2.
-
-    Args:
-        target: [B, 3, h, w], h and w from 2 on.
-        images: [B, N, 3, h, w].
-
-    Returns:
-        [B, N, 3, h, w].
-    """
-    c1, c2 = 0.01**2, 0.03**2
-    mean_x = _window_mean(target)
-    var_x = (_window_mean(target * target) - mean_x * mean_x)[:, None]
-    mean_y = _window_mean(images)
-    var_y = _window_mean(images * images) - mean_y * mean_y
-    mean_x = mean_x[:, None]
-    mean_xy = mean_x * mean_y
-    covariance = _window_mean(target[:, None] * images) - mean_xy
-    similar = (2 * mean_xy + c1) * (2 * covariance + c2)
-    possible = (mean_x * mean_x + mean_y * mean_y + c1) * (var_x + var_y + c2)
-    return ((1 - similar / possible) / 2).clamp(0, 1)
+    structure = dissimilarity(target, images, target_sums)
+    return SSIM_SHARE * structure + (1 - SSIM_SHARE) * difference, difference
 
 
 def depth_disagreement(view: View, sampled_depth: Tensor) -> Tensor:
@@ -419,22 +412,6 @@ def _comparable(snippets: Snippets, options: ObjectiveOptions) -> Snippets:
         return snippets
     factor, offset = RANGES[options.error_range]
     return snippets._replace(target=snippets.target * factor + offset, sources=snippets.sources * factor + offset)
-
-
-def _signed(warps: Warps, options: ObjectiveOptions) -> Warps:
-    """Warps without their graph, with images in [-1, 1]."""
-    factor, offset = RANGES[options.error_range]
-    target, warped = warps.target.detach(), warps.warped.detach()
-    if options.error_range != "signed":
-        target, warped = (target - offset) / factor, (warped - offset) / factor
-    geometry_mask = None if warps.geometry_mask is None else warps.geometry_mask.detach()
-    return replace(warps, target=target, warped=warped, geometry_mask=geometry_mask)
-
-
-def _window_mean(images: Tensor) -> Tensor:
-    """Mean over windows of 3 x 3 with a reflected border, [..., h, w]."""
-    flat = images.flatten(0, -4) if images.ndim > 4 else images
-    return functional.avg_pool2d(functional.pad(flat, (1, 1, 1, 1), mode="reflect"), 3, stride=1).view(images.shape)
 
 
 def _enlarge(maps: Tensor, height: int, width: int) -> Tensor:

@@ -64,7 +64,7 @@ def diagnostics(snippets: Snippets, prediction: Prediction, loss: Loss) -> dict[
 
     All are means over the snippets, so that they can be averaged over the batches of a step.
     """
-    error, identity_error = photometric_errors(loss.warps[0], snippets.sources)
+    error, identity_error = photometric_errors(loss.warps[0].signed(), snippets.sources)
     disparity, transforms = prediction.disparities[0], prediction.source_from_target
     values = {"objective/loss": loss.total}
     values |= {f"objective/{name}": term for name, term in loss.terms.items()}

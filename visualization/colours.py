@@ -46,7 +46,7 @@ def snippet_pictures(snippets: Snippets, prediction: Prediction, loss: Loss, mos
         auto-mask of a minimum over the sources has one row.
     """
     target, sources = snippets.target[:most], snippets.sources[:most]
-    disparities, logits, finest = prediction.disparities, prediction.mask_logits, loss.warps[0]
+    disparities, logits, finest = prediction.disparities, prediction.mask_logits, loss.warps[0].signed()
     height, width = target.shape[2:]
     warped, valid = finest.warped[:most], finest.valid[:most, :, None]
     identity_error = (target[:, None] - sources).abs().mean(2)
