@@ -1,5 +1,6 @@
 """Every recipe and every network: trained for some steps, killed, resumed to the bit, loaded, with the same output."""
 
+import os
 import signal
 from dataclasses import replace
 
@@ -16,14 +17,17 @@ from models import NetworkSpec, build
 from models.checkpoint import load_checkpoint, load_model
 from models.published import publish
 from train import train, train_step
+from training import recipes as training_recipes
 from training.options import new_options
 from training.run import Run, open_run, read_stopped_run, resumed_options, save_run
 from training.steps import after_step, before_step
 
 HEIGHT, WIDTH = 32, 64
-STEPS, STOP = 3, 1
+STEPS, STOP = (60, 31) if os.environ.get("SFMLEARNER_ALL_RECIPES") else (3, 1)
 TINY = {"batch_size": 2, "workers": 0, "device": "cpu", "check": False, "validate_every": 2, "log_every": 1}
-RECIPES: dict[str, dict] = {"paper-depth": {}, "paper-pose": {}}  # and the flags that make them tiny
+# Each recipe, and the flags that make it tiny. No weights are downloaded.
+FROM_SCRATCH = {"encoder_weights": "none", "batch_size": 2}
+RECIPES: dict[str, dict] = {name: FROM_SCRATCH for name in training_recipes.RECIPES}
 
 DISP_NET = NetworkSpec("disp_net", {"width": 1 / 16})
 POSE_EXP_NET = NetworkSpec("pose_exp_net", {"width": 1 / 16})
@@ -102,8 +106,13 @@ def assert_equal(content, other) -> None:
         assert all(torch.equal(value, other["optimizer"]["state"][index][k]) for k, value in entry.items())
 
 
-CASES = [(name, "paper-depth") for name in NETWORKS] + [
-    (name, recipe) for recipe in RECIPES if recipe != "paper-depth" for name in ("paper", "timm")
+# All recipes with all networks where SFMLEARNER_ALL_RECIPES is set, which takes minutes; else each of both.
+ALL = bool(os.environ.get("SFMLEARNER_ALL_RECIPES"))
+CASES = [
+    (name, recipe)
+    for recipe in RECIPES
+    for name in NETWORKS
+    if ALL or recipe == "paper-depth" or name == ("paper" if recipe.startswith(("paper", "small")) else "timm")
 ]
 
 

@@ -211,7 +211,10 @@ def new_options(given: Mapping[str, Any]) -> TrainOptions:
     recipe = given.get("recipe", "paper-depth")
     if recipe not in RECIPES:
         raise UsageError(f"--recipe {recipe!r:.40}: expected one of {', '.join(RECIPES)}")
-    return change(TrainOptions(), {**RECIPES[recipe], **given})
+    defaults = dict(RECIPES[recipe])
+    if given.keys() & {"steps", "epochs"}:  # the recipe's length gives way, in whatever unit it is
+        defaults = {name: value for name, value in defaults.items() if name not in ("steps", "epochs")}
+    return change(TrainOptions(), {**defaults, **given})
 
 
 def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
