@@ -30,7 +30,7 @@ def dissimilarity(target: Tensor, images: Tensor, target_sums: tuple[Tensor, Ten
         [B, N, h, w].
     """
     sums = window_sums(target) if target_sums is None else target_sums
-    return _Dissimilarity.apply(target, images, *sums)  # type: ignore[no-any-return]
+    return _Dissimilarity.apply(target, images, *sums)
 
 
 @torch.no_grad()
