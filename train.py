@@ -1,6 +1,7 @@
 """Train depth and ego-motion networks from video without labels."""
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,11 +9,12 @@ from path import Path
 
 from cli.flags import add_hidden_flags, add_option_flags, run_script
 from datasets.augmentation import augment, normalise_snippets
+from geometry.snippets import Snippets
 from training import distributed
 from training.memory import keep_freed_memory
 from training.options import OLD_FLAGS, TrainOptions, describe_recipe, new_options
 from training.run import Run, open_run, read_stopped_run, resumed_on, resumed_options
-from training.steps import after_step, batches, before_step, before_update, end_run
+from training.steps import Random, after_step, before_step, end_run, take_step
 
 DESCRIPTION = """\
 Train a depth network and a pose network from a prepared data set.
@@ -35,23 +37,25 @@ On several GPUs (docs/training.md):
 def train(run: Run) -> None:
     """Train to the last step. `training/steps.py` has everything between two steps: validation, checkpoints, logs."""
     while before_step(run):
-        train_step(run)
+        take_step(run, train_step)  # on a GPU it is captured once as a CUDA graph, and replayed from then on
         after_step(run)
     end_run(run)
 
 
-def train_step(run: Run) -> None:
-    """Forward, loss, backward, update."""
+def train_step(run: Run, batches: Iterable[tuple[Snippets, Random]]) -> None:
+    """Forward, loss, backward, update. All of it is work of the device: the host neither decides nor waits."""
     options, model, optimizer = run.options, run.model, run.optimizer
+    run.log.clear()
+    run.guard.begin_step()
     optimizer.zero_grad()
-    for snippets, random in batches(run):  # several where gradients are accumulated
+    for snippets, random in batches:  # several where gradients are accumulated
         snippets = augment(normalise_snippets(snippets), random.augmentation, options.augmentation)
         with run.precision():
             prediction = model(snippets)
         loss = run.objective(snippets, prediction, options.objective, random.noise)
         (loss.total / options.accumulate).backward()
         run.log.add(snippets, prediction, loss)
-    before_update(run)  # sets the learning rate; a step that is not finite will change no weight
+    run.guard.check(run.log.loss, run.log.terms)  # a step that is not finite will change no weight
     optimizer.step()
 
 

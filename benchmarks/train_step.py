@@ -28,7 +28,7 @@ from models import Prediction, build
 from train import train_step
 from training.options import OLD_FLAGS, TrainOptions, new_options
 from training.run import Run, open_run
-from training.steps import after_step, before_step
+from training.steps import after_step, before_step, take_step
 
 DESCRIPTION = """\
 Time the training step of train.py, on noise images that are made for it.
@@ -43,13 +43,13 @@ measured in turns, since machines are noisy: trust the ratio.
 # The fields of TrainOptions that are flags here.
 FLAGS = (
     *("recipe", "sequence_length", "objective", "depth_net", "pose_net", "camera", "batch_size", "accumulate"),
-    *("augmentation", "device", "precision", "compile", "channels_last", "workers"),
+    *("augmentation", "device", "precision", "compile", "channels_last", "graph", "data_in_memory", "workers"),
 )
 PARTS = (
     *("loading", "augmentation", "depth network", "pose network", "camera", "compiled model"),
     *("loss", "backward", "optimiser", "after the step"),
 )
-WARM_UP = 2  # steps
+WARM_UP = 5  # steps
 NEVER = 10**9  # steps or minutes
 
 
@@ -99,7 +99,7 @@ def measure(run: Run, rounds: int, steps: int) -> Measurement:
     """Time the rates, the steps, and the parts of as many more steps, in turns."""
     result = Measurement()
     dtype = torch.bfloat16 if run.options.precision == "bf16" else torch.float32
-    train_steps(run, WARM_UP)
+    train_steps(run, WARM_UP)  # a step's graph is captured here, too
     for _ in tqdm(range(rounds), desc=f"measuring on {run.device}"):
         for name, rate in measure_rates(run.device, dtype).items():
             result.rates.setdefault(name, []).append(rate)
@@ -124,7 +124,7 @@ def train_steps(run: Run, count: int) -> None:
     for _ in range(count):
         if not before_step(run):
             raise KeyboardInterrupt  # Ctrl-C requested the end of the training
-        train_step(run)
+        take_step(run, train_step)
         after_step(run)
 
 
@@ -138,6 +138,7 @@ def timed_parts(run: Run) -> Iterator[tuple[dict[str, float], Callable[[str], No
     """
     seconds: dict[str, float] = {}
     loader, model, objective, compiled = run.loader, run.model, run.objective, run.options.compile
+    graph, run.graph = run.graph, None  # it is one part
 
     def load() -> Iterator[Batch]:
         while True:
@@ -178,7 +179,7 @@ def timed_parts(run: Run) -> Iterator[tuple[dict[str, float], Callable[[str], No
     try:
         yield seconds, lap
     finally:
-        run.loader, run.model, run.objective = loader, model, objective
+        run.loader, run.model, run.objective, run.graph = loader, model, objective, graph
         for hook in hooks:
             hook.remove()
 

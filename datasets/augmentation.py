@@ -42,7 +42,7 @@ def augment(snippets: Snippets, random: Tensor, kind: str = "all") -> Snippets:
 
     Args:
         snippets: images in [-1, 1].
-        random: [B, 5], of `draw_augmentation`.
+        random: [B, 5], of `draw_augmentation`, on the snippets' device.
         kind: "all"; "flip", without scale and crop, which move the principal point (a pose network does not see K, and
             in two images another principal point looks like another direction of motion); "none".
 
@@ -54,10 +54,10 @@ def augment(snippets: Snippets, random: Tensor, kind: str = "all") -> Snippets:
     if kind == "none":
         return snippets
     height, width = snippets.target.shape[2:]
-    scale = 1 + (MAX_SCALE - 1) * random[:, :2]
-    offset = random[:, 2:4] * (scale - 1) * torch.tensor([width, height], device=random.device)
-    parameters = torch.cat([scale, offset, (random[:, 4:] < 0.5).float()], 1)
-    scale_x, scale_y, left, top, flip = parameters.to(snippets.target.device, non_blocking=True).unbind(1)
+    random_x, random_y, random_left, random_top, random_flip = random.unbind(1)
+    scale_x, scale_y = 1 + (MAX_SCALE - 1) * random_x, 1 + (MAX_SCALE - 1) * random_y
+    left, top = random_left * (scale_x - 1) * width, random_top * (scale_y - 1) * height
+    flip = (random_flip < 0.5).float()
     if kind == "flip":
         return _flip(snippets, flip)
     return scale_crop_flip(snippets, scale_x, scale_y, left, top, flip)

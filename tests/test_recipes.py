@@ -20,7 +20,7 @@ from train import train, train_step
 from training import recipes as training_recipes
 from training.options import new_options
 from training.run import Run, open_run, read_stopped_run, resumed_options, save_run
-from training.steps import after_step, before_step
+from training.steps import after_step, before_step, take_step
 
 HEIGHT, WIDTH = 32, 64
 STEPS, STOP = (60, 31) if os.environ.get("SFMLEARNER_ALL_RECIPES") else (3, 1)
@@ -86,7 +86,7 @@ def kill_after(run: Run, step: int) -> None:
     while before_step(run):
         if run.step == step:
             save_run(run)
-        train_step(run)
+        take_step(run, train_step)
         if run.step == step:
             break
         after_step(run)

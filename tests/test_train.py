@@ -824,13 +824,13 @@ def test_accumulated_batches_give_the_gradient_of_the_larger_one(run, data, monk
     """In float64: in float32 the L1 error's sign flips with the last bit here and there."""
     write_text(data / "val.txt", "")
     gradients = []
-    before_step, normalise, build = NonFiniteGuard.before_step, train.normalise_snippets, start.build
+    check, normalise, build = NonFiniteGuard.check, train.normalise_snippets, start.build
 
     def watched(self, *given, **options):
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in self._parameters]))
-        before_step(self, *given, **options)
+        check(self, *given, **options)
 
-    monkeypatch.setattr(NonFiniteGuard, "before_step", watched)
+    monkeypatch.setattr(NonFiniteGuard, "check", watched)
     monkeypatch.setattr(start, "build", lambda *given: build(*given).double())
     monkeypatch.setattr(
         train, "normalise_snippets", lambda snippets: Snippets(*(part.double() for part in normalise(snippets)))

@@ -52,46 +52,54 @@ class NonFiniteGuard:
         self._before: list[Tensor] = []
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._non_finite = torch.zeros((), dtype=torch.bool, device=self._parameters[0].device)
+        self._requests = torch.zeros(2, device=self._parameters[0].device)
+        self._result, self._names = torch.zeros(0), list[str]()
         self._results: deque[tuple] = deque()  # not yet returned
+
+    def request(self, stop: bool, save: bool) -> None:
+        """Call it before a step: the requests of this process, which reach all processes in the outcome of the step."""
+        self._requests.copy_(torch.tensor([float(stop), float(save)]), non_blocking=True)
 
     def begin_step(self) -> None:
         """Call it before the forward pass."""
         self._before = [_flat(buffers) for buffers in self._statistics]
 
-    def before_step(
-        self, step: int, loss: Tensor, terms: dict[str, Tensor], indices: list[int], stop: bool, save: bool
-    ) -> None:
-        """Call it after the backward pass.
+    def check(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """Call it after the backward pass. It works on the device alone, so that a CUDA graph can hold it.
 
         Args:
-            step: number of the step, the first is 1.
             loss: mean over this process's snippets.
             terms: of the loss.
-            indices: of the snippets, to name their files.
-            stop, save: requests of this process, which reach all processes in the outcome of this step.
         """
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)  # averaged over the processes: the same in each
-        requests = torch.tensor([float(stop), float(save)]).to(loss.device, non_blocking=True)
-        shared = distributed.total(torch.cat([loss.detach()[None] / distributed.count(), requests]))
+        shared = distributed.total(torch.cat([loss.detach()[None] / distributed.count(), self._requests]))
         non_finite = ~(shared[0].isfinite() & norm.isfinite())
-        self._non_finite = non_finite if self._skip else non_finite | self._non_finite
+        self._non_finite.copy_(non_finite if self._skip else non_finite | self._non_finite)
         for buffers, before in zip(self._statistics, self._before, strict=True):
             values = torch.where(self._non_finite, before, _flat(buffers)).split([buffer.numel() for buffer in buffers])
             torch._foreach_copy_(buffers, [part.view_as(buffer) for part, buffer in zip(values, buffers, strict=True)])
-        result = torch.stack([self._non_finite, *shared, norm, *(term.detach() for term in terms.values())]).to(
-            "cpu", non_blocking=True
-        )
-        event = None
-        if result.is_pinned():
-            event = torch.cuda.Event()
-            event.record()
-        self._results.append((step, result, event, list(terms), indices))
+        self._result = torch.stack([self._non_finite, *shared, norm, *(term.detach() for term in terms.values())])
+        self._names = list(terms)
         if self._late:
             # Fused optimisers skip the step where `found_inf` is 1 (the protocol of torch.amp.GradScaler).
             self._optimizer.found_inf = self._non_finite.float()  # type: ignore[attr-defined]
         elif bool(self._non_finite):
             self._optimizer.zero_grad()  # without gradients the optimiser does nothing
+
+    def note(self, step: int, indices: list[int]) -> None:
+        """Call it after a step: its result is on the way to the host.
+
+        Args:
+            step: number of the step, the first is 1.
+            indices: of the snippets, to name their files.
+        """
+        result = self._result.to("cpu", non_blocking=True, copy=True)
+        event = None
+        if result.is_pinned():
+            event = torch.cuda.Event()
+            event.record()
+        self._results.append((step, result, event, self._names, indices))
 
     def outcomes(self, wait: bool) -> list[Outcome]:
         """The results not yet returned: with `wait` all of them, else those that are ready."""

@@ -141,6 +141,12 @@ class TrainOptions:
     workers: int = option(
         min(4, os.cpu_count() or 1), "processes that read images", group=DEVICES, at_least=0, may_change=True
     )
+    graph: bool = option(
+        True,
+        "on a GPU, capture the training step once as a CUDA graph and replay it: the same step, several times faster",
+        group=DEVICES,
+        may_change=True,
+    )
     data_in_memory: bool = option(
         False,
         "decode all frames once, and keep them in the GPU's memory, or in the host's where they don't fit",

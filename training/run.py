@@ -35,6 +35,7 @@ from models.checkpoint import (
 from models.encoder_weights import NONE
 from training import distributed
 from training.collapse import VALIDATION_CHECKS, CollapseWatch
+from training.graph import StepGraph
 from training.guard import NonFiniteGuard
 from training.in_memory import load_frames
 from training.interrupts import StopRequest, listen_for_stop
@@ -66,6 +67,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     objective: Callable[..., Loss]
     guard: NonFiniteGuard
+    graph: StepGraph | None = None  # takes the steps by replaying one; None: they are run as written
     loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
 
     # Where the training stands.
@@ -182,6 +184,8 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         run.structure = find_structure(validation)
         log_line(str(run.structure))
     _share_and_compile(run)
+    if device.type == "cuda":
+        _make_capturable(run)
     run.loader = _open_loader(run, batches)
     hidden = distributed.rank() > 0
     run.progress = tqdm(
@@ -356,6 +360,15 @@ def _share_and_compile(run: Run) -> None:
         run.objective = torch.compile(objective)
         run.weights.compile()
     run.model = distributed.share_gradients(run.weights)
+
+
+def _make_capturable(run: Run) -> None:
+    """Let a CUDA graph hold the step. Learning rates are on the device, with a graph and without: the same rounding."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], device=run.device)
+        group["capturable"] = True
+    if run.options.graph and distributed.count() == 1:  # of several processes, steps are not captured yet
+        run.graph = StepGraph()
 
 
 def _say_begin(run: Run, resumed: bool) -> None:

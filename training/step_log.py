@@ -17,20 +17,26 @@ class StepLog:
     def __init__(self, accumulate: int, device: torch.device) -> None:
         """`accumulate`: number of batches per step."""
         self._accumulate, self._device = accumulate, device
+        self.keep = False  # the step's batches until its diagnostics are read, instead of computing those in the step
+        self.clear()
 
     def begin(self, step: int, diagnose: bool) -> None:
-        """Start a step.
+        """Start a step on the host.
 
         Args:
             step: number of the step, the first is 1.
             diagnose: whether the step's diagnostics will be logged.
         """
         self.step, self.diagnose = step, diagnose
-        self.loss = torch.zeros((), device=self._device)  # mean over the step's batches
-        self.terms: dict[str, Tensor] = {}  # likewise
         self.indices: list[int] = []  # of the snippets
         self.damaged: list[str] = []  # a line for each image that could not be read
+
+    def clear(self) -> None:
+        """Start a step on the device."""
+        self.loss = torch.zeros((), device=self._device)  # mean over the step's batches
+        self.terms: dict[str, Tensor] = {}  # likewise
         self.last: tuple[Snippets, Prediction, Loss] | None = None  # the last batch, for pictures
+        self._batches: list[tuple[Snippets, Prediction, Loss]] = []
         self._diagnostics: list[dict[str, Tensor]] = []
 
     def add(self, snippets: Snippets, prediction: Prediction, loss: Loss) -> None:
@@ -39,15 +45,18 @@ class StepLog:
         for name, term in loss.terms.items():
             part = term.detach() / self._accumulate
             self.terms[name] = self.terms[name] + part if name in self.terms else part
-        if self.diagnose:
+        if self.keep:
+            self._batches.append((snippets, prediction, loss))
+        elif self.diagnose:
             self._diagnostics.append(diagnostics(snippets, prediction, loss))
         self.last = (snippets, prediction, loss)
 
     def values(self) -> dict[str, float]:
         """Diagnostics of the whole step, of all batches and processes, in one copy to the host."""
-        means = torch.stack([torch.stack([v.float() for v in part.values()]) for part in self._diagnostics]).mean(0)
+        parts = self._diagnostics or [diagnostics(*batch) for batch in self._batches]
+        means = torch.stack([torch.stack([v.float() for v in part.values()]) for part in parts]).mean(0)
         means = distributed.total(means) / distributed.count()
-        values = dict(zip(self._diagnostics[0], means.tolist(), strict=True))
+        values = dict(zip(parts[0], means.tolist(), strict=True))
         values["photometric/warp_over_identity"] = values["photometric/warp"] / max(
             values["photometric/identity_warp"], 1e-12
         )

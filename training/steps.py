@@ -6,7 +6,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, NoReturn
 
@@ -42,14 +42,13 @@ def before_step(run: Run) -> bool:
     run.throughput.pause(time.perf_counter() - pause_start)
     logged = (run.step + 1) % run.options.log_every == 0 or run.step == 0
     run.log.begin(run.step + 1, diagnose=logged)
-    run.guard.begin_step()
     return True
 
 
 class Random(NamedTuple):
     """The random numbers of a batch."""
 
-    augmentation: Tensor  # [B, 5], of `draw_augmentation`
+    augmentation: Tensor  # [B, 5] on the device, of `draw_augmentation`
     noise: Tensor | None  # [H, W] on the device, for `objective`; None where the objective needs none
 
 
@@ -65,16 +64,20 @@ def batches(run: Run) -> Iterator[tuple[Snippets, Random]]:
         random = draw_augmentation(generator, len(batch.indices), piece, processes * accumulate)
         # Of several batches only the last one averages the gradients over the processes.
         distributed.share_next_gradients(run.model, share=number + 1 == accumulate)
-        yield batch.snippets.to(run.device), Random(random, noise)
+        yield batch.snippets.to(run.device), Random(random.to(run.device, non_blocking=True), noise)
 
 
-def before_update(run: Run) -> None:
-    """Set the learning rate, and let the optimiser skip a step whose loss or gradient is not finite."""
+def take_step(run: Run, step: Callable[[Run, Iterable[tuple[Snippets, Random]]], None]) -> None:
+    """Take a step: as it is written, or replayed from a CUDA graph that was captured of it (training/graph.py)."""
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(group["peak"], run.options, run.step, run.total_steps)
-    log = run.log
-    save_due = time.monotonic() > run.next_save
-    run.guard.before_step(log.step, log.loss, log.terms, log.indices, stop=bool(run.stop), save=save_due)
+        rate = learning_rate(group["peak"], run.options, run.step, run.total_steps)
+        group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+    run.guard.request(stop=bool(run.stop), save=time.monotonic() > run.next_save)
+    if run.graph is None:
+        step(run, batches(run))
+    else:
+        run.graph.take(lambda inputs: step(run, inputs), batches(run), run.log)
+    run.guard.note(run.log.step, run.log.indices)
 
 
 def after_step(run: Run) -> None:
@@ -86,7 +89,7 @@ def after_step(run: Run) -> None:
     run.validation_due = run.validation is not None and (run.step % validate_every == 0 or last)
     # On a GPU the results lag one step, which avoids a synchronisation.
     outcomes = run.guard.outcomes(wait=run.log.diagnose or run.validation_due or last)
-    run.stopping = any(outcome.stop for outcome in outcomes)
+    run.stopping = any(outcome.stop for outcome in outcomes) or (bool(run.stop) and distributed.count() == 1)
     run.save_due = any(outcome.save for outcome in outcomes)
     if run.stopping or run.save_due:
         outcomes += run.guard.outcomes(wait=True)

@@ -1,9 +1,33 @@
 import pytest
 import torch
+from torch.nn import functional
 
 from models.disp_net import DispNet
-from models.layers import channels
+from models.layers import Conv2d, channels
 from models.pose_exp_net import PoseExpNet
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 3), (4, 5)])
+def test_a_convolution_of_stride_2_is_the_convolution(kernel, size):
+    layer = Conv2d(3, 4, kernel, 2, padding=kernel // 2).double()
+    image = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    output, expected = layer(image), functional.conv2d(image, layer.weight, layer.bias, 2, kernel // 2)
+    cotangent = torch.randn_like(expected)
+    inputs = [image, *layer.parameters()]
+    gradients = [torch.autograd.grad(result, inputs, cotangent) for result in (output, expected)]
+    torch.testing.assert_close([output, *gradients[0]], [expected, *gradients[1]])
+
+
+def test_in_bfloat16_no_gradient_is_what_was_in_memory_before():
+    for _ in range(10):
+        used = [torch.full((2**power,), float("nan")) for power in range(8, 15) for _ in range(20)]
+        layer = Conv2d(16, 16, 3, 2, padding=1)
+        del used
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(torch.randn(2, 16, 1, 1))
+        output.float().square().sum().backward()
+        assert layer.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("width", [1 / 16, 0.5, 2])

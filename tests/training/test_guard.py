@@ -23,6 +23,7 @@ class Training:
 
     def step(self, loss=0.5, gradient=1.0, stop=False, save=False) -> None:
         self.steps += 1
+        self.guard.request(stop, save)
         self.guard.begin_step()
         for norm in self.norms:  # a loss that is not finite comes from features that are not
             norm(torch.linspace(loss, 7, 4 * norm.num_features).view(2, -1, 2, 1))
@@ -30,8 +31,9 @@ class Training:
             parameter.grad = torch.ones_like(parameter)
         self.parameters[1].grad[0, 1] = gradient
         terms = {"photometric": torch.tensor(loss), "smoothness": torch.tensor(0.25)}
-        self.guard.before_step(self.steps, torch.tensor(loss), terms, [self.steps, 10], stop, save)
+        self.guard.check(torch.tensor(loss), terms)
         self.optimizer.step()
+        self.guard.note(self.steps, [self.steps, 10])
 
     def state(self) -> list[torch.Tensor]:
         """Weights, and Adam's state where there is one."""
@@ -143,8 +145,9 @@ def test_parameters_without_a_gradient_are_left_out(late):
     training.guard.begin_step()
     training.parameters[0].grad = None
     training.parameters[1].grad = torch.ones(2, 2)
-    training.guard.before_step(1, torch.tensor(0.5), {}, [], stop=False, save=False)
+    training.guard.check(torch.tensor(0.5), {})
     training.optimizer.step()
+    training.guard.note(1, [])
     (outcome,) = training.guard.outcomes(wait=True)
     assert outcome.gradient_norm == 2
     assert (training.parameters[0] == 1).all()

@@ -198,13 +198,23 @@ CHANGES = {  # another value for each field
     **{"decay_after": 0.5, "decay_factor": 0.2},
     **{"skip_non_finite": False, "device": "cpu", "precision": "bf16", "compile": True, "channels_last": True},
     "data_in_memory": True,
+    "graph": False,
     **{"fov": 70.0, "camera_rate": 0.01},
     **{"workers": 7, "log_every": 1, "pictures_every": 2, "validate_every": 3, "save_every": 1.0},
 }
 MAY_CHANGE = {
     **dict.fromkeys(["data", "steps", "epochs", "batch_size", "accumulate", "check", "skip_non_finite", "device"]),
     **dict.fromkeys(
-        ["compile", "channels_last", "data_in_memory", "workers", "log_every", "pictures_every", "validate_every"]
+        [
+            "compile",
+            "channels_last",
+            "data_in_memory",
+            "graph",
+            "workers",
+            "log_every",
+            "pictures_every",
+            "validate_every",
+        ]
     ),
     **dict.fromkeys(["save_every"]),
 }

