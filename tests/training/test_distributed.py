@@ -82,3 +82,16 @@ def test_running_statistics_are_those_of_the_first_process(monkeypatch):
     assert not distributed.share_gradients(small)["broadcast_buffers"]
     small.depth_net = WithBatchNorm()
     assert distributed.share_gradients(small)["broadcast_buffers"]
+
+
+def test_all_processes_get_the_statistics_that_checkpoints_store(monkeypatch):
+    model = WithBatchNorm()
+    model.register_buffer("constant", torch.ones(1), persistent=False)
+    sent = []
+    monkeypatch.setattr(distributed.dist, "broadcast", lambda tensor, source: sent.append((tensor, source)))
+    distributed.share_statistics(model)
+    assert sent == []  # one process has nothing to share
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    distributed.share_statistics(model)
+    buffers = [model.norm.running_mean, model.norm.running_var, model.norm.num_batches_tracked]
+    assert all(found is buffer and source == 0 for (found, source), buffer in zip(sent, buffers, strict=True))
