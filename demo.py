@@ -31,13 +31,7 @@ from training.logger import read_metrics
 
 ROOT = Path(__file__).absolute().parent
 BATCH_SIZE = 8
-# The best flags that were found for a short training; docs/experiments.md has the comparisons.
-TRAINING = (
-    *("--smoothed", "depth", "--smoothness-weight", 0.02, "--batch-size", BATCH_SIZE, "--augmentation", "flip"),
-    *("--learning-rate", 1.1e-3, "--schedule", "cosine"),
-    *("--depth-net", "disp_net", "width=0.5", "first_disparity=1.2"),
-    *("--pose-net", "pose_exp_net", "width=0.5", "translation_scale=0.1", "rotation_scale=0.2", "orbit_depth=0.83"),
-)
+TRAINING = ("--recipe", "small")  # docs/experiments.md has the comparisons
 # Without --steps the training gets the rest of ten minutes, less a reserve and the time of the tests.
 TOTAL_SECONDS, TEST_SECONDS, MIN_STEPS, MAX_STEPS = 570, 20, 500, 3000
 FLOAT32, BF16 = ["--precision", "float32"], ["--precision", "bf16", "--channels-last"]

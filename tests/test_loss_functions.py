@@ -6,7 +6,7 @@ import torch
 
 from files.errors import UsageError
 from geometry.camera import pixel_grid, project, scale_intrinsics, unproject
-from geometry.pose import pose_to_matrix
+from geometry.pose import invert, pose_to_matrix, transform_from
 from geometry.snippets import Snippets
 from geometry.structural_similarity import dissimilarity
 from inverse_warp import depth_in_source
@@ -277,6 +277,7 @@ SC = {
     **{"error_range": "normalised", "largest_difference": 1.0, "over_pixels": "valid", "explainability": False},
     **{"smoothness": "edge-aware", "smoothed": "normalised-depth", "smoothness_weight": 0.1, "geometry_weight": 0.5},
 }
+MOTION = ("axisangle", "translation")
 # The authors' code divides by z + 1e-7 and by mean + 1e-7, this project by z and by the mean.
 EPSILON = 1e-7
 
@@ -342,10 +343,15 @@ def normalised(values: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("size", "key"), [("own", "native"), ("full", "full")])
 def test_monodepth2_s_total_and_its_gradients(monodepth2, size, key):
-    """Its smoothness is that of the sigmoid, hence the sum here; the gradient of the axis-angle is that of T."""
+    """Its smoothness is that of the sigmoid, hence the sum here."""
     options = ObjectiveOptions(**MONODEPTH2, over_sources="minimum", auto_mask="minimum", scale_size=size)
     sigmoids = [monodepth2[f"sigmoid_{scale}"].clone().requires_grad_() for scale in range(4)]
-    transforms = monodepth2["transforms"].clone().requires_grad_()
+    axes, shifts = ([monodepth2[f"{name}_{n}"].clone().requires_grad_() for n in (0, 1)] for name in MOTION)
+    poses = [transform_from(their_rotation(axis), shift) for axis, shift in zip(axes, shifts, strict=True)]
+    transforms = torch.stack([invert(poses[0]), poses[1]], 1)  # source 0 lies before the target
+    assert relative(transforms, monodepth2["transforms"]) < 1e-12
+    ours = pose_to_matrix(torch.cat([shifts[1], axes[1]], 1), "axis-angle")
+    assert relative(ours, poses[1]) < 1e-6
     total = 0
     for scale, sigmoid in enumerate(sigmoids):
         prediction = monodepth2_prediction(monodepth2, sigmoids, transforms, scale, size)
@@ -356,11 +362,20 @@ def test_monodepth2_s_total_and_its_gradients(monodepth2, size, key):
     total.backward()
     for scale, sigmoid in enumerate(sigmoids):
         assert relative(sigmoid.grad, monodepth2[f"{key}_grad_sigmoid_{scale}"]) < 1e-8
-    # Source 0 is the inverse of its pose: d t' / d t = -R^T.
-    rotation = monodepth2["source_from_target_0"][:, :3, :3]
-    first = -(rotation.transpose(1, 2) @ transforms.grad[:, 0, :3, 3:]).squeeze(-1)
-    assert relative(first, monodepth2[f"{key}_grad_translation_0"][:, 0]) < 1e-8
-    assert relative(transforms.grad[:, 1, :3, 3], monodepth2[f"{key}_grad_translation_1"][:, 0]) < 1e-8
+    for name, leaves in zip(MOTION, (axes, shifts), strict=True):
+        for n, leaf in enumerate(leaves):
+            assert relative(leaf.grad, monodepth2[f"{key}_grad_{name}_{n}"][:, 0]) < 1e-8
+
+
+def their_rotation(vector: torch.Tensor) -> torch.Tensor:
+    """Rodrigues' formula with the axis as the authors' code has it: v / (|v| + 1e-7)."""
+    angle = vector.norm(dim=1)[:, None, None]
+    axis = vector / (vector.norm(dim=1, keepdim=True) + EPSILON)
+    x, y, z = axis.unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
+    outer = axis[:, :, None] * axis[:, None]
+    return angle.cos() * torch.eye(3, dtype=vector.dtype) + angle.sin() * cross + (1 - angle.cos()) * outer
 
 
 def test_the_objective_is_the_mean_of_monodepth2_s_scales(monodepth2):
