@@ -18,13 +18,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from path import Path
 from torch import Tensor, nn
 
 from files.atomic import atomic_write
 from files.errors import InputError
+from geometry.camera import scale_intrinsics
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, Network, NetworkSpec, SfMLearner, complete, make, version_1
+from models.learned_camera import LearnedCamera
 from models.other_projects import OtherNetworks, is_monodepth2, read_monodepth2, read_state_dict
 from models.published import SUFFIX, read_published
 from models.torch_files import read_torch_file
@@ -49,6 +52,21 @@ _LATER = {"skipped": 0, "validation_due": False, "damaged": []}  # entries that 
 _LARGEST_SIDE = 2**16  # pixels
 
 
+@dataclass(frozen=True)
+class LearnedK:
+    """What a training has learned of one recording camera."""
+
+    intrinsics: np.ndarray  # K [3, 3] float64, in pixels of the training images
+    height: int  # of the training images
+    width: int
+    scenes: list[str]  # that the camera recorded
+
+    def resized(self, height: int, width: int) -> np.ndarray:
+        """K of the same camera's images at another size: float64 [3, 3]."""
+        k = torch.from_numpy(self.intrinsics)
+        return scale_intrinsics(k, width / self.width, height / self.height).numpy()
+
+
 @dataclass
 class LoadedModel:
     """The networks of a checkpoint in evaluation mode. A file of another project may hold only one of them."""
@@ -62,6 +80,17 @@ class LoadedModel:
     step: int | None = None
     data: str | None = None  # folder of the prepared training data
     scenes: list[str] | None = None  # the training scenes; None where the file does not say
+    cameras: list[list[str]] | None = None  # the scenes of each recording camera; None where the file does not say
+
+    def learned_cameras(self) -> list[LearnedK]:
+        """K of each recording camera of the training; empty where K was given, not learned."""
+        if not isinstance(self.camera, LearnedCamera) or self.height is None or self.width is None:
+            return []
+        matrices = self.camera.matrices().detach().cpu().double().numpy()
+        scenes = (
+            self.cameras if self.cameras is not None and len(self.cameras) == len(matrices) else [[]] * len(matrices)
+        )
+        return [LearnedK(k, self.height, self.width, names) for k, names in zip(matrices, scenes, strict=True)]
 
 
 def describe(specs: Mapping[str, NetworkSpec]) -> dict[str, dict[str, Any]]:
@@ -290,6 +319,7 @@ def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
         step=content["step"],
         data=data if isinstance(data, str) else None,
         scenes=record.get("scenes"),
+        cameras=record.get("cameras"),
     )
 
 
@@ -342,8 +372,11 @@ def _check_record(record: dict[str, Any], file: Path) -> None:
         if not (type(count) is int and 0 < count < 2**62):
             raise InputError(f"{file}: damaged checkpoint: its {name} is {_short(count)}, expected a whole number")
     scenes = record.get("scenes")
-    if scenes is not None and not (isinstance(scenes, list) and all(map(_is_name, scenes))):
+    if scenes is not None and not _are_names(scenes):
         raise InputError(f"{file}: damaged checkpoint: its scenes are {_short(scenes)}, expected names")
+    cameras = record.get("cameras")
+    if cameras is not None and not (isinstance(cameras, list) and all(map(_are_names, cameras))):
+        raise InputError(f"{file}: damaged checkpoint: its cameras are {_short(cameras)}, expected lists of scenes")
 
 
 def _check_best(best: dict[str, Any], file: Path) -> None:
@@ -353,6 +386,10 @@ def _check_best(best: dict[str, Any], file: Path) -> None:
             raise InputError(
                 f"{file}: damaged checkpoint: its best {_short(name)} is {_short(score)}, expected a value and a step"
             )
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
 
 
 def _is_name(value: Any) -> bool:
