@@ -150,4 +150,3 @@ def test_torch_hub_loads_a_clone(checkpoint, tmp_path):
     save_pretrained(checkpoint[0], folder)
     model = torch.hub.load(str(ROOT), "sfmlearner", source="local", checkpoint=folder)
     assert_same(model, checkpoint[1])
-    assert "checkpoint: a checkpoint, a run's folder" in torch.hub.help(str(ROOT), "sfmlearner", source="local")
