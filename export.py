@@ -47,6 +47,7 @@ A graph (.onnx, .pt2) is run again and compared with the network on random and r
 differ, nothing is written and the exit status is 1."""
 
 GRAPHS = (".onnx", ".pt2")
+EXAMPLE_SIZE = (256, 384)  # by which ONNX graphs for any size are captured: no network shrinks it to one pixel
 PICTURE = (
     Path(__file__).absolute().parent / "docs/pictures/world.png"
 )  # images to compare on, where there are no others
@@ -156,9 +157,11 @@ def write_graph(loaded: LoadedModel, checkpoint: Path, args: argparse.Namespace)
     graph: DepthGraph | PoseGraph
     graph = DepthGraph(network, options) if role == "depth" else PoseGraph(network, options)
     batch = (args.batch or 1) if "batch" in fixed else 2
-    example = random_frames(batch, sources, height, width)
+    checked = args.kind == ".pt2"
+    size = (height, width) if checked or not options.dynamic_size else EXAMPLE_SIZE
+    example = random_frames(batch, sources, *size)
     print(f"capturing {loaded.specs[role]}; this can take minutes", flush=True)
-    program = capture(graph.eval(), graph_inputs(example, sources, options), checked=args.kind == ".pt2")
+    program = capture(graph.eval(), graph_inputs(example, sources, options), checked)
     about = {"network": str(loaded.specs[role]), "input": options.input, "checkpoint": checkpoint.name}
     output = options.output if role == "depth" else "source_from_target"
     content = to_pt2(program) if args.kind == ".pt2" else to_onnx(program, output, args.opset, about)
@@ -179,8 +182,9 @@ def write_graph(loaded: LoadedModel, checkpoint: Path, args: argparse.Namespace)
         )
     write_bytes(args.file, content)
     free = ", ".join(name for name, any_ in (("batch", options.dynamic_batch), ("size", options.dynamic_size)) if any_)
-    shapes = "; ".join(f"{name} {[*tensor.shape]}" for name, tensor in graph_inputs(example, sources, options).items())
-    print(f"{args.file}: {args.file.size / 2**20:.1f} MiB; {shapes} ({f'any {free}' if free else 'fixed'}) -> {output}")
+    names = ", ".join(graph_inputs(example, sources, options))
+    taken = f"any {free}" if free else "fixed shape"
+    print(f"{args.file}: {args.file.size / 2**20:.1f} MiB; {names} -> {output}; {taken}")
 
 
 def comparison_frames(

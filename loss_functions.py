@@ -223,13 +223,17 @@ def make_view(images: Snippets, prediction: Prediction, scale: int, options: Obj
         if source_disparity is not None:
             source_disparity = _enlarge(source_disparity.flatten(0, 1), h, w).unflatten(0, source_disparity.shape[:2])
         logits = None if logits is None else _enlarge(logits, h, w)
+    # A learned camera learns at the finest scale alone. A wrong focal length moves pixels by tenths there, and what
+    # smaller images show of that is biased: they drew the camera away from the true one (docs/experiments.md).
+    finest = scale == 0 or (h, w) == (height, width)
+    intrinsics = prediction.intrinsics if finest else prediction.intrinsics.detach()
     return View(
         _reduce(images.target, h, w),
         _reduce(images.sources.flatten(0, 1), h, w).unflatten(0, images.sources.shape[:2]),
         1 / disparity,
         None if source_disparity is None else 1 / source_disparity,
         prediction.source_from_target,
-        scale_intrinsics(prediction.intrinsics, w / width, h / height),
+        scale_intrinsics(intrinsics, w / width, h / height),
         logits,
     )
 

@@ -77,7 +77,7 @@ def test_a_pose_network_in_a_file_that_torch_loads(run, tmp_path):
     status, out, error = run(RECORDED, file, "--network", "pose", "--height", 32, "--width", 64, "--fixed", "size")
     assert status == 0, error
     assert out.count("greatest relative difference") == 4  # random and real images, two batches
-    assert "(any batch) -> source_from_target" in out
+    assert "target, sources -> source_from_target; any batch" in out
     pose_net = load_model(RECORDED).pose_net
     inputs = graph_inputs(frames(3, 3, 32, 64), 2, GraphOptions())
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_a_depth_network_by_onnx_runtime_at_any_size(run, tmp_path):
     assert status == 0, error
     assert "random images, 2 of 64 x 32: greatest" in out
     assert "real images, 3 of 129 x 65: greatest" in out
-    assert "image [2, 3, 32, 64] (any batch, size) -> depth" in out
+    assert "image -> depth; any batch, size" in out
     session = onnxruntime.InferenceSession(file)
     images = frames(1, 1, 70, 96)
     (depth,) = session.run(["depth"], {"image": images[:, 0].numpy()})
@@ -167,7 +167,7 @@ def compare(kind: str, name: str, suffix: str) -> None:
     sources = None if kind == "depth" else network.sources
     graph = (graphs.DepthGraph if kind == "depth" else graphs.PoseGraph)(network, options).eval()
     length = 1 if sources is None else sources + 1
-    example = graph_inputs(frames(2, length, 64, 96), sources, options)
+    example = graph_inputs(frames(2, length, *export.EXAMPLE_SIZE), sources, options)
     program = graphs.capture(graph, example, checked=suffix == ".pt2")
     if suffix == ".pt2":
         run = graphs.pt2_runner(graphs.to_pt2(program))

@@ -131,6 +131,18 @@ def test_the_camera_of_the_warp_is_the_prediction_s():
     assert photometric_loss(snippets._replace(intrinsics=0 * K), other.disparities, other)[0] == after
 
 
+def test_a_camera_learns_at_the_finest_scale_alone():
+    snippets, prediction = example()
+    gradients = []
+    for disparities in (prediction.disparities, prediction.disparities[:1]):
+        k = prediction.intrinsics.clone().requires_grad_()
+        changed = prediction._replace(disparities=disparities, intrinsics=k, mask_logits=None)
+        objective(snippets, changed, ObjectiveOptions(explainability=False, smoothness_weight=0.0)).total.backward()
+        gradients.append(k.grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients)
+
+
 def test_smoothness_by_hand():
     # f = x^2 + 3 x y on 3 x 3: |f_xx| = 2, |f_yy| = 0, |f_xy| = |f_yx| = 3, everywhere.
     y, x = torch.meshgrid(torch.arange(3.0), torch.arange(3.0), indexing="ij")
