@@ -13,7 +13,7 @@ from geometry.snippets import Snippets
 from training import distributed
 from training.memory import keep_freed_memory
 from training.options import OLD_FLAGS, TrainOptions, describe_recipe, new_options
-from training.run import Run, open_run, read_stopped_run, resumed_on, resumed_options
+from training.run import Run, open_run, read_stopped_run, restarted_arguments, resumed_on, resumed_options
 from training.steps import Random, after_step, before_step, end_run, take_step
 
 DESCRIPTION = """\
@@ -64,7 +64,7 @@ def main() -> None:
     # Adam's moments are full of them, and on some CPUs a step takes half as long again. Threads inherit the setting.
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    given = parse_arguments()
+    given = restarted_arguments(parse_arguments())
     resume, print_recipe = given.pop("resume", None), given.pop("print_recipe", False)
     stopped = read_stopped_run(resume) if resume is not None else None
     options = new_options(given) if stopped is None else resumed_options(stopped, given)

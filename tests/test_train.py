@@ -22,7 +22,7 @@ from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.loading import load_batches
 from datasets.synthetic import WorldOptions, list_drives, write_world
 from files.atomic import write_text
-from files.errors import InputError
+from files.errors import InputError, UsageError
 from files.images import read_image, write_jpeg
 from geometry.snippets import Snippets
 from models import DEPTH_NETS, pose_exp_net
@@ -966,17 +966,93 @@ def test_an_unforeseen_error_ends_the_process(data, tmp_path):
     assert result.stderr.endswith("RuntimeError: unforeseen\n")
 
 
-def torchrun(processes: int, *arguments) -> subprocess.Popen:
+def torchrun(processes: int, *arguments, torchrun_flags=()) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    command += [ROOT / "train.py", *arguments]
+    command += [*torchrun_flags, ROOT / "train.py", *arguments]
     return subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         start_new_session=True,
     )
+
+
+@pytest.mark.slow
+def test_a_killed_group_of_processes_goes_on_from_its_checkpoint_by_itself(data, tmp_path):
+    """torchrun starts the group again with the same command; the end is that of a run that nobody killed."""
+    flags = [
+        "--runs",
+        Path(tmp_path) / "runs",
+        "--network-width",
+        SMALL,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+        "--no-check",
+    ]
+    flags += ["--batch-size", 2, "--steps", 16, "--schedule", "cosine", "--validate-every", 4, "--log-every", 1]
+    whole = torchrun(2, data, "--name", "whole", *flags)
+    killed = torchrun(2, data, "--name", "killed", *flags, torchrun_flags=["--max-restarts", 1])
+    folder = Path(tmp_path) / "runs"
+    assert wait_until(lambda: (folder / "killed/metrics.jsonl").is_file() and metrics(folder / "killed", "validation"))
+    os.kill(worker_of(killed.pid, local_rank=1), signal.SIGKILL)
+    for process in (whole, killed):
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    assert "from step" in out
+    assert_same_run(folder / "whole", folder / "killed", ["model", "optimizer", "step", "best"])
+
+
+def wait_until(condition, seconds: float = 240) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def worker_of(torchrun_process: int, local_rank: int) -> int:
+    for number in Path(f"/proc/{torchrun_process}/task/{torchrun_process}/children").read_text().split():
+        if f"LOCAL_RANK={local_rank}\0" in Path(f"/proc/{number}/environ").read_text():
+            return int(number)
+    raise AssertionError("no such worker")
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        ({"name": "a"}, {}, None),
+        ({"name": "a", "steps": 3}, {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}, "a"),
+        ({"name": "a"}, {"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "3"}, None),
+        ({"name": "new"}, {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}, None),
+        ({"resume": "b"}, {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}, "b"),
+    ],
+)
+def test_only_a_restarted_process_with_a_checkpoint_resumes_by_itself(
+    tmp_path, monkeypatch, given, environment, expected
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/a").makedirs()
+    Path("runs/a/last.pt").touch()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = training_run.restarted_arguments(given)
+    assert arguments.get("resume") == (Path("runs/a") if expected == "a" else expected)
+    assert "steps" not in arguments
+
+
+def test_max_restarts_needs_a_name_and_a_store_of_its_own(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    with pytest.raises(UsageError, match="give --name"):
+        training_run.restarted_arguments({})
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        training_run.restarted_arguments({"name": "a"})
 
 
 @pytest.mark.slow

@@ -113,6 +113,30 @@ class StoppedRun:
     lock: FolderLock | None
 
 
+def restarted_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a command, for a process that torchrun may have started again after a failure.
+
+    With --max-restarts, torchrun runs the same command again. A run that has a checkpoint by then is resumed.
+
+    Raises:
+        UsageError: the restarted command could not know its run, since it gives no name, or could not reach the others.
+    """
+    if "resume" in given or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) == 0 or given.get("print_recipe"):
+        return given
+    if "name" not in given:
+        raise UsageError("torchrun --max-restarts: give --name, by which a restarted process finds its run")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError(
+            "torchrun --max-restarts: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment; without it, "
+            "restarted processes look for the ports of those that have ended (PyTorch's issue 135712)"
+        )
+    folder = Path(given.get("runs", TrainOptions().runs)) / given["name"]
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0 or not (folder / "last.pt").is_file():
+        return given
+    # The checkpoint has the length, which some schedules keep, and the weights that the run started from.
+    return {key: value for key, value in given.items() if key not in ("steps", "epochs")} | {"resume": folder}
+
+
 def read_stopped_run(folder: Path) -> StoppedRun:
     """The run in a folder; InputError where there is none that could go on, or another process works there."""
     file = folder / "last.pt"
