@@ -129,6 +129,25 @@ OTHER_VALUES = {  # of each flag: as typed, and the option's value
     "smoothness_weight": (["--smoothness-weight", "0"], 0.0),
     "smoothness_decay": (["--smoothness-decay", "2.3"], 2.3),
     "smoothed": (["--smoothed", "depth"], "depth"),
+    "photometric_error": (["--photometric-error", "ssim"], "ssim"),
+    "error_range": (["--error-range", "unit"], "unit"),
+    "largest_difference": (["--largest-difference", "1"], 1.0),
+    "over_sources": (["--over-sources", "minimum"], "minimum"),
+    "over_scales": (["--over-scales", "mean"], "mean"),
+    "over_pixels": (["--over-pixels", "valid"], "valid"),
+    "padding": (["--padding", "border"], "border"),
+    "auto_mask": (["--auto-mask", "exclude"], "exclude"),
+    "scales": (["--scales", "2"], 2),
+    "scale_size": (["--scale-size", "full"], "full"),
+    "smoothness": (["--smoothness", "edge-aware"], "edge-aware"),
+    "geometry_weight": (["--geometry-weight", "0.5"], 0.5),
+    "geometry_mask": (["--geometry-mask"], True),
+    "fov": (["--fov", "60"], 60.0),
+    "camera_rate": (["--camera-rate", "0.01"], 0.01),
+    "decay_after": (["--decay-after", "0.5"], 0.5),
+    "decay_factor": (["--decay-factor", "0.2"], 0.2),
+    "graph": (["--no-graph"], False),
+    "data_in_memory": (["--data-in-memory"], True),
     "explainability": (["--no-explainability"], False),
     "explainability_weight": (["--explainability-weight", "1e-1"], 0.1),
     "depth_net": (["--depth-net", "disp_net", "width=0.5"], NetworkSpec("disp_net", {"width": "0.5"})),
@@ -170,7 +189,8 @@ def test_every_option_has_its_flag():
         parsed = given(*flags)
         assert parsed == {name: value}
         assert type(parsed[name]) is type(value)
-        options = change(TrainOptions(), parsed)
+        needed = {"camera": NetworkSpec("learned")} if name == "fov" else {}
+        options = change(TrainOptions(), needed | parsed)
         assert getattr(options.objective if hasattr(options.objective, name) else options, name) == value
     once = [flag for name, (flags, _) in OTHER_VALUES.items() if name != "epochs" for flag in flags]
     assert given(*once).keys() == OTHER_VALUES.keys() - {"epochs"}
