@@ -173,7 +173,9 @@ def main() -> None:
         records = write_lists(args.prepared)
         report(args.prepared, {name: records[name] for name in names if name in records}, inputs, args.fps)
         report_data_check(check_data(args.prepared, 3, CHECKED_PAIRS))
-        print(f"depth and motion can be learned from it: python train.py {args.prepared} --name mine")
+        print(f"depth and motion can be learned from it: python train.py {args.prepared} --recipe small --name mine")
+        if not any(scene["list"] == "val.txt" for record in records.values() for scene in record["scenes"]):
+            print("note: val.txt is empty: too few frames for validation, or --val-fraction 0")
         if any(record["camera"]["source"] == GUESS for record in records.values()):
             print(
                 f"note: K is a guess ({GUESSED_FIELD_OF_VIEW:g} degrees along the longer side). Give --fov, --focal or "

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from path import Path
@@ -45,29 +45,37 @@ _LARGEST_GAP = 0.1  # share of an input's frames that the gap before validation 
 REASONS = BLACK, REPEATED, STATIC, DAMAGED, SHORT, GAP = "black", "repeated", "static", "damaged", "short", "gap"
 
 
+class Place(NamedTuple):
+    """When and where a frame was taken."""
+
+    time: float  # seconds from the beginning of the input
+    world_from_camera: np.ndarray | None  # [4, 4], where the input has poses
+
+
 @dataclass(frozen=True)
 class PreparedFrame:
     """A frame on its way to the disk."""
 
     number: int
+    place: Place
     after_gap: bool
     image: np.ndarray = field(repr=False)  # uint8 [height, width, 3]
     small: np.ndarray = field(repr=False)  # `small_grey`
     jpeg: bytes = field(repr=False)
-    pose: np.ndarray | None = None  # world_from_camera [4, 4]
     problem: str | None = None
 
 
 def prepare_frame(view: View, frame: Any) -> PreparedFrame:
     """The prepared image of a frame; one that is damaged has a problem in place of it."""
+    place = Place(frame.time, frame.pose)
     try:
         image = view.image(frame.image())
     except (InputError, OSError) as error:
         nothing = np.zeros((0, 0))
-        return PreparedFrame(frame.number, frame.after_gap, nothing, nothing, b"", problem=str(error))
+        return PreparedFrame(frame.number, place, frame.after_gap, nothing, nothing, b"", str(error))
     content = io.BytesIO()
     Image.fromarray(image).save(content, format="JPEG", quality=JPEG_QUALITY)
-    return PreparedFrame(frame.number, frame.after_gap, image, small_grey(image), content.getvalue(), frame.pose)
+    return PreparedFrame(frame.number, place, frame.after_gap, image, small_grey(image), content.getvalue())
 
 
 class FrameSorter:
@@ -146,7 +154,7 @@ class VideoJob:
         reading, borders = Reading(), StillBorders()
         sorter = FrameSorter(self.leave_out_static)
         left_out: dict[int, str] = {}  # why, by frame
-        poses: dict[int, np.ndarray] = {}  # world_from_camera [4, 4], by frame, where the input has poses
+        kept: dict[int, Place] = {}
         parts: list[list[int]] = []
         problems: list[str] = []
         for frame in self._frames(view, reading):
@@ -156,8 +164,7 @@ class VideoJob:
             if why is None:
                 write_bytes(self.staging / file_name(frame.number), frame.jpeg)
                 parts[-1].append(frame.number)
-                if frame.pose is not None:
-                    poses[frame.number] = frame.pose
+                kept[frame.number] = frame.place
                 if len(parts[-1]) % 5 == 1:
                     borders.add(frame.image)
             else:
@@ -168,7 +175,7 @@ class VideoJob:
         scenes = self._divide(parts, left_out)
         static = sorted(number for number, why in left_out.items() if why == STATIC)
         for scene in scenes:
-            self._write_scene(scene, view, static, poses)
+            self._write_scene(scene, view, static, kept)
         shutil.rmtree(self.staging)
         remaining = borders.find()
         counts = Counter(left_out.values())
@@ -228,7 +235,7 @@ class VideoJob:
                 scenes.append(ScenePart(f"{self.name}_{len(scenes):02d}", scene_list, frames))
         return scenes
 
-    def _write_scene(self, scene: "ScenePart", view: View, static: list[int], poses: dict[int, np.ndarray]) -> None:
+    def _write_scene(self, scene: "ScenePart", view: View, static: list[int], kept: dict[int, Place]) -> None:
         """Move a scene's frames to their folder and write what belongs to them.
 
         Args:
@@ -238,9 +245,10 @@ class VideoJob:
         folder.makedirs_p()
         for number in scene.frames:
             (self.staging / file_name(number)).rename(folder / file_name(number))
-        if all(number in poses for number in scene.frames):
-            world_from_camera = np.stack([poses[number] for number in scene.frames])
-            write_poses(folder / "poses.txt", to_3x4(relative_to_first(world_from_camera)))
+        poses = [pose for number in scene.frames if (pose := kept[number].world_from_camera) is not None]
+        if len(poses) == len(scene.frames):
+            write_poses(folder / "poses.txt", to_3x4(relative_to_first(np.stack(poses))))
+        write_text(folder / "times.txt", "".join(f"{kept[number].time:.6f}\n" for number in scene.frames))
         write_intrinsics(folder / "cam.txt", view.intrinsics())
         write_camera_source(folder, self.camera)
         within = static[bisect_left(static, scene.frames[0]) : bisect_left(static, scene.frames[-1])]
