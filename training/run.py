@@ -34,7 +34,7 @@ from models.checkpoint import (
 )
 from models.encoder_weights import NONE
 from training import distributed
-from training.collapse import VALIDATION_CHECKS, CollapseWatch
+from training.collapse import CollapseWatch, watch_validations
 from training.graph import StepGraph
 from training.guard import NonFiniteGuard
 from training.in_memory import load_frames
@@ -85,7 +85,7 @@ class Run:
     log: StepLog = field(default_factory=lambda: StepLog(1, torch.device("cpu")))
     structure: Structure = field(default_factory=Structure)  # of the validation frames, in the first process
     watch: CollapseWatch = field(default_factory=CollapseWatch)
-    validation_watch: CollapseWatch = field(default_factory=lambda: CollapseWatch(VALIDATION_CHECKS, looks=1))
+    validation_watch: CollapseWatch = field(default_factory=CollapseWatch)
     throughput: Throughput = field(default_factory=lambda: Throughput(0))
     progress: tqdm = field(default_factory=lambda: tqdm(disable=True))
     lock: FolderLock | None = None  # on the folder, in the first process
@@ -195,6 +195,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         optimizer=optimizer,
         objective=objective,
         guard=NonFiniteGuard(model, optimizer, options.skip_non_finite, late=device.type == "cuda"),
+        validation_watch=watch_validations(total_steps),
         log=StepLog(options.accumulate, device),
         throughput=Throughput(options.workers),
         stop=listen_for_stop(),  # from here on there is something to lose

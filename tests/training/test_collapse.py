@@ -3,7 +3,7 @@ import json
 import pytest
 from path import Path
 
-from training.collapse import CHECKS, VALIDATION_CHECKS, CollapseWatch
+from training.collapse import CHECKS, VALIDATION_CHECKS, CollapseWatch, watch_validations
 
 # What train.py logged of the run that README's pictures are of: 2500 steps on the synthetic world, Abs Rel 0.152.
 RECORDED = Path(__file__).absolute().parent.parent / "recorded" / "healthy_world.jsonl"
@@ -89,9 +89,9 @@ def test_damaged_records_of_a_resumed_run_are_left_out(damage):
     assert warnings(records) == []
 
 
-def validation_warnings(scores, pairs=32.0, points=9000.0):
+def validation_warnings(scores, pairs=32.0, points=9000.0, total_steps=20_000):
     """Warnings of validations at these steps with these structure scores."""
-    watch = CollapseWatch(VALIDATION_CHECKS, looks=1)
+    watch = watch_validations(total_steps)
     found = []
     for step, score in scores:
         values = {"photometric": 0.1, "structure": score, "structure_pairs": pairs, "structure_points": points}
@@ -104,10 +104,16 @@ def test_depth_in_the_right_order_sets_nothing_off():
 
 
 def test_depth_without_structure_and_depth_upside_down_are_named_once():
-    assert validation_warnings([(500, 0.02), (1000, 0.02), (1500, -0.03), (2000, 0.1)]) == [(1000, "no_structure")]
-    assert validation_warnings([(500, -0.6), (1000, -0.6), (1500, -0.6)]) == [(1000, "depth_upside_down")]
+    assert validation_warnings([(1000, 0.02), (2000, 0.02), (3000, -0.03), (4000, 0.1)]) == [(2000, "no_structure")]
+    assert validation_warnings([(1000, -0.6), (2000, -0.6), (3000, -0.6)]) == [(2000, "depth_upside_down")]
     later = [(1000, 0.6), (2000, 0.5), (3000, 0.0), (4000, -0.5), (5000, 0.6), (6000, 0.0)]
     assert validation_warnings(later) == [(3000, "no_structure"), (4000, "depth_upside_down"), (6000, "no_structure")]
+
+
+def test_a_start_upside_down_sets_nothing_off_and_a_short_training_is_judged_from_its_middle_on():
+    recorded_starts = [(100, -0.30), (200, 0.36), (300, 0.68), (400, 0.67), (500, 0.73), (600, 0.80)]
+    assert validation_warnings(recorded_starts, total_steps=600) == []
+    assert validation_warnings(recorded_starts[:2] + [(300, 0.19)], total_steps=600) == [(300, "no_structure")]
 
 
 def test_few_points_are_no_judge():
@@ -116,5 +122,5 @@ def test_few_points_are_no_judge():
 
 
 def test_validations_without_a_judge_set_nothing_off():
-    watch = CollapseWatch(VALIDATION_CHECKS, looks=1)
+    watch = watch_validations(20)
     assert watch.look(2000, {"photometric": 0.1, "abs_rel": 0.4}) == {}
