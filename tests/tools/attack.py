@@ -37,6 +37,7 @@ sys.path[:0] = [ROOT, TOOLS]
 
 import kill_and_resume
 
+import tests.data.test_prepare_cityscapes as cityscapes
 import tests.test_damage as damage
 from cli.flags import non_negative_int, positive_int, run_script
 from datasets.formats.depth_archive import read_depth_archive
@@ -44,6 +45,7 @@ from datasets.formats.kitti_folders import read_drive_list, read_image_list
 from datasets.formats.video import open_video, read_video
 from evaluation.odometry import load_snippets
 from evaluation.predictions import load_depth, save_predictions
+from files.atomic import is_leftover
 from files.errors import InputError
 from inference.frames import read_camera_file
 from models.checkpoint import load_checkpoint, load_model
@@ -273,14 +275,16 @@ def make_readers(folder: Path) -> dict[str, tuple[bytes, Callable, Callable]]:
     return readers
 
 
-def write_video(file: Path) -> None:
+def write_video(file: Path, frames: int = 6) -> None:
     av = importlib.import_module("av")
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         chance = np.random.default_rng(0)
-        for _ in range(6):
-            frame = av.VideoFrame.from_ndarray(chance.integers(0, 255, (48, 64, 3), dtype=np.uint8), format="rgb24")
+        wide = chance.integers(0, 255, (48, 64 + 2 * frames, 3), dtype=np.uint8)
+        for number in range(frames):
+            picture = np.ascontiguousarray(wide[:, 2 * number : 2 * number + 64])
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
@@ -551,7 +555,7 @@ class Inputs:
         self.world, self.prepared, self.runs = folder / "world", folder / "prepared", folder / "runs"
         self.raw, self.odometry = self.world / "raw", self.world / "odometry"
         self.checkpoint, self.make3d = self.runs / "run/last.pt", folder / "make3d"
-        self.cityscapes, self.trajectory = folder / "cityscapes", folder / "mine.txt"
+        self.cityscapes, self.video, self.trajectory = (folder / name for name in ("cityscapes", VIDEO, "mine.txt"))
 
     def make(self, output: Path) -> None:
         """Make them by the project's own commands, which must succeed."""
@@ -569,6 +573,9 @@ class Inputs:
         (sequence,) = sorted((self.odometry / "poses").files("*.txt"))[:1]
         shutil.copy(sequence, self.trajectory)
         self._make_make3d()
+        for city in ("aachen", "bochum"):
+            cityscapes.write_sequence(self.cityscapes, city, 0, frames=range(10, 26))
+        write_video(self.video, 30)
 
     def _make_make3d(self) -> None:
         import scipy.io
@@ -599,6 +606,10 @@ class Inputs:
             + ["--width", "64", "--height", "32", "--mono"],
             "prepare_kitti": ["data/prepare_kitti.py", self.raw, out / "prepared", "--with-depth", "--with-poses"]
             + ["--jobs", "1", "--width", "64", "--height", "32", "--keep-test-scenes"],
+            "prepare_cityscapes": ["data/prepare_cityscapes.py", self.cityscapes, out / "cityscapes", "--jobs", "1"]
+            + ["--height", "24", "--width", "64"],
+            "prepare_video": ["data/prepare_video.py", self.video, out / "video", "--width", "64", "--height", "32"]
+            + ["--fps", "10", "--jobs", "1"],
             "check_data": ["data/check_data.py", self.prepared, "--json", out / "check.json", "--pairs", "8"],
             "train": train_command(self.prepared, out / "runs"),
             "test_depth": [*depth, "--save", out / "depth.npz"],
@@ -725,7 +736,7 @@ def judge(status: int, output: Path, out: Path, must: str) -> str:
         return f"exit status 0: {last_lines(output)}"
     if status != 0 and ": error: " not in text.replace("\r", "\n").strip().splitlines()[-1]:
         return f"no line that says why it failed: {last_lines(output)}"
-    left = [file for file in out.walk() if file.name.endswith(".part")] if out.is_dir() else []
+    left = [file for file in out.walk() if is_leftover(file.name)] if out.is_dir() else []
     return f"left {left[0]}" if left else ""
 
 

@@ -73,8 +73,10 @@ def test_it_judges_how_a_command_ends(status, text, must, finding, tmp_path):
 def test_it_finds_unfinished_files(tmp_path):
     (tmp_path / "output.txt").write_text("done\n")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/.a.part").touch()
-    assert ".a.part" in tool.judge(0, Path(tmp_path) / "output.txt", Path(tmp_path) / "out", "succeed")
+    (tmp_path / "out/scene.part").mkdir()  # of prepare_video.py, which goes on there
+    assert tool.judge(0, Path(tmp_path) / "output.txt", Path(tmp_path) / "out", "succeed") == ""
+    (tmp_path / "out/.a.0123456789ab.part").touch()
+    assert ".a.0123456789ab.part" in tool.judge(0, Path(tmp_path) / "output.txt", Path(tmp_path) / "out", "succeed")
 
 
 def test_changes_are_those_of_the_seed():
