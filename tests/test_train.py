@@ -4,7 +4,6 @@ import math
 import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess

@@ -189,6 +189,9 @@ def _video_stream(container: Any, file: Path) -> Any:
         kinds = sorted({stream.type for stream in container.streams if stream not in container.streams.video})
         only = f", only {', '.join(kinds)}" if kinds else ""
         raise InputError(f"{file}: no video stream{only}")
+    found = [stream for stream in found if stream.codec_context is not None]
+    if not found:
+        raise InputError(f"{file}: its video is coded in a way that FFmpeg does not know; convert it, e.g. to H.264")
     stream = max(found, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
     context = stream.codec_context
     try:

@@ -200,6 +200,16 @@ def test_what_is_no_video_is_one_line(write_video, clip, tmp_path, monkeypatch):
         open_video(clip)
 
 
+def test_a_code_that_ffmpeg_does_not_know_is_one_line(clip, tmp_path):
+    content = clip.read_bytes()
+    name = next(name for name in (b"avc1", b"mp4v", b"hev1", b"hvc1") if b"stsd" in content and name in content)
+    place = content.index(name, content.index(b"stsd"))
+    file = Path(tmp_path) / "unknown.mp4"
+    file.write_bytes(content[:place] + b"zzzz" + content[place + 4 :])
+    with pytest.raises(InputError, match=r"unknown\.mp4: its video is coded in a way that FFmpeg does not know"):
+        open_video(file)
+
+
 def test_playlists_lead_nowhere(tmp_path):
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(InputError):
