@@ -9,9 +9,9 @@ from path import Path
 
 from cli.flags import add_hidden_flags, add_option_flags, run_script
 from datasets.augmentation import augment, normalise_snippets
+from files.memory import keep_freed_memory
 from geometry.snippets import Snippets
 from training import distributed
-from training.memory import keep_freed_memory
 from training.options import OLD_FLAGS, TrainOptions, describe_recipe, new_options
 from training.run import Run, open_run, read_stopped_run, restarted_arguments, resumed_on, resumed_options
 from training.steps import Random, after_step, before_step, end_run, take_step

@@ -1,6 +1,7 @@
 """Time depth evaluation on one core: a true depth map from a LiDAR scan, and scoring an image."""
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -38,6 +39,8 @@ def main() -> None:
         "--scan", type=Path, metavar="FILE.bin", help="a scan of KITTI raw, with its DATE's calibration"
     )
     parser.add_argument("--rounds", type=positive_int, default=30, help="(default: 30)")
+    parser.add_argument("--images", type=positive_int, default=697, help="of a whole list (default: 697, Eigen's)")
+    parser.add_argument("--workers", type=positive_int, default=2, help="threads for the whole list (default: 2)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +70,23 @@ def main() -> None:
         ):
             seconds = measure(lambda: score_one(tests, predictions, mean_map, root), rounds)  # noqa: B023
             report(f"{title}, with baselines", seconds)
+        time_whole_list(root, predicted, mean_map, args.images, args.workers)
+
+
+def time_whole_list(root: Path, predicted: np.ndarray, mean_map: np.ndarray, images: int, workers: int) -> None:
+    """Print the seconds in which a whole list is scored, its truth made from scans, its predictions given."""
+    date, drive = NAME.split("/")[:2]
+    scans = root / date / drive / "velodyne_points/data"
+    names = [NAME.replace("0000000000", f"{number:010d}") for number in range(images)]
+    for number in range(1, images):
+        os.link(scans / "0000000000.bin", scans / f"{number:010d}.bin")
+    predictions = Predictions(Path("none"), dict.fromkeys(names, predicted), {})
+    test = PROTOCOLS["paper"]
+    sets = {(test.images, test.ground_truth): ImageSet("list", names, names, [])}
+    start, processor = time.perf_counter(), time.process_time()
+    score({name_of(test): test}, sets, predictions, mean_map, {}, root, workers, quiet=True)
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    print(f"{images} images by paper, {workers} threads: {seconds:.1f} s, {processor:.1f} s of processor time")
 
 
 def score_one(tests: list[DepthTest], predictions: Predictions, mean_map: np.ndarray, root: Path) -> None:

@@ -19,8 +19,8 @@ from cli.flags import add_option_flags, choose_device, positive_float, positive_
 from cli.tables import table
 from files.atomic import write_json
 from files.errors import InputError
+from files.memory import keep_freed_memory
 from train import train_step
-from training.memory import keep_freed_memory
 from training.options import TrainOptions, new_options
 from training.recipes import RECIPES
 from training.run import Run, open_run

@@ -15,9 +15,9 @@ sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from benchmarks.surroundings import device_name
 from cli.flags import add_device_flag, choose_device, positive_int, run_script
+from files.memory import keep_freed_memory
 from geometry.pose import pose_to_matrix
 from inverse_warp import inverse_warp
-from training.memory import keep_freed_memory
 
 DESCRIPTION = """\
 Time the inverse warp, forward and backward to depth and pose, beside the usual formulation: a point cloud of the

@@ -35,6 +35,7 @@ from files.atomic import write_text
 from files.errors import InputError, WriteError
 from files.images import read_image, write_jpeg
 from files.lock import FolderLock, hold
+from files.memory import keep_freed_memory
 from files.parallel import end_with_parent
 from files.text import printable, read_json
 
@@ -284,6 +285,7 @@ def _start_worker(jobs: Sequence[SceneJob]) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     end_with_parent()
+    keep_freed_memory()
 
 
 def _work(step: str, scene: int, *arguments: Any) -> Any:

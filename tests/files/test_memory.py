@@ -7,12 +7,12 @@ import sys
 import pytest
 from path import Path
 
-from training import memory
+from files import memory
 
 ROOT = Path(__file__).absolute().parent.parent.parent
 FAULTS = """
 import resource, torch
-from training.memory import keep_freed_memory
+from files.memory import keep_freed_memory
 if {keep}: keep_freed_memory()
 for step in range(30):
     tensors = [torch.ones(2_500_000) for _ in range(5)]
