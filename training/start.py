@@ -132,4 +132,10 @@ def check_before_training(options: TrainOptions) -> list[str]:
     # The data set has read all headers already.
     check = check_data(Path(options.data), options.sequence_length, most_pairs=200, all_headers=False)
     report_data_check(check)
+    training = [scene for scene in check.scenes if "train.txt" in scene.lists]
+    if options.objective.auto_mask != "off" and all("static video" in scene.warned for scene in training):
+        raise InputError(
+            f"--auto-mask {options.objective.auto_mask}: the camera stands in every training scene of {options.data}, "
+            "and the auto-mask hides what does not move; expected a scene in which it moves, or --auto-mask off"
+        )
     return check.warnings

@@ -1,5 +1,6 @@
 import argparse
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cli.flags import add_option_flags
 from datasets.layout import write_intrinsics, write_text
 from files.errors import InputError, UsageError
 from files.images import write_jpeg
+from loss_functions import ObjectiveOptions
 from models import NetworkSpec, build, checkpoint
 from models.checkpoint import checkpoint_content, save_checkpoint
 from models.disp_net import DispNet
@@ -292,6 +294,16 @@ def test_data_that_teach_nothing_are_refused(data):
     write_intrinsics(data / "a" / "cam.txt", np.array([[56.0, 0, 15.5], [0, 56, 10.5], [0, 0, 1]]))
     with pytest.raises(InputError, match=r"the data set is refused: wrong K: a: its centre \(15.5, 10.5\)"):
         check_before_training(TrainOptions(data=str(data)))
+
+
+def test_an_auto_mask_of_a_camera_that_stands_is_refused(data):
+    for file in (data / "a").files("*.jpg"):
+        file.write_bytes((data / "a/0000000.jpg").read_bytes())
+    options = TrainOptions(data=str(data))
+    assert any("static video" in warning for warning in check_before_training(options))
+    masked = replace(options, objective=ObjectiveOptions(auto_mask="minimum"))
+    with pytest.raises(InputError, match=r"--auto-mask minimum: the camera stands in every training scene of .*data, "):
+        check_before_training(masked)
 
 
 def test_without_the_check_and_in_other_processes_nothing_is_read(capsys, monkeypatch):
