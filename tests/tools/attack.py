@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import faulthandler
 import importlib
 import io
 import json
@@ -129,6 +130,7 @@ def in_a_process(work: Callable[[], Any], output: Path, longest: float) -> tuple
         code = 1
         try:
             os.setsid()
+            faulthandler.disable()  # pytest's writes into its own output
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
