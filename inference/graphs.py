@@ -154,7 +154,12 @@ def onnx_runner(content: bytes) -> Callable[[Inputs], np.ndarray]:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(inputs: Inputs) -> np.ndarray:
-        (output,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        try:
+            (output,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        except Exception as error:  # the runtime's own classes
+            shapes = ", ".join(f"{name} {[*tensor.shape]}" for name, tensor in inputs.items())
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"ONNX Runtime cannot run the graph for {shapes}: {reason}; try --fixed size") from error
         return output
 
     return run
