@@ -1,11 +1,13 @@
 """Predict depth, camera motion and a point cloud of images, folders of images, videos and prepared scenes."""
 
 import argparse
+import copy
 import hashlib
 import os
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from path import Path
 
@@ -13,7 +15,7 @@ from cli.flags import add_device_flag, choose_device, positive_float, positive_i
 from files.atomic import write_json
 from files.errors import InputError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
-from inference.clip import PredictedClip, predict_clip
+from inference.clip import predict_clip, store_frames
 from inference.depth import input_size
 from inference.depth_files import FORMATS
 from inference.folder import claim_folder
@@ -28,16 +30,18 @@ from inference.results import (
     Outputs,
     ScaledClip,
     needs_mirror,
+    report_lines,
     write_results,
 )
-from inference.scale import NETWORK_UNIT, Scale, scale_from_distance, scale_from_height, scale_from_speed
+from inference.scale import find_scale
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
+from training.refine import Refinement, refine, stored_objective
 
 DESCRIPTION = """\
 Predict depth of images and videos, and of videos the camera's trajectory and a coloured point cloud.
 
   python predict.py runs/my_run drive.mp4 --out results
-      depth, a video, the trajectory and a point cloud in results/drive
+      depth, a video, the trajectory, a point cloud and a page: open results/drive/index.html in a browser
   python predict.py runs/my_run photo.jpg other.png --out results --write depth pictures
       depth of single images
   python predict.py runs/my_run drive.mp4 --fov 80 --scale camera-height 1.65 --out results
@@ -47,13 +51,13 @@ Predict depth of images and videos, and of videos the camera's trajectory and a 
 Every clip gets a folder in --out. predict.json there says what was written; a run that was stopped leaves
 "complete": false in it. docs/predict.md has the details."""
 
-SCALES = "camera-height METRES | speed FILE | distance X1 Y1 X2 Y2 METRES | constant VALUE"
+SCALES = "camera-height METRES [PITCH] | speed FILE | distance X1 Y1 X2 Y2 METRES | constant VALUE"
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or a run's folder")
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's folder, or any checkpoint with a depth network")
     inputs = "images (.jpg, .png), folders of images, prepared scenes, videos; a folder or a video is a clip"
     add("inputs", type=Path, nargs="+", metavar="INPUT", help=inputs)
     add("--out", type=Path, required=True, metavar="FOLDER", help="a new or empty folder for the results")
@@ -68,8 +72,17 @@ def parse_arguments() -> argparse.Namespace:
     add("--size", choices=("input", "network"), default="input", help=size)
     rate = f"frames per second: videos are sampled at it, and folders of images have it (default: {DEFAULT_FPS:g})"
     add("--fps", type=positive_float, metavar="N", help=rate)
+    pose = "pose network of this checkpoint, where CHECKPOINT holds only a depth network"
+    add("--pose-checkpoint", type=Path, metavar="FILE", help=pose)
     add("--flip-average", action="store_true", help="predict each image and its mirror image, and blend both")
     add_camera_flags(parser)
+    note = "The networks are trained on each clip before it is predicted, with the checkpoint's objective."
+    add = parser.add_argument_group("refinement", note).add_argument
+    add("--refine", type=positive_int, metavar="STEPS", help="training steps on each clip (default: none)")
+    rate = f"learning rate (default: {Refinement.learning_rate:g})"
+    add("--refine-rate", type=positive_float, default=Refinement.learning_rate, metavar="X", help=rate)
+    batch = f"snippets per step (default: {Refinement.batch_size})"
+    add("--refine-batch", type=positive_int, default=Refinement.batch_size, metavar="N", help=batch)
     add = parser.add_argument_group("point cloud").add_argument
     far = "leave out points from this depth on, in the unit of the results (default: 3 times the clip's median depth)"
     add("--far", type=positive_float, metavar="DEPTH", help=far)
@@ -98,11 +111,13 @@ def parse_arguments() -> argparse.Namespace:
 def add_camera_flags(parser: argparse.ArgumentParser) -> None:
     note = "Without a flag: the camera that the checkpoint has learned, else the scene's cam.txt, else a guess."
     add = parser.add_argument_group("camera and unit", note).add_argument
+    kinds = "K as cam.txt, or a calibration of OpenCV, KITTI or COLMAP"
     add("--fov", type=positive_float, metavar="DEGREES", help="horizontal field of view of the input")
     add("--focal", type=positive_float, metavar="PIXELS", help="focal length in pixels of the input")
-    add("--intrinsics", type=Path, metavar="FILE", help="K, 3 x 3 numbers (cam.txt), in pixels of the input")
+    add("--intrinsics", type=Path, metavar="FILE", help=f"{kinds}, for images as the input")
     scales = (
-        f"{SCALES}: metres by the camera's height above a flat road; by the vehicle's speed (FILE: a line with "
+        f"{SCALES}: metres by the camera's height above a flat road (PITCH: degrees by which it looks down, "
+        "found where it is not given); by the vehicle's speed (FILE: a line with "
         "seconds from the first frame and m/s each, or KITTI's folder oxts); by the distance of two pixels' points in "
         "the first frame; or depth in metres = VALUE x the network's depth (default: the network's own unit)"
     )
@@ -114,8 +129,8 @@ def parse_scale(parser: argparse.ArgumentParser, words: list[str] | None) -> tup
     if words is None:
         return None
     kind, values = words[0], words[1:]
-    counts = {"camera-height": 1, "speed": 1, "distance": 5, "constant": 1}
-    if counts.get(kind) != len(values):
+    counts = {"camera-height": (1, 2), "speed": (1,), "distance": (5,), "constant": (1,)}
+    if len(values) not in counts.get(kind, ()):
         parser.error(f"--scale {' '.join(words)}: expected one of {SCALES}")
     if kind == "speed":
         return kind, [Path(values[0])]
@@ -123,8 +138,9 @@ def parse_scale(parser: argparse.ArgumentParser, words: list[str] | None) -> tup
         numbers = [float(value) for value in values]
     except ValueError:
         numbers = [0.0]
-    if not all(abs(number) < 1e9 for number in numbers) or numbers[-1] <= 0:
-        parser.error(f"--scale {' '.join(words)}: expected numbers, the last above 0")
+    scale = numbers[0 if kind == "camera-height" else -1]
+    if not all(abs(number) < 1e9 for number in numbers) or scale <= 0:
+        parser.error(f"--scale {' '.join(words)}: expected numbers, metres and factors above 0")
     return kind, numbers
 
 
@@ -134,7 +150,7 @@ def main() -> None:
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     clips = open_inputs(args.inputs, args.fps, args.workers)
     device = choose_device(args.device)
-    loaded = load_model(args.checkpoint, device)
+    loaded = load_networks(args, device)
     wanted = [check_clip(clip, loaded, args) for clip in clips]
     size = input_size((args.height, args.width), (loaded.height, loaded.width))
     claim_folder(args.out, [clip.name for clip in clips], args.inputs, args.replace)
@@ -149,10 +165,24 @@ def main() -> None:
     print(f"report: {args.out / MARKER}")
 
 
+def load_networks(args: argparse.Namespace, device: torch.device) -> LoadedModel:
+    """The networks of CHECKPOINT, with the pose network of --pose-checkpoint."""
+    loaded = load_model(args.checkpoint, device)
+    if loaded.depth_net is None:
+        raise InputError(f"{args.checkpoint}: holds no depth network, only a pose network")
+    if args.pose_checkpoint:
+        loaded.pose_net = load_model(args.pose_checkpoint, device).pose_net
+        if loaded.pose_net is None:
+            raise InputError(f"{args.pose_checkpoint}: holds no pose network")
+    if loaded.pose_net is not None:
+        snippet_length(loaded.pose_net, args.pose_checkpoint or args.checkpoint)
+    elif args.refine:
+        raise InputError(f"--refine: {args.checkpoint} holds no pose network; --pose-checkpoint FILE names one")
+    return loaded
+
+
 def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> frozenset[str]:
     """What is to be written of a clip; InputError if something was asked for that the input or checkpoint lacks."""
-    if loaded.pose_net is not None:
-        snippet_length(loaded.pose_net, args.checkpoint)
     asked = args.write is not None
     kinds = set(args.write or (DEFAULT_OF_CLIPS if clip.ordered else DEFAULT_OF_IMAGES))
     lacking = kinds & set(OF_CLIPS) if not clip.ordered else set()
@@ -161,7 +191,8 @@ def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> fro
     if loaded.pose_net is None and kinds & set(OF_MOTION):
         if asked:
             raise InputError(
-                f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {args.checkpoint}: holds no pose network"
+                f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {args.checkpoint}: holds no pose network; "
+                "--pose-checkpoint FILE names one"
             )
         clip.notes.append(f"no trajectory and no point cloud: {args.checkpoint} holds no pose network")
         kinds -= set(OF_MOTION)
@@ -179,11 +210,12 @@ def predict_one(
 ) -> dict[str, Any]:
     """Predict a clip, write what is asked for, print a line, and return its part of the report."""
     intrinsics, source = choose_intrinsics(clip, GivenByFlag(args.fov, args.focal, args.intrinsics), loaded)
-    mirror = needs_mirror(kinds)
-    if loaded.depth_net is None:
-        raise InputError(f"{args.checkpoint}: holds no depth network, only a pose network")
+    depth_net: Any = loaded.depth_net
+    refined, pose_net = None, loaded.pose_net
+    if args.refine and clip.ordered:
+        refined, depth_net, pose_net = refine_clip(clip, loaded, size, intrinsics, args)
     predicted = predict_clip(
-        clip, loaded.depth_net, loaded.pose_net, size, args.out, args.batch_size, device, mirror, args.flip_average
+        clip, depth_net, pose_net, size, args.out, args.batch_size, device, needs_mirror(kinds), args.flip_average
     )
     notes = [*clip.notes, *predicted.notes]
     poses = predicted.world_from_camera()
@@ -193,8 +225,10 @@ def predict_one(
             raise InputError(f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {reason}")
         notes.append(f"no trajectory and no point cloud: {reason}")
         kinds -= set(OF_MOTION)
-    scale = find_scale(args.scale, clip, predicted, poses, intrinsics, args.fps)
+    times_known = clip.times_known or args.fps is not None
+    scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known)
     result = ScaledClip(clip, predicted, intrinsics, source, scale, poses)
+    about |= {"refinement": refined}
     outputs = Outputs(kinds, args.depth_format, args.size == "network", args.far, args.voxel, args.sure)
     start = time.perf_counter()
     report = write_results(args.out / clip.name, result, outputs, about)
@@ -208,45 +242,44 @@ def predict_one(
         "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
         | {"spread": scale.spread, "frames_used": scale.frames_used},
         "camera": {"K": intrinsics.tolist(), "source": source},
+        "refinement": refined,
     }
-    print_report(clip.name, report)
+    for line in report_lines(report):
+        print(f"{clip.name}: {line}")
     return report
 
 
-def find_scale(
-    asked: tuple[str, list[Any]] | None, clip: Clip, predicted: PredictedClip, poses: Any, intrinsics: Any, fps: Any
-) -> Scale:
-    """The clip's scale by --scale."""
-    if asked is None:
-        return NETWORK_UNIT
-    kind, values = asked
-    if kind == "camera-height":
-        small = resized_intrinsics(intrinsics, clip.size, predicted.disparity[0].shape)
-        return scale_from_height(predicted, small, values[0])
-    if kind == "speed":
-        return scale_from_speed(predicted, poses, values[0], clip.times_known or fps is not None)
-    if kind == "distance":
-        x1, y1, x2, y2, metres = values
-        return scale_from_distance(predicted, intrinsics, (x1, y1), (x2, y2), metres, clip.size)
-    return Scale(values[0], f"constant {values[0]:g}", True)
+def refine_clip(
+    clip: Clip, loaded: LoadedModel, size: tuple[int, int], intrinsics: np.ndarray, args: argparse.Namespace
+) -> tuple[dict[str, Any], Any, Any]:
+    """Train copies of the networks on a clip: what was done, the depth network and the pose network."""
+    options = stored_objective(loaded.options, str(args.checkpoint))
+    torch.set_flush_denormal(True)  # as in train.py: arithmetic with numbers below 1e-38 is slow on some CPUs
+    refinement = Refinement(args.refine, args.refine_rate, args.refine_batch)
+    depth_net: Any = copy.deepcopy(loaded.depth_net)
+    pose_net = copy.deepcopy(loaded.pose_net)
+    frames = store_frames(clip, size, args.out)
+    small = resized_intrinsics(intrinsics, clip.size, size)
+    start = time.perf_counter()
+    losses = refine(depth_net, pose_net, frames, small, options, refinement, clip.name)
+    tenth = max(1, len(losses) // 10)
+    done = {
+        "steps": refinement.steps,
+        "learning_rate": refinement.learning_rate,
+        "batch_size": refinement.batch_size,
+        "seconds": time.perf_counter() - start,
+        "loss_of_first_tenth": sum(losses[:tenth]) / tenth,
+        "loss_of_last_tenth": sum(losses[-tenth:]) / tenth,
+    }
+    return done, depth_net, pose_net
 
 
-def sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
+def sha256(checkpoint: Path) -> str | dict[str, str]:
+    """The hash of a checkpoint; of a folder (monodepth2's), those of its files."""
+    if checkpoint.is_dir():
+        return {str(file.name): str(sha256(file)) for file in sorted(checkpoint.files("*.pth"))}
+    with open(checkpoint, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def print_report(name: str, report: dict[str, Any]) -> None:
-    scale, files = report["scale"], report["files"]
-    for note in report["notes"]:
-        print(f"{name}: {note}")
-    unit = f"{scale['value']:.4g} m per unit" if scale["unit"] == "metres" else "unit arbitrary"
-    shown = [f"scale: {unit} ({scale['source']}"]
-    if scale["spread"] is not None:
-        shown.append(f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames")
-    print(f"{name}: {report['frames']} images, {report['images_per_second']:.1f} images/s; {''.join(shown)})")
-    print(f"{name}: camera: {report['camera']['source']}")
-    print(f"{name}: wrote {', '.join(f'{count} {file}' if '*' in file else file for file, count in files.items())}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """The first reading of a clip: depth of all frames, onto the disk, and the camera's motion in all snippets."""
 
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from tqdm import tqdm
 
 from datasets.augmentation import normalise
 from evaluation.metrics.trajectory import chain_snippets
-from files.errors import InputError, WriteError
+from files.disk_array import DiskArray
+from files.errors import InputError
 from files.images import resize_area
 from inference.depth import blend_flipped
 from inference.frames import Clip, Frame
@@ -25,35 +24,6 @@ from inference.motion import predict_snippets
 
 _BINS = 2000  # of the histogram of log disparity, which spans 1e-6 to 1e6
 _LOG_RANGE = (math.log(1e-6), math.log(1e6))
-
-
-class DiskArray:
-    """Arrays of one shape and type in a file without a name, which ends with the process: memory stays constant."""
-
-    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type) -> None:
-        self._folder, self._shape, self._dtype = folder, shape, np.dtype(dtype)
-        self._bytes = math.prod(shape) * self._dtype.itemsize
-        self._stream = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, array: np.ndarray) -> None:
-        content = memoryview(np.ascontiguousarray(array, dtype=self._dtype).tobytes())
-        try:
-            self._stream.seek(0, os.SEEK_END)
-            while content:  # a write may take less than all before the disk is full
-                content = content[self._stream.write(content) :]
-        except OSError as error:
-            raise WriteError(f"{self._folder}: could not be written ({error.strerror})", error.errno) from None
-        self._count += 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        self._stream.seek(index * self._bytes)
-        return np.frombuffer(self._stream.read(self._bytes), self._dtype).reshape(self._shape)
 
 
 @dataclass
@@ -84,6 +54,14 @@ class PredictedClip:
 def resized(frame: Frame, size: tuple[int, int]) -> np.ndarray:
     """A frame at the networks' size, as `inference.depth.read_resized` has it: uint8 [3, h, w]."""
     return np.ascontiguousarray(resize_area(frame.image, *size).transpose(2, 0, 1))
+
+
+def store_frames(clip: Clip, size: tuple[int, int], scratch: Path) -> DiskArray:
+    """All frames of a clip at the networks' size, uint8 [3, h, w] each, on the disk."""
+    frames = DiskArray(scratch, (3, *size), np.uint8)
+    for frame in tqdm(clip.read([]), total=clip.count, desc=f"{clip.name}: reading", unit="image"):
+        frames.append(resized(frame, size))
+    return frames
 
 
 def predict_clip(

@@ -3,7 +3,6 @@
 A clip is read from its beginning as often as needed, and never held in memory as a whole.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,7 +18,6 @@ from datasets.layout import (
     check_intrinsics_fit,
     is_image_name,
     list_frames,
-    read_intrinsics,
     read_scene,
 )
 from datasets.layout_hints import explain_no_frames
@@ -235,8 +233,3 @@ def median_step(times: list[float]) -> float:
     """Median time between neighbouring frames in seconds; 1 / `DEFAULT_FPS` for a single one."""
     steps = [after - before for before, after in pairwise(times)]
     return float(np.median(steps)) if steps and np.median(steps) > 0 else 1 / DEFAULT_FPS
-
-
-def read_camera_file(file: Path) -> np.ndarray:
-    """K of a `cam.txt`, or of the folder that holds one."""
-    return read_intrinsics(file / "cam.txt" if os.path.isdir(file) else file)

@@ -22,6 +22,7 @@ from inference.confidence import confidence
 from inference.depth_files import depth_form, describe_depth, write_depth_file
 from inference.frames import Clip, Frame, median_step
 from inference.outputs import Export
+from inference.page import PageContent, write_page
 from inference.pictures import Range, draw, write_picture
 from inference.scale import Scale
 from inference.video import write_video
@@ -33,10 +34,11 @@ KINDS = {
     "trajectory": "trajectory.txt (KITTI), trajectory_tum.txt (TUM), trajectory.png",
     "cloud": "cloud.ply: coloured points of all frames in the first camera's frame",
     "confidence": "confidence/NAME.png of each frame: 255 = sure",
+    "html": "index.html: video, points and trajectory on one page that needs no net (writes the video, too)",
 }
-OF_CLIPS = ("video", "trajectory", "cloud")  # not of single images
+OF_CLIPS = ("video", "trajectory", "cloud", "html")  # not of single images
 OF_MOTION = ("trajectory", "cloud")  # not without a trajectory
-DEFAULT_OF_CLIPS = ("depth", "video", "trajectory", "cloud")
+DEFAULT_OF_CLIPS = ("depth", "video", "trajectory", "cloud", "html")
 DEFAULT_OF_IMAGES = ("depth", "pictures")
 _NEAREST = 0.97  # share of the clip's disparities that the colours tell apart
 
@@ -67,7 +69,7 @@ class ScaledClip:
 
 def needs_mirror(kinds: frozenset[str]) -> bool:
     """Whether these outputs need the confidence, and so the prediction of the mirror images."""
-    return bool(kinds & {"confidence", "cloud"})
+    return bool(kinds & {"confidence", "cloud", "html"})
 
 
 def write_results(folder: Path, result: ScaledClip, outputs: Outputs, about: dict[str, Any]) -> dict[str, Any]:
@@ -90,9 +92,9 @@ def write_results(folder: Path, result: ScaledClip, outputs: Outputs, about: dic
     with ExitStack() as stack:
         if "depth" in outputs.kinds:
             per_frame.append(_depth_writer(folder, result, outputs, about, report))
-        if outputs.kinds & {"pictures", "video"}:
+        if outputs.kinds & {"pictures", "video", "html"}:
             per_frame.append(_picture_writer(folder, result, outputs, stack, report))
-        if outputs.kinds & {"confidence", "cloud"}:
+        if outputs.kinds & {"confidence", "cloud", "html"}:
             per_frame.append(_confidence_writer(folder, result, outputs, at_end, report))
         if per_frame:
             _read_again(result, per_frame)
@@ -170,7 +172,7 @@ def _picture_writer(
     if pictures:
         (folder / "pictures").makedirs_p()
         report["files"]["pictures/*.jpg"] = 0
-    if "video" in outputs.kinds:
+    if outputs.kinds & {"video", "html"}:
         add = stack.enter_context(write_video(folder / "video.mp4", 1 / median_step(predicted.times)))
         report["files"]["video.mp4"] = 1
 
@@ -191,11 +193,15 @@ def _confidence_writer(
     predicted, poses = result.predicted, result.world_from_camera
     intrinsics = resized_intrinsics(result.intrinsics, result.clip.size, predicted.disparity[0].shape)
     fusion = None
-    if poses is not None and "cloud" in outputs.kinds:
+    if poses is not None and outputs.kinds & {"cloud", "html"}:
         far = outputs.far or 3 * result.scale.value / predicted.disparity_quantile(0.5)
         cloud = PointCloud(outputs.voxel or far / 300)
         fusion = Fusion(cloud, intrinsics, result.scale.value, far, outputs.sure)
-        at_end.append(lambda: _write_cloud(folder, fusion, result.scale.unit, report))
+        at_end.append(lambda: _write_cloud(folder, fusion, result, outputs, report))
+    elif "html" in outputs.kinds:
+        at_end.append(
+            lambda: _write_page(folder, result, np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), report)
+        )
     files = "confidence" in outputs.kinds
     if files:
         (folder / "confidence").makedirs_p()
@@ -213,13 +219,40 @@ def _confidence_writer(
     return write
 
 
-def _write_cloud(folder: Path, fusion: Fusion, unit: str, report: dict[str, Any]) -> None:
+def _write_cloud(folder: Path, fusion: Fusion, result: ScaledClip, outputs: Outputs, report: dict[str, Any]) -> None:
     points, colours = fusion.cloud.points()
     voxel = fusion.cloud.voxel
-    comments = [f"unit: {unit}; the first camera's frame: x right, y down, z forward", f"voxel: {voxel:.4g}"]
-    write_ply(folder / "cloud.ply", points, colours, comments)
-    report["files"]["cloud.ply"] = 1
     report["cloud"] = {"points": len(points), "voxel": voxel, "far": fusion.far, "least_confidence": fusion.sure}
+    if "cloud" in outputs.kinds:
+        axes = "the first camera's frame: x right, y down, z forward"
+        comments = [f"unit: {result.scale.unit}; {axes}", f"voxel: {voxel:.4g}"]
+        write_ply(folder / "cloud.ply", points, colours, comments)
+        report["files"]["cloud.ply"] = 1
+    if "html" in outputs.kinds:
+        _write_page(folder, result, points, colours, report)
+
+
+def _write_page(
+    folder: Path, result: ScaledClip, points: np.ndarray, colours: np.ndarray, report: dict[str, Any]
+) -> None:
+    poses, scale, times = result.world_from_camera, result.scale, result.predicted.times
+    step = median_step(times)
+    facts = [
+        f"{len(times)} frames, {len(times) * step:.1f} s; colours: near is bright, far is dark",
+        f"unit: {scale.unit} ({scale.source}); camera: {result.camera_source}",
+    ]
+    content = PageContent(
+        title=result.clip.name,
+        facts=facts,
+        video=folder / "video.mp4",
+        points=points,
+        colours=colours,
+        positions=None if poses is None else scale.value * poses[..., 3],
+        times=[number * step for number in range(len(times))],  # of the video, which has one rate
+        unit="m" if scale.metric else "",
+    )
+    write_page(folder / "index.html", content)
+    report["files"]["index.html"] = 1
 
 
 def _write_grey(file: Path, values: np.ndarray) -> None:
@@ -243,3 +276,19 @@ def _write_trajectory(folder: Path, result: ScaledClip, report: dict[str, Any]) 
     unit = "m" if scale.metric else ""
     written = Export("trajectory", poses, times, None if scores is None else truth, scores, unit).write(folder)
     report["files"] |= {str(file.name): 1 for file in written}
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """What a user reads of a clip's part of the report: notes, speed, scale and its source, camera, files."""
+    scale, files, refined = report["scale"], report["files"], report["refinement"]
+    unit = f"{scale['value']:.4g} m per unit" if scale["unit"] == "metres" else "unit arbitrary"
+    shown = f"scale: {unit} ({scale['source']}"
+    if scale["spread"] is not None:
+        shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
+    lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown})"]
+    lines.append(f"camera: {report['camera']['source']}")
+    if refined:
+        losses = f"loss {refined['loss_of_first_tenth']:.4g} to {refined['loss_of_last_tenth']:.4g}"
+        lines.append(f"refined by {refined['steps']} steps in {refined['seconds']:.0f} s, {losses}")
+    lines.append(f"wrote {', '.join(f'{count} {file}' if '*' in file else file for file, count in files.items())}")
+    return lines

@@ -4,6 +4,7 @@ Depth and translations of monocular training share one unknown unit. A clip has 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from path import Path
@@ -13,11 +14,14 @@ from datasets.formats.kitti_folders import frame_number, numbered_files
 from evaluation.speed_scale import SLOWEST
 from files.errors import InputError
 from files.text import read_rows
+from inference.camera import resized_intrinsics
 from inference.clip import PredictedClip
 
 # The part of the image in which the ground is looked for, as shares of height and width: lower middle.
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0.6, 0.97, 0.25, 0.75
 _POINTS = 1200  # of a frame, on a regular grid
+_FEWEST_POINTS = 12
+_SMALLEST_TRIANGLE = 2.0  # square pixels, twice its area: a smaller one has no plane that means anything
 _TRIALS = 128  # planes through three points that are tried
 _INLIER = 0.05  # largest |d - plane| / plane of a point of the ground, d its disparity
 _STEEPEST = 25.0  # degrees between the ground's normal and the camera's y axis
@@ -44,6 +48,36 @@ class Scale:
 NETWORK_UNIT = Scale(1.0, "none: the network's own unit", metric=False)
 
 
+def find_scale(
+    choice: tuple[str, list[Any]] | None,
+    clip: PredictedClip,
+    world_from_camera: np.ndarray | None,
+    intrinsics: np.ndarray,
+    size: tuple[int, int],
+    times_known: bool,
+) -> Scale:
+    """The scale of a clip by the kind and the values of --scale; `NETWORK_UNIT` without them.
+
+    Args:
+        world_from_camera: [F, 3, 4] in the networks' unit; None without a pose network.
+        intrinsics: K in pixels of the input.
+        size: (height, width) of the input.
+        times_known: whether the frames' times are measured ones.
+    """
+    if choice is None:
+        return NETWORK_UNIT
+    kind, values = choice
+    if kind == "camera-height":
+        small = resized_intrinsics(intrinsics, size, clip.disparity[0].shape)
+        return scale_from_height(clip, small, *values)
+    if kind == "speed":
+        return scale_from_speed(clip, world_from_camera, values[0], times_known)
+    if kind == "distance":
+        x1, y1, x2, y2, metres = values
+        return scale_from_distance(clip, intrinsics, (x1, y1), (x2, y2), metres, size)
+    return Scale(values[0], f"constant {values[0]:g}", True)
+
+
 @dataclass(frozen=True)
 class Ground:
     """A plane in the camera's frame: normal @ X = height, y down, in the unit of the depth."""
@@ -53,7 +87,7 @@ class Ground:
     inliers: float  # share of the points looked at
 
 
-def scale_from_height(clip: PredictedClip, intrinsics: np.ndarray, metres: float) -> Scale:
+def scale_from_height(clip: PredictedClip, intrinsics: np.ndarray, metres: float, pitch: float | None = None) -> Scale:
     """The scale from the camera's height above the ground.
 
     The plane is found in each frame. A frame counts if most of its points lie on the plane, and if the normal is
@@ -61,11 +95,13 @@ def scale_from_height(clip: PredictedClip, intrinsics: np.ndarray, metres: float
 
     Args:
         intrinsics: K at the size of the disparities.
+        pitch: degrees by which the camera looks down, without roll; None: the plane's tilt is found, too. Predicted
+            roads are often tilted by a degree, which changes the height by several percent: a known pitch helps.
 
     Raises:
         InputError: fewer than a tenth of the frames show a plane.
     """
-    grounds = [find_ground(clip.disparity[index], intrinsics) for index in range(len(clip.disparity))]
+    grounds = [find_ground(clip.disparity[index], intrinsics, pitch) for index in range(len(clip.disparity))]
     found = [ground for ground in grounds if ground is not None and ground.inliers >= _FEWEST_INLIERS]
     if found:
         middle = np.median([ground.normal for ground in found], axis=0)
@@ -78,49 +114,82 @@ def scale_from_height(clip: PredictedClip, intrinsics: np.ndarray, metres: float
         )
     heights = np.array([ground.height for ground in found])
     middle_height = float(np.median(heights))
-    source = f"camera height {metres:g} m over the ground plane"
+    tilt = "found" if pitch is None else f"{pitch:g} degrees"
+    source = f"camera height {metres:g} m over the ground plane, pitch {tilt}"
     return Scale(metres / middle_height, source, True, _spread(heights), len(found) / len(grounds))
 
 
-def find_ground(disparity: np.ndarray, intrinsics: np.ndarray) -> Ground | None:
+def find_ground(disparity: np.ndarray, intrinsics: np.ndarray, pitch: float | None = None) -> Ground | None:
     """The ground plane in the lower middle of a disparity map [h, w]; None where no plane fits.
 
     The inverse depth of a plane is linear in the pixel: 1 / Z = n^T K^-1 p / height. So three coefficients are fitted
     to disparities: by trials through three points, then by iteratively reweighted least squares on the relative
-    residual (Tukey's biweight).
+    residual (Tukey's biweight). With a given pitch (see `scale_from_height`) only the height is left.
     """
     height, width = disparity.shape
     step = max(1, int(np.sqrt((_BOTTOM - _TOP) * (_RIGHT - _LEFT) * height * width / _POINTS)))
     y, x = np.mgrid[int(_TOP * height) : int(_BOTTOM * height) : step, int(_LEFT * width) : int(_RIGHT * width) : step]
     pixels = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], 1).astype(np.float64)
     values = disparity[y.ravel(), x.ravel()].astype(np.float64)
-    if len(values) < 12:
+    if len(values) < _FEWEST_POINTS:
         return None
-    chosen = np.random.default_rng(0).integers(0, len(values), (_TRIALS, 3))
-    corners = pixels[chosen]  # [T, 3, 3]
-    whole = np.abs(np.linalg.det(corners)) > 1e-6 * height * width
-    planes = np.linalg.solve(corners[whole], values[chosen[whole]][..., None])[..., 0]  # [T, 3]
-    planes = planes[_is_ground(planes, intrinsics)]
-    if not len(planes):
+    plane = _best_trial(pixels, values, intrinsics) if pitch is None else _tilted(pitch, intrinsics)
+    if plane is None:
         return None
-    fitted = planes @ pixels.T
-    inliers = (np.abs(values - fitted) < _INLIER * fitted).sum(1)
-    plane = planes[int(np.argmax(inliers))]
-    for _ in range(10):
-        fitted = pixels @ plane
-        ratio = np.abs(values - fitted) / (2 * _INLIER * np.maximum(fitted, 1e-12))
-        weights = np.where((ratio < 1) & (fitted > 0), (1 - ratio**2) ** 2, 0) / np.maximum(fitted, 1e-12) ** 2
-        if np.count_nonzero(weights) < 12:
-            return None
-        root = np.sqrt(weights)
-        plane = np.linalg.lstsq(pixels * root[:, None], values * root, rcond=None)[0]
-    if not _is_ground(plane[None], intrinsics)[0]:
+    plane = _reweighted(pixels, values, plane, None if pitch is None else plane)
+    if plane is None or not _is_ground(plane[None], intrinsics)[0]:
         return None
     fitted = pixels @ plane
     share = float(np.mean(np.abs(values - fitted) < _INLIER * fitted))
     over_height = intrinsics.T @ plane  # n / height
     length = float(np.linalg.norm(over_height))
     return Ground(1 / length, over_height / length, share)
+
+
+def _best_trial(pixels: np.ndarray, values: np.ndarray, intrinsics: np.ndarray) -> np.ndarray | None:
+    """Of `_TRIALS` planes through three points the one with most inliers; None where none is a ground."""
+    chosen = np.random.default_rng(0).integers(0, len(values), (_TRIALS, 3))
+    corners = pixels[chosen]  # [T, 3, 3]
+    whole = np.abs(np.linalg.det(corners)) > _SMALLEST_TRIANGLE
+    planes = np.linalg.solve(corners[whole], values[chosen[whole]][..., None])[..., 0]  # [T, 3]
+    planes = planes[_is_ground(planes, intrinsics)]
+    if not len(planes):
+        return None
+    fitted = planes @ pixels.T
+    return planes[int(np.argmax((np.abs(values - fitted) < _INLIER * fitted).sum(1)))]
+
+
+def _tilted(pitch: float, intrinsics: np.ndarray) -> np.ndarray:
+    """The plane's coefficients at height 1 below a camera that looks down by `pitch` degrees."""
+    normal = np.array([0, np.cos(np.radians(pitch)), np.sin(np.radians(pitch))])
+    return np.linalg.solve(intrinsics.T, normal)
+
+
+def _reweighted(
+    pixels: np.ndarray, values: np.ndarray, plane: np.ndarray, direction: np.ndarray | None
+) -> np.ndarray | None:
+    """The plane [3] by iteratively reweighted least squares, from a first one; None where too few points are near.
+
+    Args:
+        direction: coefficients that the plane is a multiple of; its first size is then the median ratio.
+    """
+    if direction is not None:
+        below = pixels @ direction > 0  # the horizon
+        if np.count_nonzero(below) < _FEWEST_POINTS:
+            return None
+        pixels, values = pixels[below], values[below]
+        plane = direction * np.median(values / (pixels @ direction))
+    columns = pixels if direction is None else (pixels @ direction)[:, None]
+    for _ in range(10):
+        fitted = pixels @ plane
+        ratio = np.abs(values - fitted) / (2 * _INLIER * np.maximum(fitted, 1e-12))
+        weights = np.where((ratio < 1) & (fitted > 0), (1 - ratio**2) ** 2, 0) / np.maximum(fitted, 1e-12) ** 2
+        if np.count_nonzero(weights) < _FEWEST_POINTS:
+            return None
+        root = np.sqrt(weights)
+        found = np.linalg.lstsq(columns * root[:, None], values * root, rcond=None)[0]
+        plane = found if direction is None else found[0] * direction
+    return plane
 
 
 def _is_ground(planes: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

@@ -80,6 +80,7 @@ class LoadedModel:
     step: int | None = None
     data: str | None = None  # folder of the prepared training data
     scenes: list[str] | None = None  # the training scenes; None where the file does not say
+    options: dict[str, Any] | None = None  # of the training, plain values, not checked; None where there are none
     cameras: list[list[str]] | None = None  # the scenes of each recording camera; None where the file does not say
 
     def learned_cameras(self) -> list[LearnedK]:
@@ -320,6 +321,7 @@ def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
         data=data if isinstance(data, str) else None,
         scenes=record.get("scenes"),
         cameras=record.get("cameras"),
+        options=content["options"],
     )
 
 

@@ -103,7 +103,8 @@ def test_a_folder_gives_everything(checkpoint, folder, run, tmp_path):
         f"{kind}/{n:07d}.{end}" for kind, end in (("confidence", "png"), ("depth", "npy")) for n in range(FRAMES)
     ]
     expected += [f"pictures/{n:07d}.jpg" for n in range(FRAMES)]
-    expected += ["cloud.ply", "depth.json", "trajectory.png", "trajectory.txt", "trajectory_tum.txt", "video.mp4"]
+    expected += ["cloud.ply", "depth.json", "index.html", "video.mp4"]
+    expected += ["trajectory.png", "trajectory.txt", "trajectory_tum.txt"]
     assert names_in(out / "drive") == sorted(expected)
     report = json.loads((out / "predict.json").read_text())
     assert report["complete"]
@@ -187,6 +188,32 @@ def test_without_a_pose_network(depth_only, folder, run, tmp_path):
     assert "drive/video.mp4" in names_in(tmp_path / "b")
 
 
+def test_a_pose_network_of_another_file(depth_only, checkpoint, folder, run, tmp_path):
+    flags = ("--pose-checkpoint", checkpoint, "--height", 32, "--width", 64)
+    status, _, errors = run(depth_only, folder, "--out", tmp_path / "a", "--write", "trajectory", *flags)
+    assert status == 0, errors
+    assert "drive/trajectory.txt" in names_in(tmp_path / "a")
+    error = error_of(run(depth_only, folder, "--out", tmp_path / "b", "--refine", 2))
+    assert "--refine" in error
+    assert "--pose-checkpoint FILE names one" in error
+
+
+def test_refinement_changes_the_depth_of_its_clip_alone(checkpoint, folder, run, tmp_path):
+    folders = [folder, Path(tmp_path) / "again"]
+    folder.copytree(folders[1])
+    before, after = Path(tmp_path) / "before", Path(tmp_path) / "after"
+    assert run(checkpoint, folder, "--out", before, *DEPTH)[0] == 0
+    status, output, errors = run(checkpoint, *folders, "--out", after, *DEPTH, "--refine", 2, "--refine-rate", 0.01)
+    assert status == 0, errors
+    assert "drive: refined by 2 steps" in output
+    plain, refined, again = (
+        np.load(file) for file in (before / "drive/depth/0000001.npy", *after.walkfiles("0000001.npy"))
+    )
+    assert not np.allclose(plain, refined, rtol=1e-4)
+    np.testing.assert_allclose(refined, again, rtol=1e-5)  # each clip begins with the checkpoint's weights
+    assert json.loads((after / "drive/depth.json").read_text())["refinement"]["steps"] == 2
+
+
 def test_two_frames_are_too_few_for_a_trajectory(checkpoint, folder, run, tmp_path):
     short = Path(tmp_path) / "short"
     short.makedirs_p()
@@ -254,7 +281,7 @@ def test_ctrl_c_leaves_whole_files(checkpoint, folder, run, tmp_path, monkeypatc
     ("flags", "message"),
     [
         (("--scale", "camera-height"), "expected one of camera-height METRES"),
-        (("--scale", "constant", "-1"), "the last above 0"),
+        (("--scale", "constant", "-1"), "metres and factors above 0"),
         (("--scale", "distance", "1", "2", "3", "4", "x"), "expected numbers"),
         (("--fov", "80", "--focal", "500"), "exclude each other"),
         (("--fov", "180"), "degrees below 180"),
@@ -281,4 +308,4 @@ def test_cameras_by_flag(checkpoint, folder, run, tmp_path):
     assert report["fov"]["K"][0] == pytest.approx([48, 0, 47.5])
     assert report["focal"]["K"][1] == pytest.approx([0, 123, 23.5])
     assert report["file"]["K"][1][1] == 71
-    assert "a guess: 70 degrees" in report["guess"]["source"]
+    assert "a guess: 60 degrees" in report["guess"]["source"]

@@ -7,7 +7,7 @@ from PIL import Image
 from datasets.augmentation import normalise
 from files.errors import InputError
 from files.images import resize_area
-from inference.clip import DiskArray, predict_clip
+from inference.clip import predict_clip, store_frames
 from inference.frames import open_inputs
 from inference.motion import predict_sequence
 from models.pose_exp_net import PoseExpNet
@@ -88,13 +88,7 @@ def test_disparities_that_are_no_depth_are_named(folder):
         predict(folder, Broken())
 
 
-def test_disk_array(tmp_path):
-    array = DiskArray(Path(tmp_path), (2, 3), np.float32)
-    values = np.random.default_rng(0).random((5, 2, 3)).astype(np.float32)
-    for value in values:
-        array.append(value)
-    np.testing.assert_array_equal(array[3], values[3])
-    assert len(array) == 5
-    assert list(Path(tmp_path).files()) == []  # nothing to be left behind
-    with pytest.raises(IndexError):
-        array[5]
+def test_stored_frames_are_those_of_the_prediction(folder):
+    (clip,) = open_inputs([folder], None, 2)
+    frames = store_frames(clip, (32, 48), folder.parent)
+    np.testing.assert_array_equal([frames[k] for k in range(len(frames))], small(folder))

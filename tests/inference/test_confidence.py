@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from path import Path
 
-from inference.clip import DiskArray, PredictedClip
+from files.disk_array import DiskArray
+from inference.clip import PredictedClip
 from inference.confidence import confidence, neighbour_difference
 
 K = np.array([[30, 0, 15.5], [0, 30, 11.5], [0, 0, 1.0]])

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from path import Path
 
+from files.disk_array import DiskArray
 from files.errors import InputError
 from geometry.rigid import axis_rotation
-from inference.clip import DiskArray, PredictedClip
+from inference.clip import PredictedClip
 from inference.scale import find_ground, scale_from_distance, scale_from_height, scale_from_speed
 
 HEIGHT, WIDTH = 64, 208
@@ -37,6 +38,18 @@ def test_the_height_over_a_tilted_plane_is_exact(height, pitch, roll):
     assert ground.height == pytest.approx(height, rel=1e-5)
     down = axis_rotation(0, np.radians(pitch)) @ axis_rotation(2, np.radians(roll)) @ [0, 1, 0]
     np.testing.assert_allclose(ground.normal, down, atol=1e-5)
+
+
+def test_with_a_known_pitch_a_bent_road_does_not_matter():
+    """A road that is seen a degree too steep: the height that is found with the tilt is 7 % off."""
+    pitch = 2.0
+    disparity, truth = road(1.65, pitch + 1), road(1.65, pitch)
+    y = slice(int(0.6 * HEIGHT), int(0.97 * HEIGHT))
+    disparity *= np.median(truth[y] / disparity[y])
+    free, known = find_ground(disparity, K), find_ground(disparity, K, pitch)
+    assert abs(known.height / 1.65 - 1) < 0.02 < abs(free.height / 1.65 - 1)
+    assert find_ground(truth, K, pitch).height == pytest.approx(1.65, rel=1e-3)
+    np.testing.assert_allclose(known.normal, [0, np.cos(np.radians(2)), np.sin(np.radians(2))], atol=1e-9)
 
 
 def test_a_car_on_the_road_and_noise_do_not_matter():
