@@ -13,6 +13,7 @@ from path import Path
 from torch import nn
 from tqdm import tqdm
 
+from datasets.layout import camera_is_guessed
 from datasets.loading import Batch, ShuffledBatches, load_batches
 from datasets.snippets import SnippetDataset
 from evaluation.leakage import merge_scenes
@@ -405,3 +406,6 @@ def _say_begin(run: Run, resumed: bool) -> None:
         f"{f', from step {run.step} on' if resumed else ''}; validation: {validation}; "
         f"{f'{processes} processes, ' if processes > 1 else ''}{run.device}"
     )
+    guessed = sum(camera_is_guessed(scene.folder) for scene in data.scenes)
+    if guessed and options.camera.name == "given":
+        log_line(f"the camera of {guessed} of {len(data.scenes)} scenes is a guess: --camera learned learns it, too")
