@@ -396,7 +396,9 @@ def _over_sources(error: Tensor, counted: Tensor, options: ObjectiveOptions, min
     if minimum and error.shape[1] > 1:
         error = error.masked_fill(~counted, torch.inf).amin(1, keepdim=True)
         counted = counted.any(1, keepdim=True)
-    error = torch.where(counted, error, 0)
+        error = torch.where(counted, error, 0)
+    else:
+        error = error * counted  # a product, so that an image that is not finite shows in the loss
     n_sources = error.shape[1]
     if options.over_pixels == "all":
         mean = error.mean()
