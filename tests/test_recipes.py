@@ -166,7 +166,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace_in_running_statistics(data, t
                 return replace(loss, total=loss.total * float("nan")) if broken else loss
 
             run.objective = lose
-            train_step(run)
+            take_step(run, train_step)
             after_step(run)
             states.append({name: tensor.clone() for name, tensor in run.weights.state_dict().items()})
     assert run.skipped == 1
