@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 ROTATIONS = ("euler", "quaternion", "axis-angle")
+_LARGEST_ANGLE = 1e4  # radians
 
 
 def euler_to_matrix(angles: Tensor) -> Tensor:
@@ -61,12 +62,14 @@ def axis_angle_to_matrix(vector: Tensor) -> Tensor:
     It is accurate and differentiable for any vector, also at zero, which is the identity.
 
     Args:
-        vector: [..., 3], the axis times the angle in radians.
+        vector: [..., 3], the axis times the angle in radians. Numbers beyond 10,000 count as 10,000: their squares
+            would overflow.
 
     Returns:
         [..., 3, 3]. Example: (0, 0, pi/2) turns x into y.
     """
     _check_last_dimension(vector, 3, "axis-angle (x, y, z)")
+    vector = vector.clamp(-_LARGEST_ANGLE, _LARGEST_ANGLE)
     x, y, z = vector.unbind(-1)
     # R = I + a [v]x + b [v]x [v]x with a = sin(t) / t and b = (1 - cos(t)) / t^2 = (sin(t/2) / (t/2))^2 / 2, t = |v|.
     square = (vector * vector).sum(-1)

@@ -59,8 +59,11 @@ def test_a_browser_without_a_net_shows_video_and_points(page, tmp_path):
     flags = ["--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}/profile", "--timeout=100000"]
     command = [browser, *flags, "--dump-dom", f"file://{page}"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=200).stdout
-    body = re.search(r"<body[^>]*>", shown)[0]
+    for _ in range(3):  # a busy machine may print the page before the video's first frame is decoded
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=200).stdout
+        body = re.search(r"<body[^>]*>", shown)[0]
+        if "data-video" in body:
+            break
     assert 'data-video="64"' in body, body  # H.264 was decoded
     assert re.search(r'data-plot="[1-9]', body), body
     drawn = re.sub(r"<script.*?</script>", "", shown, flags=re.DOTALL)

@@ -44,11 +44,11 @@ from cli.flags import non_negative_int, positive_int, run_script
 from datasets.formats.depth_archive import read_depth_archive
 from datasets.formats.kitti_folders import read_drive_list, read_image_list
 from datasets.formats.video import open_video, read_video
+from datasets.layout import read_intrinsics
 from evaluation.odometry import load_snippets
 from evaluation.predictions import load_depth, save_predictions
 from files.atomic import is_leftover
 from files.errors import InputError
-from inference.frames import read_camera_file
 from models.checkpoint import load_checkpoint, load_model
 from models.published import publish
 
@@ -267,7 +267,7 @@ def make_readers(folder: Path) -> dict[str, tuple[bytes, Callable, Callable]]:
         lambda file: read_drive_list(file, file.parent),
         lambda drives: all(len(drive) == 21 for drive in drives),
     )
-    readers["k.txt"] = (damage.CAM.encode(), read_camera_file, lambda k: k.shape == (3, 3) and damage.finite(k))
+    readers["k.txt"] = (damage.CAM.encode(), read_intrinsics, lambda k: k.shape == (3, 3) and damage.finite(k))
     small = folder / "small.pt"
     small.write_bytes(damage.bytes_of(damage.checkpoint_of_a_run))
     content = made("weights.safetensors", lambda file: publish(load_checkpoint(small), file))
