@@ -111,6 +111,9 @@ def run_jobs(jobs: Sequence[VideoJob], processes: int) -> None:
     context = multiprocessing.get_context()
     done, stop = context.Value("q", 0), context.Event()
     total = sum(job.source.expected(job.fps) * (2 if job.looks_for_borders else 1) for job in jobs)
+    # OpenCV ends its threads here: a forked worker has none of them, and would wait for them for ever.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(done, stop))
     try:
         waiting: set[Future] = {pool.submit(_work, job) for job in jobs}
@@ -132,12 +135,12 @@ def run_jobs(jobs: Sequence[VideoJob], processes: int) -> None:
     finally:  # on an error or Ctrl-C the other inputs are stopped between two frames
         stop.set()
         pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
 
 
 def _start_worker(done: Any, stop: Any) -> None:
     _Shared.done, _Shared.stop = done, stop
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     end_with_parent()
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 from path import Path
@@ -72,6 +73,16 @@ def lists(root):
 def files(root):
     """The content of all files but the records, which have times."""
     return {str(f.relpath(root)): f.read_bytes() for f in sorted(Path(root).walkfiles()) if f.parent.name != "inputs"}
+
+
+def test_a_process_that_has_used_opencv_can_prepare(prepare, video, tmp_path):
+    """A forked worker has none of OpenCV's threads, and must not wait for them."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((1000, 1000, 3), np.float32), (31, 31), 5)  # starts the threads
+    prepare(video, tmp_path / "prepared", "--width", 96, "--height", 32)
+    assert cv2.getNumThreads() == 2
+    cv2.setNumThreads(threads)
 
 
 def test_a_video_becomes_a_data_set_that_trains(prepare, video, drive, tmp_path):
