@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from path import Path
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -150,6 +149,8 @@ def rank_correlation(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Spearman's rank correlation of two arrays [n]; 0 where one of them is constant or not finite."""
     if not (np.isfinite(predicted).all() and np.isfinite(truth).all()) or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
         return 0.0
+    from scipy.stats import spearmanr  # here: its import takes half a second, and most commands need none of it
+
     return float(spearmanr(predicted, truth).statistic)
 
 

@@ -4,7 +4,6 @@ import matplotlib
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.utils import make_grid
 
 from geometry.snippets import Snippets
 from loss_functions import Loss
@@ -95,5 +94,6 @@ def validation_pictures(target: Tensor, disparity: Tensor, depth: Tensor | None)
 
 
 def _grid(rows: list[Tensor]) -> Tensor:
-    """Rows of pictures, each uint8 [columns, 3, H, W], as one picture."""
-    return make_grid(torch.cat(rows), nrow=rows[0].shape[0], padding=4, pad_value=255)
+    """Rows of pictures, each uint8 [columns, 3, H, W], as one picture with white lines between and around them."""
+    lines = [torch.cat([functional.pad(picture, (4, 0, 4, 0), value=255) for picture in row], dim=2) for row in rows]
+    return functional.pad(torch.cat(lines, dim=1), (0, 4, 0, 4), value=255)
