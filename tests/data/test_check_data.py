@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from path import Path
 
+from cli.flags import run_script
+from data import check_data
 from datasets.layout import write_intrinsics
 from files.atomic import write_text
 from files.images import write_jpeg
@@ -16,9 +18,20 @@ ROOT = Path(__file__).absolute().parent.parent.parent
 K = np.array([[120.0, 0, 103], [0, 120, 30], [0, 0, 1]])
 
 
-def check_data(*arguments):
-    command = [sys.executable, ROOT / "data/check_data.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=arguments[0])
+@pytest.fixture
+def check(monkeypatch, capsys):
+    """Run the script in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["check_data.py", *map(str, arguments)])
+        status = 0
+        try:
+            run_script(check_data.main)
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def write_scene(root, name, intrinsics):
@@ -30,26 +43,27 @@ def write_scene(root, name, intrinsics):
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_what_it_prints_and_writes(tmp_path, broken):
+def test_what_it_prints_and_writes(check, tmp_path, broken):
     write_scene(tmp_path, "drive", K * [[1 + 9 * broken, 1, 1], [1, 1, 1], [1, 1, 1]])
     write_scene(tmp_path, "more", K)
     write_text(tmp_path / "train.txt", "drive\nmore\n")
-    done = check_data(tmp_path, "--pairs", "8", "--json", tmp_path / "check.json")
+    status, out, err = check(tmp_path, "--pairs", "8", "--json", tmp_path / "check.json")
     stored = json.loads((tmp_path / "check.json").read_text())
     assert len(stored["scenes"]) == 2
-    assert "fx fy cx cy" in done.stdout
+    assert "fx fy cx cy" in out
     if broken:
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("check_data.py: error: the data set is refused: wrong K: drive:")
+        assert status == 1
+        assert err.splitlines()[-1].startswith("check_data.py: error: the data set is refused: wrong K: drive:")
         assert stored["refused"]
     else:
-        assert done.returncode == 0, done.stderr
+        assert status == 0, err
         assert stored["refused"] == []
 
 
 def test_a_download_is_named_as_such(tmp_path):
     (Path(tmp_path) / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data").makedirs()
-    done = check_data(tmp_path)
+    command = [sys.executable, ROOT / "data/check_data.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
         f"check_data.py: error: {tmp_path}/train.txt: no such file: {tmp_path} is KITTI raw as downloaded, expected a "
@@ -57,11 +71,11 @@ def test_a_download_is_named_as_such(tmp_path):
     )
 
 
-def test_its_result_destroys_no_other_file(tmp_path):
+def test_its_result_destroys_no_other_file(check, tmp_path):
     write_scene(tmp_path, "drive", K)
     for name in ("train.txt", "val.txt", "drive/prepared.json"):
         write_text(Path(tmp_path) / name, "drive\n")
-        done = check_data(tmp_path, "--json", tmp_path / name)
-        assert done.returncode == 1
-        assert f"--json {tmp_path / name}: there is a file of another kind" in done.stderr
+        status, _, err = check(tmp_path, "--json", tmp_path / name)
+        assert status == 1
+        assert f"--json {tmp_path / name}: there is a file of another kind" in err
         assert (tmp_path / name).read_text() == "drive\n"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import runpy
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 import pytest
 from path import Path
 
+from cli.flags import run_script
 from data import make_world
 from files.errors import InputError
 
@@ -64,69 +66,68 @@ def test_typed_in_a_shell_one_line_and_status_1(tmp_path):
     assert os.listdir(tmp_path) == ["holiday.jpg"]
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_help_run(tmp_path):
+def test_the_commands_of_the_help_run(tmp_path, monkeypatch, capsys):
     """In order, with fewer and smaller frames in the first."""
-    shown = subprocess.run(
-        [sys.executable, "data/make_world.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    commands = [shlex.split(line) for line in shown.stdout.splitlines() if line.strip().startswith("python ")]
+    with pytest.raises(SystemExit):
+        make_world.main(["--help"])
+    shown = capsys.readouterr().out
+    commands = [shlex.split(line) for line in shown.splitlines() if line.strip().startswith("python ")]
     assert [command[1] for command in commands] == ["data/make_world.py", "data/prepare_kitti.py"]
-    smaller = ["--drives", "3", "--frames", "4", "--width", "64", "--height", "32", "--mono"]
+    smaller = ["--drives", "3", "--frames", "4", "--width", "64", "--height", "32", "--mono", "--jobs", "1"]
     for command, more in zip(commands, (smaller, ["--jobs", "1"]), strict=True):
         words = [
             word.replace("WORLD", f"{tmp_path}/world").replace("PREPARED", f"{tmp_path}/ready") for word in command
         ]
-        done = subprocess.run([sys.executable, *words[1:], *more], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setattr(sys, "argv", [*words[1:], *more])
+        runpy.run_path(ROOT / words[1], run_name="__main__")
     assert (tmp_path / "ready/train.txt").read_text().split() == ["2026_01_01_drive_0001_sync_02"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("jobs", "limit", "name"), [("1", 2000, "raw/2026_01_01/calib_cam_to_cam.txt"), ("2", 10_000, ".png")]
 )
-def test_a_full_disk_ends_in_one_line_that_names_the_file(tmp_path, jobs, limit, name):
+def test_a_full_disk_ends_in_one_line_that_names_the_file(tmp_path, monkeypatch, capfd, jobs, limit, name):
     """A limit on the size of files stands for the full disk: the system refuses the write in the same way."""
-    flags = ["--drives", "2", "--frames", "3", "--width", "104", "--height", "64", "--mono", "--jobs", jobs]
-    command = [sys.executable, "data/make_world.py", tmp_path / "world", *flags]
-    full = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
-    )
-    assert full.returncode == 1
-    assert "Traceback" not in full.stderr
-    message = full.stderr.splitlines()[-1]
+    folder = tmp_path / "world"
+    words = [str(folder), "--drives", "2", "--frames", "3", "--width", "104", "--height", "64", "--mono", "--jobs"]
+    monkeypatch.setattr(sys, "argv", ["make_world.py", *words, jobs])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_script(make_world.main)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert end.value.code == 1
+    errors = capfd.readouterr().err  # of all processes
+    assert "Traceback" not in errors
+    message = errors.splitlines()[-1]
     assert re.fullmatch(
-        rf"make_world\.py: error: {tmp_path}/world/\S*{re.escape(name)}: could not be written \(File too large\); "
+        rf"make_world\.py: error: {folder}/\S*{re.escape(name)}: could not be written \(File too large\); "
         "complete drives are kept; with more disk space the same command continues",
         message,
     )
     assert not [file for file in tmp_path.rglob("*") if file.suffix == ".part" or file.name == ".unfinished"]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    make_world.main([*words, "1"])
 
 
 @pytest.mark.slow
 def test_killed_it_goes_on_alone(tmp_path):
-    flags = ["--drives", "3", "--frames", "60", "--width", "64", "--height", "32", "--mono", "--jobs", "2"]
-    command = [sys.executable, "data/make_world.py", tmp_path / "killed", *flags]
-    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    flags = ["--drives", "3", "--frames", "40", "--width", "64", "--height", "32", "--mono", "--jobs", "2"]
+    command = [str(tmp_path / "killed"), *flags]
+    first = subprocess.Popen(
+        [sys.executable, "data/make_world.py", *command], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     while len(list(tmp_path.glob("killed/.unfinished/*/image_02/data/*.png"))) < 8:
         assert first.poll() is None
         time.sleep(0.02)
     first.send_signal(signal.SIGSTOP)  # so that it is still there, however slow the second is to start
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert second.returncode == 1
-    assert "another process is at work there" in second.stderr
+    with pytest.raises(InputError, match="another process is at work there"):
+        make_world.main(command)
     first.kill()
     first.wait()
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    whole = [sys.executable, "data/make_world.py", tmp_path / "whole", *flags[:-1], "1"]
-    assert subprocess.run(whole, cwd=ROOT, capture_output=True).returncode == 0
+    make_world.main([*command[:-1], "1"])
+    make_world.main([str(tmp_path / "whole"), *flags[:-1], "1"])
     files = [
         {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
         for root in (tmp_path / "killed", tmp_path / "whole")
