@@ -1,12 +1,10 @@
 """data/prepare_video.py as a user runs it: videos and folders in, a data set that trains out; bad input is one line."""
 
 import errno
-import glob
 import json
+import os
 import signal
-import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -16,12 +14,12 @@ from path import Path
 from cli.flags import run_script
 from data import prepare_video
 from datasets.layout import camera_is_guessed, read_scene, read_scene_names
+from datasets.preparation import video_jobs
 from datasets.snippets import SnippetDataset
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
-from files.atomic import atomic_write
+from files.atomic import atomic_write, write_bytes
 from files.images import read_image, write_jpeg
 
-SCRIPT = Path(__file__).absolute().parent.parent.parent / "data" / "prepare_video.py"
 WIDTH, HEIGHT, FRAMES = 208, 96, 44
 
 
@@ -161,19 +159,24 @@ def test_many_inputs_and_what_cannot_be_used(prepare, write_video, video, drive,
     assert [len(names) for names in lists(root)] == [4, 1]
 
 
-def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(prepare, video, tmp_path):
+def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(prepare, video, tmp_path, monkeypatch):
+    """Ctrl-C after five frames; the worker process waits until its parent has seen it."""
     root, whole = Path(tmp_path / "prepared"), Path(tmp_path / "whole")
     options = ("--width", "192", "--height", "64")
     prepare(video, whole, *options)
-    call = [sys.executable, SCRIPT, video, root, *options]
-    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not glob.glob(f"{root}/drive.part/*.jpg") and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
+
+    def write(file, content):
+        write_bytes(file, content)
+        if file.endswith("0000005.jpg"):
+            os.kill(os.getppid(), signal.SIGINT)
+            assert video_jobs._Shared.stop.wait(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.preparation.video.write_bytes", write)
+        with pytest.raises(SystemExit) as end:
+            prepare(video, root, *options)
+    assert end.value.code == 130
+    assert not (root / "drive_00").exists()
     assert not (root / "train.txt").exists()
     for name in ("drive.part", "drive_00"):  # as a kill would leave it
         (root / name).makedirs_p()
