@@ -29,13 +29,15 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def write_checkpoint():
-    """Write a checkpoint of new networks, as training would: `write_checkpoint(file, step=3, scenes=[...])`."""
+    """Write a checkpoint of new, narrow networks, as training would: `write_checkpoint(file, step=3, scenes=[...])`."""
 
     def write(file, step=3, height=32, width=64, scenes=None, data=None):
         torch.manual_seed(0)
         specs = {
-            "depth": complete(DEPTH_NETS, NetworkSpec("disp_net")),
-            "pose": complete(POSE_NETS, NetworkSpec("pose_exp_net", {"sources": 2, "explainability": False})),
+            "depth": complete(DEPTH_NETS, NetworkSpec("disp_net", {"width": 1 / 8})),
+            "pose": complete(
+                POSE_NETS, NetworkSpec("pose_exp_net", {"sources": 2, "explainability": False, "width": 1 / 8})
+            ),
             "camera": complete(CAMERAS, NetworkSpec("given")),
         }
         model = build(specs["depth"], specs["pose"], specs["camera"])

@@ -1,6 +1,8 @@
 """From a download to the tables, with the scripts as users type them."""
 
 import json
+import runpy
+import signal
 import subprocess
 import sys
 
@@ -23,6 +25,25 @@ def script(*words: object) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+@pytest.fixture
+def script_here(monkeypatch, capsys):
+    """Run a script of the project in this process; its standard output."""
+
+    def run(file: str, *words: object) -> str:
+        monkeypatch.setattr(sys, "argv", [file, *(str(word) for word in words)])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+        capsys.readouterr()
+        try:
+            runpy.run_path(ROOT / file, run_name="__main__")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            torch.set_flush_denormal(False)
+        return capsys.readouterr().out
+
+    return run
 
 
 def row(table: str) -> str:
@@ -74,18 +95,19 @@ def test_from_a_download_to_the_tables(tmp_path):
 
 
 @pytest.mark.slow
-def test_cityscapes_then_kitti_then_make3d(make3d, tmp_path):
+def test_cityscapes_then_kitti_then_make3d(script_here, make3d, tmp_path):
     """The paper's way to its generalisation table, on small files in the formats of the three data sets."""
     folder = Path(tmp_path)
     size = ("--height", 64, "--width", 96)
-    short = ("--steps", 2, "--batch-size", 2, "--workers", 1, "--runs", folder / "runs")
+    short = ("--steps", 2, "--batch-size", 2, "--workers", 1, "--network-width", 1 / 8)
+    short += ("--device", "cpu", "--runs", folder / "runs")
     write_cityscapes(folder / "cityscapes")
-    script("data/prepare_cityscapes.py", folder / "cityscapes", folder / "prepared/cityscapes", *size)
-    script("train.py", folder / "prepared/cityscapes", "--name", "cityscapes", *short)
+    script_here("data/prepare_cityscapes.py", folder / "cityscapes", folder / "prepared/cityscapes", *size)
+    script_here("train.py", folder / "prepared/cityscapes", "--name", "cityscapes", *short)
 
     write_prepared_kitti(folder / "prepared/kitti")
     first = folder / "runs/cityscapes/last.pt"
-    script(
+    script_here(
         "train.py", folder / "prepared/kitti", "--start-from", first, "--learning-rate", 2e-5, "--name", "both", *short
     )
     before, after = (load_model(folder / f"runs/{name}/last.pt").depth_net for name in ("cityscapes", "both"))
@@ -95,7 +117,7 @@ def test_cityscapes_then_kitti_then_make3d(make3d, tmp_path):
 
     results = folder / "r.json"
     checkpoint = folder / "runs/both/last.pt"
-    table = script("test_make3d.py", checkpoint, "--make3d", make3d, "--json", results)
+    table = script_here("test_make3d.py", checkpoint, "--make3d", make3d, "--json", results)
     assert "protocol: 134 of the 134 test images of Make3D" in table
     result = json.loads(results.read_text())
     assert f"{result['result']['abs_rel']:.4f}" in table
