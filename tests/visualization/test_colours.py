@@ -54,9 +54,9 @@ def test_pictures_of_a_snippet(sources, explainability, batch):
     for title, picture in pictures.items():
         columns, count = min(batch, 2), rows.get(title, sources)
         assert picture.dtype == torch.uint8
-        # A frame of 4 pixels lies around each; torchvision leaves it out around a single picture.
-        border = 0 if columns == count == 1 else 4
-        assert picture.shape == (3, count * (height + border) + border, columns * (width + border) + border), title
+        # White lines of 4 pixels lie between and around them.
+        assert picture.shape == (3, count * (height + 4) + 4, columns * (width + 4) + 4), title
+        assert picture[:, :4].min() == picture[:, -4:].min() == picture[:, :, :4].min() == 255
     # Cameras that stand: the warped sources are the sources.
     assert (pictures["5_warped_sources"].int() - pictures["4_sources"].int()).abs().max() <= 1
     assert (pictures["7_error_of_warp"].int() - pictures["6_error_of_identity_warp"].int()).abs().max() <= 8
