@@ -18,6 +18,7 @@ from cli.flags import choose_device, positive_int, run_script
 from datasets.synthetic import WorldOptions, write_world
 
 DEFAULTS = WorldOptions()
+VARIED_MOVING_CARS = 0.7  # share of the drives of a varied world
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -34,17 +35,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_number("--width", int, "N", "image width in pixels")
     add_number("--height", int, "N", "image height in pixels")
     add_number("--seed", int, "N", "seed of the world: the same seed gives the same bytes")
-    add_number(
+    add(
         "--moving-cars",
-        float,
-        "SHARE",
-        "share of the drives, 0 to 1, in which other cars move; the paper's explainability mask is for them",
+        type=float,
+        metavar="SHARE",
+        help="share of the drives, 0 to 1, in which other cars move; the paper's explainability mask is for them "
+        f"(default: 0; with --varied {VARIED_MOVING_CARS:g})",
     )
     add_number("--scan-every", int, "N", "frames from one LiDAR scan to the next")
     add_number("--jitter", float, "DEGREES", "standard deviation of pitch and roll in degrees")
     add("--no-halts", dest="halts", action="store_false", help="the car never stops: no static frames")
     add("--exposure-changes", action="store_true", help="the camera's gain jumps by about 8 %% from frame to frame")
     add("--vary-focal", action="store_true", help="a different focal length for each drive, 0.8 to 1.25 times KITTI's")
+    add(
+        "--varied",
+        action="store_true",
+        help="each drive has its own camera (focal lengths, height, tilt), road (town, suburb, avenue, country, "
+        "motorway), weather, light, noise, blur and compression: the world for networks that shall see real streets",
+    )
     add("--mono", dest="stereo", action="store_false", help="only the left camera, image_02: twice as fast")
     add("--dense-depth", action="store_true", help="write the true depth of all pixels: 16-bit PNG, metres times 256")
     add(
@@ -68,6 +76,8 @@ def _cores() -> int:
 def main(arguments: list[str] | None = None) -> None:
     flags = vars(parse_arguments(arguments))
     folder, jobs, device = flags.pop("folder"), flags.pop("jobs"), str(choose_device(flags.pop("device")))
+    if flags["moving_cars"] is None:
+        flags["moving_cars"] = VARIED_MOVING_CARS if flags["varied"] and flags["drives"] > 1 else 0.0
     options = WorldOptions(**flags)
     drives = write_world(folder, options, jobs=jobs, device=device, progress=True)
     splits = ", ".join(f"{sum(d.split == split for d in drives)} {split}" for split in ("train", "val", "test"))

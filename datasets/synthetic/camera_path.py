@@ -5,7 +5,7 @@ World frame: x east, y north, z up, metres. Camera frame: x right, y down, z for
 
 import numpy as np
 
-from datasets.synthetic.road import LANE_OFFSET, VERTEX_SPACING, Road
+from datasets.synthetic.road import VERTEX_SPACING, Road
 from datasets.synthetic.sensors import CAMERA_AHEAD, CAMERA_HEIGHT, FRAME_TIME
 from geometry.rigid import axis_rotation
 
@@ -18,29 +18,29 @@ _SHORTEST_DRIVE_WITH_HALTS = 40  # frames
 _PATH_SPACING = 0.25  # metres between two points of the rear axle's path
 
 
-def travel(rng: np.random.Generator, road: Road, frames: int, halts: bool) -> np.ndarray:
+def travel(rng: np.random.Generator, road: Road, frames: int, halts: bool, pace: float = 1.0) -> np.ndarray:
     """Metres along the road since the first frame, [frames].
 
-    The car moves 0.3 to 1.5 m per frame, slower in bends and sometimes in traffic. With `halts` it stands for 10 to 19
-    frames now and then.
+    The car moves 0.3 to 1.5 m per frame, slower in bends and sometimes in traffic, each step times
+    `pace` where that is more than 0.3 m. With `halts` it stands for 10 to 19 frames now and then.
     """
     # The largest step, in metres per frame, that each place of the road allows.
     limit = np.sqrt(_MAX_LATERAL_ACCELERATION / np.maximum(np.abs(road.curvature), 1e-3)) * FRAME_TIME
-    wish = rng.uniform(0.6, 1.45)
+    wish = rng.uniform(0.6, 1.45) * pace
     halt_at = frames
     if halts and frames >= _SHORTEST_DRIVE_WITH_HALTS:
         soon = rng.random() < 0.6
         halt_at = int(rng.uniform(0.25, 0.75) * min(frames, 200)) if soon else 200
     halt_frames = int(rng.integers(10, 20))
-    step, s, stood = min(wish, 1.0), 0.0, 0
+    step, s, stood = min(wish, pace), 0.0, 0
     travelled = []
     for frame in range(frames):
         travelled.append(s)
         if rng.random() < 0.04:  # traffic: another speed
-            wish = rng.uniform(0.4, 1.5)
+            wish = rng.uniform(0.4, 1.5) * pace
         here = int((START + s) / VERTEX_SPACING)
         limit_ahead = limit[here : here + int(12 / VERTEX_SPACING)].min()
-        target = float(np.clip(min(wish, limit_ahead), _MIN_STEP, MAX_STEP))
+        target = float(np.clip(min(wish, limit_ahead), _MIN_STEP, max(MAX_STEP * pace, _MIN_STEP)))
         if frame >= halt_at:
             target = 0.0
             stood += step == 0.0
@@ -51,10 +51,13 @@ def travel(rng: np.random.Generator, road: Road, frames: int, halts: bool) -> np
     return np.array(travelled)
 
 
-def camera_poses(rng: np.random.Generator, road: Road, s: np.ndarray, jitter: float) -> np.ndarray:
+def camera_poses(
+    rng: np.random.Generator, road: Road, s: np.ndarray, jitter: float, height: float = CAMERA_HEIGHT
+) -> np.ndarray:
     """world_from_camera [n, 4, 4] of the left camera at `s` [n] metres along the road.
 
     The rear axle follows the right lane; the body pitches, rolls (standard deviation `jitter` degrees) and heaves.
+    The camera is `height` metres above the ground.
     """
     axle, heading = _axle_path(rng, road, s)
     time = np.arange(len(s)) * FRAME_TIME
@@ -71,7 +74,7 @@ def camera_poses(rng: np.random.Generator, road: Road, s: np.ndarray, jitter: fl
     poses = np.tile(np.eye(4), (len(s), 1, 1))
     poses[:, :3, :3] = rotation @ axis_rotation(0, pitch) @ axis_rotation(2, roll)
     poses[:, :2, 3] = axle + CAMERA_AHEAD * np.stack([cos, sin], -1)
-    poses[:, 2, 3] = CAMERA_HEIGHT + heave + CAMERA_AHEAD * np.sin(pitch)
+    poses[:, 2, 3] = height + heave + CAMERA_AHEAD * np.sin(pitch)
     return poses
 
 
@@ -84,7 +87,7 @@ def random_sines(rng: np.random.Generator, x: np.ndarray, lowest: float, highest
 def _axle_path(rng: np.random.Generator, road: Road, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions [n, 2] and headings [n] of the rear axle, which wanders within its lane."""
     along = np.arange(0, road.points.shape[0] * VERTEX_SPACING, _PATH_SPACING)
-    left = -LANE_OFFSET + 0.25 * random_sines(rng, along, 0.004, 0.02)
+    left = -road.section.lane + 0.25 * random_sines(rng, along, 0.004, 0.02)
     point, _ = road.at(along, left)
     point = _smooth(point)
     heading = np.unwrap(np.arctan2(*np.gradient(point, axis=0).T[::-1]))

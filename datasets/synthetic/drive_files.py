@@ -13,12 +13,14 @@ import torch
 from path import Path
 
 from datasets.synthetic.kitti_text import write_oxts, write_poses, write_sequence_texts, write_timestamps
-from datasets.synthetic.options import Drive, WorldOptions
+from datasets.synthetic.options import Drive, WorldOptions, drive_variation
 from datasets.synthetic.output import write_bytes
 from datasets.synthetic.render import Renderer
 from datasets.synthetic.scene import Scene, make_scene
 from datasets.synthetic.sensors import BASELINE, LIDAR_AZIMUTHS, LIDAR_ELEVATIONS, camera_from_velodyne
 from datasets.synthetic.textures import make_textures
+from datasets.synthetic.varied_scene import make_varied_scene
+from datasets.synthetic.varied_textures import make_varied_textures
 
 UNFINISHED = ".unfinished"  # folder of a world in which drives and sequences are written
 _DEPTH_UNIT = 256  # a depth picture holds metres times this number, as KITTI's own annotation
@@ -26,8 +28,19 @@ _DEPTH_UNIT = 256  # a depth picture holds metres times this number, as KITTI's 
 
 def make_drive_scene(options: WorldOptions, drive: Drive) -> Scene:
     """The scene of a drive; it depends only on the options and the drive's number."""
+    rng = np.random.default_rng([options.seed, drive.number, 0])
+    if options.varied:
+        return make_varied_scene(
+            rng,
+            options.frames,
+            drive_variation(options, drive.number),
+            moving_cars=drive.moving_cars,
+            halts=options.halts,
+            exposure_changes=options.exposure_changes,
+            jitter=options.jitter,
+        )
     return make_scene(
-        np.random.default_rng([options.seed, drive.number, 0]),
+        rng,
         options.frames,
         moving_cars=drive.moving_cars,
         halts=options.halts,
@@ -38,7 +51,11 @@ def make_drive_scene(options: WorldOptions, drive: Drive) -> Scene:
 
 def make_drive_renderer(options: WorldOptions, drive: Drive, device: str = "cpu") -> Renderer:
     """The renderer of a drive's scene with the drive's textures."""
-    textures = make_textures(np.random.default_rng([options.seed, drive.number, 1]))
+    rng = np.random.default_rng([options.seed, drive.number, 1])
+    if options.varied:
+        textures = make_varied_textures(rng, drive_variation(options, drive.number))
+    else:
+        textures = make_textures(rng)
     return Renderer(make_drive_scene(options, drive), textures, device)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from datasets.synthetic.rip_map import Footprint
 from datasets.synthetic.road import VERTEX_SPACING, Road
-from datasets.synthetic.textures import NAMES, ROAD_PERIOD, ROAD_WIDTH, SIZE
+from datasets.synthetic.textures import NAMES, SIZE
 
 _GRASS_TILE = 18.0  # metres that the texture of the grass covers
 
@@ -20,10 +20,12 @@ class Ground:
 
     def __init__(self, road: Road, device: torch.device):
         points = road.points
-        origin = np.floor(points.min(0) - ROAD_WIDTH)
-        size = np.ceil(points.max(0) + ROAD_WIDTH - origin).astype(int)
+        self._reach, self._period = road.section.textured, road.section.period
+        width = 2 * self._reach
+        origin = np.floor(points.min(0) - width)
+        size = np.ceil(points.max(0) + width - origin).astype(int)
         cells = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in size), indexing="ij"), -1) + origin
-        _, vertex = cKDTree(points).query(cells.reshape(-1, 2), distance_upper_bound=ROAD_WIDTH / 2 + 1)
+        _, vertex = cKDTree(points).query(cells.reshape(-1, 2), distance_upper_bound=self._reach + 1)
         vertex[vertex == len(points)] = -1  # no vertex is near
         self._left, self._low = origin.tolist()
         self._size_x, self._size_y = size.tolist()
@@ -45,10 +47,10 @@ class Ground:
         stretch = 1 / (1 - bend * across)
         along = s + forward * stretch
         across = across - 0.5 * bend * stretch * forward * forward
-        street = across.abs() < ROAD_WIDTH / 2
-        a, c, g = SIZE / ROAD_PERIOD * stretch, SIZE / ROAD_WIDTH, SIZE / _GRASS_TILE
+        street = across.abs() < self._reach
+        a, c, g = SIZE / self._period * stretch, SIZE / (2 * self._reach), SIZE / _GRASS_TILE
         footprint = Footprint(
-            u=torch.where(street, along * (SIZE / ROAD_PERIOD), x * g),
+            u=torch.where(street, along * (SIZE / self._period), x * g),
             v=torch.where(street, across * c + SIZE / 2, y * g),
             u_x=torch.where(street, (cos * x_x + sin * y_x) * a, x_x * g),
             u_y=torch.where(street, (cos * x_y + sin * y_y) * a, x_y * g),

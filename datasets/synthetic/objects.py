@@ -24,10 +24,10 @@ def house(rng: np.random.Generator, middle, heading: float, length: float, depth
     polygons = box(middle, heading, length, depth, 0.0, walls, facade, "metal", paint, tile, offset)
     if rng.random() < 0.25:
         return polygons
-    return polygons + _gable_roof(rng, np.array([middle[0], middle[1], walls]), heading, length, depth, paint)
+    return polygons + gable_roof(rng, np.array([middle[0], middle[1], walls]), heading, length, depth, paint)
 
 
-def _gable_roof(
+def gable_roof(
     rng: np.random.Generator, eaves: np.ndarray, heading: float, length: float, depth: float, paint: np.ndarray
 ) -> list[Polygon]:
     """Two slopes, two gables in the colour of the walls, and mostly a chimney; `eaves` [3] is the walls' upper end."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from path import Path
 
+from datasets.synthetic.variation import Variation, draw_variation
 from files.errors import InputError
 from files.text import read_json
 
@@ -36,6 +37,7 @@ class WorldOptions:
     dense_depth: bool = False  # write the true depth of every pixel beside the images
     scan_every: int = 4  # frames from one LiDAR scan to the next
     jitter: float = 0.25  # standard deviation of pitch and roll, degrees
+    varied: bool = False  # each drive has its own camera, kind of road, weather and traffic (`variation.py`)
 
     def check(self) -> None:
         """Raise InputError if no world can be made with these options."""
@@ -66,6 +68,10 @@ class WorldOptions:
             raise InputError(f"scan every: got {self.scan_every} frames, expected 1 or more")
         if not 0 <= self.jitter <= 2:
             raise InputError(f"jitter: got {self.jitter:g} degrees, expected 0 to 2")
+        if self.varied and self.vary_focal:
+            raise InputError(
+                "vary focal: got it with varied, whose drives have focal lengths of their own; leave it out"
+            )
         if self.seed < 0:
             raise InputError(f"seed: got {self.seed}, expected 0 or more")
 
@@ -115,6 +121,11 @@ class Drive:
         return f"{self.date}/{self.scene}_sync"
 
 
+def drive_variation(options: WorldOptions, number: int) -> Variation:
+    """What a drive of a varied world draws; `number` is the drive's, from 1."""
+    return draw_variation(options.seed, number, options.width, options.height)
+
+
 def list_drives(options: WorldOptions) -> list[Drive]:
     """The drives of a world.
 
@@ -136,9 +147,12 @@ def list_drives(options: WorldOptions) -> list[Drive]:
         date = datetime.date(FIRST_YEAR + options.seed % 7000, 1, 1)
         if options.vary_focal:
             focal *= np.random.default_rng([options.seed, k + 1, 2]).uniform(0.8, 1.25)
+        if options.vary_focal or options.varied:  # a DATE folder holds one calibration
             date += datetime.timedelta(days=k)
         centre = 0.5 * options.width + 0.004 * options.width - 0.5, 0.46 * options.height - 0.5
         intrinsics = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
+        if options.varied:
+            intrinsics = drive_variation(options, k + 1).intrinsics(options.width, options.height)
         # True for the drives at which the running count of drives with moving cars rises by one.
         moving = int((k + 1) * options.moving_cars + 1e-9) > int(k * options.moving_cars + 1e-9)
         drives.append(Drive(k + 1, date.strftime("%Y_%m_%d"), split, sequence, intrinsics, moving))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from datasets.synthetic.first_hits import SKY, first_hits, see
 from datasets.synthetic.ground import Ground
+from datasets.synthetic.photo import motion_blur
 from datasets.synthetic.rays import Rays, camera_rays, lidar_rays
 from datasets.synthetic.rip_map import rip_maps
 from datasets.synthetic.scene import Scene
@@ -27,13 +28,21 @@ class Renderer:
         self._ground = Ground(scene.road, self.device)
 
     def image(
-        self, frame: int, intrinsics: np.ndarray, height: int, width: int, world_from_camera: np.ndarray | None = None
+        self,
+        frame: int,
+        intrinsics: np.ndarray,
+        height: int,
+        width: int,
+        world_from_camera: np.ndarray | None = None,
+        *,
+        photo: bool = True,
     ) -> np.ndarray:
         """A picture, uint8 [height, width, 3]: the mean colour of 2 x 2 rays per pixel, with a soft lens.
 
         Args:
             intrinsics: K [3, 3] in pixels of this size.
             world_from_camera: [4, 4]; default: the drive's left camera at this frame.
+            photo: in a varied world, with all that the camera does (`photo.Photo`): blur, tones, noise, compression.
         """
         fine = intrinsics * 2.0  # K of the image of twice the size: f' = 2 f, c' = 2 c + 0.5
         fine[:2, 2] += 0.5
@@ -48,7 +57,10 @@ class Renderer:
         for top in range(0, 2 * height, rows):
             band = slice(top, min(top + rows, 2 * height))
             fine_picture[:, band] = shader.colours(surface[band], inverse[band], rays, band)
-        picture = _halve(_halve(fine_picture, 1), 2).permute(1, 2, 0)
+        picture = _halve(_halve(fine_picture, 1), 2)
+        if photo and self.scene.photo is not None:
+            return self._develop(picture, inverse[::2, ::2], frame, intrinsics, pose)
+        picture = picture.permute(1, 2, 0)
         brightness = self.scene.light[frame] * self.scene.exposure[frame] * 255
         return (picture * brightness).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
@@ -74,6 +86,17 @@ class Renderer:
         polygons, quadrics = self.scene.polygons_at(frame), self.scene.quadrics
         paint = np.concatenate([np.full((2, 3), 0.3), polygons.paint, quadrics.paint])
         return np.concatenate([points, paint[surface[hit]].mean(1, keepdims=True).clip(0, 1)], 1).astype(np.float32)
+
+    def _develop(
+        self, light: Tensor, inverse_depth: Tensor, frame: int, intrinsics: np.ndarray, pose: np.ndarray
+    ) -> np.ndarray:
+        """What the drive's camera makes of light [3, H, W] at a pose: uint8 [H, W, 3]."""
+        scene = self.scene
+        poses, at = scene.world_from_camera, min(frame, len(scene.world_from_camera) - 2)
+        moved = np.linalg.inv(poses[at + 1]) @ poses[at]
+        if scene.photo.shutter:
+            light = motion_blur(light, inverse_depth, intrinsics, moved, scene.photo.shutter)
+        return scene.photo.develop(light * float(scene.light[frame] * scene.exposure[frame]), frame, pose)
 
     def _hits(self, frame: int, rays: Rays, world_from_sensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Surface number and 1/t of the rays' first hits, both [H, W]."""

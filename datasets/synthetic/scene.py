@@ -3,19 +3,20 @@
 World frame: x east, y north, z up, metres; the ground is the plane z = 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from datasets.synthetic.camera_path import MAX_STEP, START, camera_poses, random_sines, travel
 from datasets.synthetic.objects import car
+from datasets.synthetic.photo import Photo
 from datasets.synthetic.road import LANE_OFFSET, VERTEX_SPACING, Road, make_road
 from datasets.synthetic.sensors import FRAME_TIME
-from datasets.synthetic.shapes import Polygons, Quadrics, stack_polygons
+from datasets.synthetic.shapes import Polygons, Quadrics, join_polygons, stack_polygons
 from datasets.synthetic.street import place_objects
 
-_BEYOND_END = 200.0  # metres of street after the last frame
+BEYOND_END = 200.0  # metres of street after the last frame
 
 
 class Mover(NamedTuple):
@@ -42,13 +43,19 @@ class Scene:
     haze_distance: float  # metres after which 1 - 1/e of the colour is haze
     light: np.ndarray  # [frames], brightness of the whole scene (clouds before the sun)
     exposure: np.ndarray  # [frames], gain of the camera
+    sky_fade: float = 1 / 4000  # share of haze per metre, before the clouds
+    sky_light: float = 1.0  # brightness of the sky
+    photo: Photo | None = None  # what the camera does to its pictures; None: nothing
+    _at: tuple[int, Polygons] | None = field(default=None, repr=False)  # the last result of `polygons_at`
 
     def polygons_at(self, frame: int) -> Polygons:
         """All polygons at the time of a frame, with the moving cars in their places."""
-        polygons = self.polygons
-        for mover in self.movers:
-            polygons = polygons + mover.polygons.moved(mover.heading[frame], *mover.position[frame])
-        return polygons
+        if not self.movers:
+            return self.polygons
+        if self._at is None or self._at[0] != frame:
+            moved = [m.polygons.moved(m.heading[frame], *m.position[frame]) for m in self.movers]
+            self._at = frame, join_polygons([self.polygons, *moved])
+        return self._at[1]
 
 
 def make_scene(
@@ -71,14 +78,14 @@ def make_scene(
         jitter: standard deviation of pitch and roll, degrees.
     """
     road_rng, drive_rng, objects_rng, light_rng, car_rng = rng.spawn(5)
-    road = make_road(road_rng, START + MAX_STEP * frames + _BEYOND_END)
+    road = make_road(road_rng, START + MAX_STEP * frames + BEYOND_END)
     s = START + travel(drive_rng, road, frames, halts)
     world_from_camera = camera_poses(drive_rng, road, s, jitter)
 
     elevation, azimuth = np.radians(light_rng.uniform(25, 60)), light_rng.uniform(0, 2 * np.pi)
     sun = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     warmth = light_rng.uniform(-0.03, 0.03)
-    polygons, quadrics = place_objects(objects_rng, road, s[-1] + _BEYOND_END)
+    polygons, quadrics = place_objects(objects_rng, road, s[-1] + BEYOND_END)
     # The time of the light stops while the car stands, so that static frames are equal.
     time = (np.cumsum(np.diff(s, prepend=-1.0) > 0) - 1) * FRAME_TIME
     light = light_rng.uniform(0.8, 1.15) * (1 + 0.12 * random_sines(light_rng, time, 0.02, 0.12))

@@ -15,7 +15,6 @@ from datasets.synthetic.textures import NAMES
 _DITHER_U = ((0.125, 0.625), (0.875, 0.375))
 _DITHER_V = ((0.375, 0.875), (0.625, 0.125))
 _LEVEL_BIAS = 0.35  # levels coarser than one texel per ray: then interpolation between pixels is accurate enough
-_SKY_FADE = 1 / 4000  # share of haze per metre, before the clouds
 
 
 class Shader:
@@ -41,11 +40,11 @@ class Shader:
         normal = np.concatenate([[[0, 0, 1.0], [0, 0, 1.0]], np.cross(polygons.axis_u, polygons.axis_v)])
         direct = np.maximum(normal @ scene.sun, 0)
         gain = (1 - scene.sunlight) * (0.85 + 0.15 * normal[:, 2]) + scene.sunlight * 1.5 * direct
-        gain[SKY] = 1
+        gain[SKY] = scene.sky_light
         gain = np.concatenate([gain, np.ones(len(quadrics.centre))])
         paint = np.concatenate([scene.sky[None], np.zeros((1, 3)), polygons.paint, quadrics.paint])
         fade = np.full(len(gain), 1 / scene.haze_distance)
-        fade[SKY] = _SKY_FADE
+        fade[SKY] = scene.sky_fade
         # Of each surface: paint (3), light, and minus the share of haze per metre: [5, S].
         self._surfaces = tensor(np.concatenate([paint, gain[:, None], -fade[:, None]], 1).T)
         texture = [NAMES.index("clouds"), NAMES.index("grass"), *polygons.texture, *quadrics.texture]

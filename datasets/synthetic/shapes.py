@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.synthetic.textures import NAMES, SIZE
+from datasets.synthetic.textures import ALL_NAMES, SIZE
 
 UP = np.array([0.0, 0.0, 1.0])
 _EDGE_MARGIN = 0.002  # metres by which edges lie outside, so that no ray slips through where two faces meet
@@ -28,7 +28,7 @@ class Polygons:
     corners: np.ndarray  # [N, 4, 3]
     texel_u: np.ndarray  # [N, 2]: texture column = texel_u[0] + texel_u[1] * u
     texel_v: np.ndarray  # [N, 2]: texture row = texel_v[0] + texel_v[1] * v
-    texture: np.ndarray  # [N], index into textures.NAMES
+    texture: np.ndarray  # [N], index into textures.ALL_NAMES
     paint: np.ndarray  # [N, 3], red, green, blue
 
     def moved(self, heading: float, x: float, y: float) -> "Polygons":
@@ -42,9 +42,6 @@ class Polygons:
             rest[name] = rest[name] @ turn.T + shift
         return Polygons(**rest)
 
-    def __add__(self, other: "Polygons") -> "Polygons":
-        return Polygons(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
-
 
 @dataclass
 class Quadrics:
@@ -54,7 +51,7 @@ class Quadrics:
     radius: np.ndarray  # [M, 3] along x, y, z
     bottom: np.ndarray  # [M]
     top: np.ndarray  # [M]
-    texture: np.ndarray  # [M], index into textures.NAMES
+    texture: np.ndarray  # [M], index into textures.ALL_NAMES
     texels: np.ndarray  # [M], texels per metre
     paint: np.ndarray  # [M, 3]
 
@@ -147,9 +144,14 @@ def stack_polygons(polygons: list[Polygon]) -> Polygons:
         corners=np.stack(corners),
         texel_u=np.array([p.texel_u for p in polygons]),
         texel_v=np.array([p.texel_v for p in polygons]),
-        texture=np.array([NAMES.index(p.texture) for p in polygons]),
+        texture=np.array([ALL_NAMES.index(p.texture) for p in polygons]),
         paint=np.stack([p.paint for p in polygons]),
     )
+
+
+def join_polygons(parts: list[Polygons]) -> Polygons:
+    """The polygons of all parts, in their order."""
+    return Polygons(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Polygons)))
 
 
 def stack_quadrics(quadrics: list[Quadric]) -> Quadrics:
@@ -159,7 +161,7 @@ def stack_quadrics(quadrics: list[Quadric]) -> Quadrics:
         radius=np.stack([q.radius for q in quadrics]),
         bottom=np.array([q.bottom for q in quadrics]),
         top=np.array([q.top for q in quadrics]),
-        texture=np.array([NAMES.index(q.texture) for q in quadrics]),
+        texture=np.array([ALL_NAMES.index(q.texture) for q in quadrics]),
         texels=np.array([q.texels for q in quadrics]),
         paint=np.stack([q.paint for q in quadrics]),
     )

@@ -12,7 +12,7 @@ from datasets.synthetic.road import KERB_END, PARKING_END, PAVEMENT_END, Road
 from datasets.synthetic.shapes import Polygon, Polygons, Quadric, Quadrics, box, stack_polygons, stack_quadrics
 
 
-class _Ground:
+class FreeGround:
     """The ground that is taken: circles that must not overlap, and the road, on which nothing may stand."""
 
     def __init__(self, road: Road):
@@ -39,7 +39,7 @@ def place_objects(rng: np.random.Generator, road: Road, length: float) -> tuple[
     """All objects along the first `length` metres of the road."""
     polygons: list[Polygon] = []
     quadrics: list[Quadric] = []
-    ground = _Ground(road)
+    ground = FreeGround(road)
     for side in (1, -1):
         polygons += _houses(rng, road, ground, side, length)
         quadrics += _trees(rng, road, ground, side, length)
@@ -51,7 +51,7 @@ def place_objects(rng: np.random.Generator, road: Road, length: float) -> tuple[
     return stack_polygons(polygons), stack_quadrics(quadrics)
 
 
-def _houses(rng: np.random.Generator, road: Road, ground: _Ground, side: int, length: float) -> list[Polygon]:
+def _houses(rng: np.random.Generator, road: Road, ground: FreeGround, side: int, length: float) -> list[Polygon]:
     """Houses that face the street, with a hedge, fence or wall before some of them."""
     polygons: list[Polygon] = []
     s = rng.uniform(0, 8)
@@ -70,7 +70,7 @@ def _houses(rng: np.random.Generator, road: Road, ground: _Ground, side: int, le
 
 
 def _enclosure(
-    rng: np.random.Generator, road: Road, ground: _Ground, side: int, s: float, width: float
+    rng: np.random.Generator, road: Road, ground: FreeGround, side: int, s: float, width: float
 ) -> list[Polygon]:
     """A hedge, fence or wall along the pavement, around `s` metres along the road."""
     middle, heading = road.at(s, side * (PAVEMENT_END + 0.4))
@@ -83,7 +83,7 @@ def _enclosure(
     return box(middle, float(heading), width, thickness, 0, height, texture, texture, paint, tile)
 
 
-def _trees(rng: np.random.Generator, road: Road, ground: _Ground, side: int, length: float) -> list[Quadric]:
+def _trees(rng: np.random.Generator, road: Road, ground: FreeGround, side: int, length: float) -> list[Quadric]:
     """Trees on the pavement and in the gardens."""
     quadrics: list[Quadric] = []
     s = rng.uniform(0, 10)
@@ -110,7 +110,7 @@ def _parked_cars(rng: np.random.Generator, road: Road, side: int, length: float)
 
 
 def _poles(
-    rng: np.random.Generator, road: Road, ground: _Ground, side: int, length: float
+    rng: np.random.Generator, road: Road, ground: FreeGround, side: int, length: float
 ) -> tuple[list[Polygon], list[Quadric]]:
     """Lamps and signs at the edge of the pavement."""
     polygons: list[Polygon] = []
@@ -126,7 +126,7 @@ def _poles(
     return polygons, quadrics
 
 
-def _background(rng: np.random.Generator, road: Road, ground: _Ground, side: int, length: float) -> list[Polygon]:
+def _background(rng: np.random.Generator, road: Road, ground: FreeGround, side: int, length: float) -> list[Polygon]:
     """A second row of houses, and woods behind it that close the view."""
     polygons: list[Polygon] = []
     s = 0.0

@@ -38,21 +38,21 @@ def noise(rng: np.random.Generator, falloff: float) -> np.ndarray:
 
 def make_textures(rng: np.random.Generator) -> np.ndarray:
     """The textures of one drive, in the order of `NAMES`: float32 [len(NAMES), SIZE, SIZE, 4]."""
-    return np.stack([_MAKERS[name](rng).astype(np.float32) for name in NAMES])
+    return np.stack([MAKERS[name](rng).astype(np.float32) for name in NAMES])
 
 
-def _paint(lightness: np.ndarray) -> np.ndarray:
+def paint_only(lightness: np.ndarray) -> np.ndarray:
     """A texture of paint alone with this lightness [SIZE, SIZE]."""
     return np.concatenate([np.zeros((SIZE, SIZE, 3)), np.clip(lightness, 0, 1.6)[..., None]], -1)
 
 
-def _cover(texture: np.ndarray, where: np.ndarray, colour) -> None:
+def cover(texture: np.ndarray, where: np.ndarray, colour) -> None:
     """Overwrite the texture with an opaque colour ([3] or [SIZE, SIZE, 3]) where the mask is set, in place."""
     opaque = np.broadcast_to(np.asarray(colour, float), (SIZE, SIZE, 3))
     texture[where] = np.concatenate([opaque, np.zeros((SIZE, SIZE, 1))], -1)[where]
 
 
-def _uv() -> tuple[np.ndarray, np.ndarray]:
+def uv() -> tuple[np.ndarray, np.ndarray]:
     """Texture coordinates in [0, 1) of the texel centres, each [SIZE, SIZE]: u along the columns, v along the rows."""
     centres = (np.arange(SIZE) + 0.5) / SIZE
     return np.broadcast_to(centres[None], (SIZE, SIZE)), np.broadcast_to(centres[:, None], (SIZE, SIZE))
@@ -60,7 +60,7 @@ def _uv() -> tuple[np.ndarray, np.ndarray]:
 
 def _facade(rng: np.random.Generator) -> np.ndarray:
     """Two by two windows on plaster or bricks. The texture is about 6 m wide and two storeys high, v upwards."""
-    u, v = _uv()
+    u, v = uv()
     lightness = 0.8 + 0.1 * noise(rng, 1.2) + 0.05 * noise(rng, 0.3)
     if rng.random() < 0.4:  # bricks: 32 courses per texture, joints lighter or darker than the bricks
         course = np.floor(v * 32)
@@ -68,33 +68,33 @@ def _facade(rng: np.random.Generator) -> np.ndarray:
         stone = rng.uniform(0.75, 1.2, (32, 16))
         lightness = lightness * stone[course.astype(int), np.floor(u * 16 + 0.5 * (course % 2)).astype(int) % 16]
         lightness = np.where(joint, rng.choice([0.5, 1.25]), lightness)
-    texture = _paint(lightness)
+    texture = paint_only(lightness)
     width, height, frame = rng.uniform(0.16, 0.24), rng.uniform(0.2, 0.3), 0.018
     shutters = rng.uniform(0.15, 0.6) * rng.uniform(0.5, 1, 3) if rng.random() < 0.4 else None
     frame_colour = rng.choice([0.85, 0.25]) * np.array([1, 0.97, 0.92])
     for column in (0.25, 0.75):
         for row in (0.27, 0.77):
             du, dv = np.abs(u - column), np.abs(v - row)
-            _cover(texture, (du < width / 2 + frame) & (dv < height / 2 + frame), frame_colour)
+            cover(texture, (du < width / 2 + frame) & (dv < height / 2 + frame), frame_colour)
             glass = (du < width / 2) & (dv < height / 2) & (du > frame / 3)
             tone = rng.uniform(0.08, 0.4) * np.array([0.85, 1, 1.15])  # a curtain or a dark room
             shine = 1 + 0.5 * ((v - row) / height) + 0.12 * noise(rng, 1.2)
-            _cover(texture, glass, np.clip(tone * shine[..., None], 0, 1))
+            cover(texture, glass, np.clip(tone * shine[..., None], 0, 1))
             if shutters is not None:
                 wing = (np.abs(du - width / 2 - frame - 0.035) < 0.035) & (dv < height / 2 + frame)
-                _cover(texture, wing, shutters * (0.8 + 0.3 * ((v * 64) % 1 < 0.6))[..., None])
+                cover(texture, wing, shutters * (0.8 + 0.3 * ((v * 64) % 1 < 0.6))[..., None])
             sill = (du < width / 2 + 2 * frame) & (np.abs(v - (row - height / 2 - frame)) < frame / 2)
-            _cover(texture, sill, (0.62, 0.6, 0.57))
+            cover(texture, sill, (0.62, 0.6, 0.57))
     band = np.abs(v - 0.5) < 0.008  # a moulding between the storeys
     texture[band] *= 0.6
     return texture
 
 
 def _roof(rng: np.random.Generator) -> np.ndarray:
-    u, v = _uv()
+    u, v = uv()
     row = (v * 20) % 1
     column = (u * 20 + 0.5 * (np.floor(v * 20) % 2)) % 1
-    return _paint(
+    return paint_only(
         (0.7 + 0.12 * noise(rng, 0.8) + 0.08 * noise(rng, 0.2)) * (0.72 + 0.4 * row) * (1 - 0.3 * (column < 0.12))
     )
 
@@ -112,7 +112,7 @@ def _grass(rng: np.random.Generator) -> np.ndarray:
 
 def _road(rng: np.random.Generator) -> np.ndarray:
     """Cross-section of the street: u along it (ROAD_PERIOD), v across it from right to left (ROAD_WIDTH)."""
-    u, v = _uv()
+    u, v = uv()
     side = np.abs(v - 0.5) * ROAD_WIDTH
     along, across = u * ROAD_PERIOD, (v - 0.5) * ROAD_WIDTH
     grain, stains = noise(rng, 0.25), noise(rng, 1.2)
@@ -143,71 +143,71 @@ def _road(rng: np.random.Generator) -> np.ndarray:
 
 def _leaves(rng: np.random.Generator) -> np.ndarray:
     clumps = noise(rng, 0.9)
-    return _paint(0.62 + 0.24 * clumps + 0.16 * noise(rng, 0.3))
+    return paint_only(0.62 + 0.24 * clumps + 0.16 * noise(rng, 0.3))
 
 
 def _bark(rng: np.random.Generator) -> np.ndarray:
-    return _paint(0.75 + 0.12 * noise(rng, 0.9) + 0.1 * noise(rng, 0.2))
+    return paint_only(0.75 + 0.12 * noise(rng, 0.9) + 0.1 * noise(rng, 0.2))
 
 
 def _fence(rng: np.random.Generator) -> np.ndarray:
     """Boards and rails: 16 boards per texture, v upwards; the texture is as high as the fence."""
-    u, v = _uv()
+    u, v = uv()
     board = rng.uniform(0.7, 1.1, 16)[np.floor(u * 16).astype(int)]
     lightness = board * (0.8 + 0.1 * noise(rng, 0.6)) * np.where((u * 16) % 1 < 0.14, 0.4, 1)
-    return _paint(np.where(np.abs(np.abs(v - 0.5) - 0.3) < 0.04, lightness * 1.25, lightness))
+    return paint_only(np.where(np.abs(np.abs(v - 0.5) - 0.3) < 0.04, lightness * 1.25, lightness))
 
 
 def _wall(rng: np.random.Generator) -> np.ndarray:
-    u, v = _uv()
+    u, v = uv()
     course = np.floor(v * 12)
     joint = ((v * 12) % 1 < 0.12) | ((u * 8 + 0.5 * (course % 2)) % 1 < 0.06)
     stone = rng.uniform(0.6, 1.15, (12, 8))[course.astype(int), np.floor(u * 8 + 0.5 * (course % 2)).astype(int) % 8]
-    return _paint(np.where(joint, 0.45, stone * (0.8 + 0.08 * noise(rng, 0.6))))
+    return paint_only(np.where(joint, 0.45, stone * (0.8 + 0.08 * noise(rng, 0.6))))
 
 
 def _car_side(rng: np.random.Generator) -> np.ndarray:
     """The side of a car below its windows: u along the car, v upwards."""
-    u, v = _uv()
-    texture = _paint(0.62 + 0.3 * v + 0.03 * noise(rng, 1.0))
-    _cover(texture, v < 0.2, (0.05, 0.05, 0.05))
+    u, v = uv()
+    texture = paint_only(0.62 + 0.3 * v + 0.03 * noise(rng, 1.0))
+    cover(texture, v < 0.2, (0.05, 0.05, 0.05))
     for hub in (0.19, 0.79):
         radius = np.hypot((u - hub) * 4.3, (v - 0.34) * 0.95)
-        _cover(texture, radius < 0.36, (0.06, 0.06, 0.065))
-        _cover(texture, radius < 0.2, (0.55, 0.55, 0.57))
-        _cover(texture, radius < 0.07, (0.2, 0.2, 0.2))
+        cover(texture, radius < 0.36, (0.06, 0.06, 0.065))
+        cover(texture, radius < 0.2, (0.55, 0.55, 0.57))
+        cover(texture, radius < 0.07, (0.2, 0.2, 0.2))
     doors = (np.abs(u - 0.36) < 0.005) | (np.abs(u - 0.58) < 0.005)
     texture[doors & (v > 0.25)] *= 0.35
     for handle in (0.4, 0.62):
-        _cover(texture, (np.abs(u - handle) < 0.018) & (np.abs(v - 0.82) < 0.02), (0.15, 0.15, 0.15))
+        cover(texture, (np.abs(u - handle) < 0.018) & (np.abs(v - 0.82) < 0.02), (0.15, 0.15, 0.15))
     return texture
 
 
 def _car_end(rng: np.random.Generator) -> np.ndarray:
     """The front or rear of a car: bumper, lamps, number plate."""
-    u, v = _uv()
-    texture = _paint(0.65 + 0.25 * v + 0.03 * noise(rng, 1.0))
-    _cover(texture, v < 0.25, (0.06, 0.06, 0.06))
-    _cover(texture, (np.abs(u - 0.5) < 0.16) & (np.abs(v - 0.42) < 0.06), (0.85, 0.85, 0.8))
-    _cover(texture, (np.abs(u - 0.5) < 0.13) & (np.abs(v - 0.42) < 0.03), (0.25, 0.25, 0.3))
+    u, v = uv()
+    texture = paint_only(0.65 + 0.25 * v + 0.03 * noise(rng, 1.0))
+    cover(texture, v < 0.25, (0.06, 0.06, 0.06))
+    cover(texture, (np.abs(u - 0.5) < 0.16) & (np.abs(v - 0.42) < 0.06), (0.85, 0.85, 0.8))
+    cover(texture, (np.abs(u - 0.5) < 0.13) & (np.abs(v - 0.42) < 0.03), (0.25, 0.25, 0.3))
     lamp = rng.choice(2)
     colour = ((0.62, 0.08, 0.06), (0.85, 0.86, 0.84))[lamp]
-    _cover(texture, (np.abs(np.abs(u - 0.5) - 0.38) < 0.09) & (np.abs(v - 0.72) < 0.11), colour)
+    cover(texture, (np.abs(np.abs(u - 0.5) - 0.38) < 0.09) & (np.abs(v - 0.72) < 0.11), colour)
     return texture
 
 
 def _car_glass(rng: np.random.Generator) -> np.ndarray:
     """Side windows or a windscreen in a frame of painted metal."""
-    u, v = _uv()
-    texture = _paint(0.9 + 0.03 * noise(rng, 1.0))
+    u, v = uv()
+    texture = paint_only(0.9 + 0.03 * noise(rng, 1.0))
     shine = 0.13 + 0.12 * v + 0.1 * (np.abs((u + 0.4 * v) % 0.5 - 0.2) < 0.05)
     glass = (np.abs(u - 0.5) < 0.46) & (np.abs(v - 0.48) < 0.4) & (np.abs(u - 0.5) > 0.012)
-    _cover(texture, glass, np.clip(shine[..., None] * np.array([0.9, 1, 1.1]), 0, 1))
+    cover(texture, glass, np.clip(shine[..., None] * np.array([0.9, 1, 1.1]), 0, 1))
     return texture
 
 
 def _metal(rng: np.random.Generator) -> np.ndarray:
-    return _paint(0.85 + 0.06 * noise(rng, 1.0))
+    return paint_only(0.85 + 0.06 * noise(rng, 1.0))
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
@@ -217,7 +217,7 @@ def _clouds(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([cover * shade * np.array([1, 1, 1.01]), 1 - cover], -1)
 
 
-_MAKERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+MAKERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "facade_0": _facade,
     "facade_1": _facade,
     "facade_2": _facade,
@@ -236,4 +236,19 @@ _MAKERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "metal": _metal,
     "clouds": _clouds,
 }
-NAMES = tuple(_MAKERS)
+NAMES = tuple(MAKERS)
+# Textures of varied worlds alone (`varied_textures.py`), numbered after the others.
+VARIED_NAMES = (
+    "facade_4",
+    "facade_5",
+    "leaves_1",
+    "leaves_2",
+    "lorry_side",
+    "lorry_rear",
+    "chassis",
+    "bus_side",
+    "rail",
+    "concrete",
+    "board",
+)
+ALL_NAMES = NAMES + VARIED_NAMES

@@ -31,5 +31,16 @@ def tiny(tiny_options, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def varied_options() -> WorldOptions:
+    return WorldOptions(drives=4, frames=9, width=208, height=64, halts=False, seed=3, varied=True)
+
+
+@pytest.fixture(scope="session")
+def varied_renderers(varied_options) -> list[Renderer]:
+    """The renderers of the drives of a varied world where nothing moves but the camera."""
+    return [make_drive_renderer(varied_options, drive) for drive in list_drives(varied_options)]
+
+
+@pytest.fixture(scope="session")
 def renderer(options) -> Renderer:
     return make_drive_renderer(options, list_drives(options)[0])

@@ -4,9 +4,12 @@ import pytest
 from datasets.synthetic import list_drives
 
 
-def test_first_hits_are_those_of_plain_ray_casting(renderer, options):
+@pytest.mark.parametrize("varied", [None, 0, 1, 2, 3])
+def test_first_hits_are_those_of_plain_ray_casting(renderer, options, varied_renderers, varied_options, varied):
     """Every tenth ray against every polygon and quadric of the scene, one by one, in float64."""
     intrinsics = list_drives(options)[0].intrinsics
+    if varied is not None:
+        renderer, intrinsics = varied_renderers[varied], list_drives(varied_options)[varied].intrinsics
     depth = renderer.depth(4, intrinsics, 64, 208)
     scene, pose = renderer.scene, renderer.scene.world_from_camera[4]
     polygons, quadrics = scene.polygons_at(4), scene.quadrics

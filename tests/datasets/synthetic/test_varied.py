@@ -1,0 +1,162 @@
+"""Varied worlds: what differs between drives, and that depth and poses stay exact."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer, write_world
+from datasets.synthetic.drive_files import make_drive_scene
+from datasets.synthetic.options import drive_variation
+from datasets.synthetic.photo import Photo, motion_blur
+from datasets.synthetic.variation import KINDS, WEATHERS
+from files.errors import InputError
+from tests.datasets.synthetic.test_render import warp_errors
+
+MANY = WorldOptions(drives=400, varied=True)
+PLAIN_SHAPES = (1186, 236, 2)
+PLAIN_POSITION = [-45.78805468, 53.41538321, 1.66051831]
+PLAIN_LIGHT = [56.7917, 98.8814, 102.3325, 88.5809, 82.8421, 79.1394, 73.7933, 68.7764]
+PLAIN_DISPARITY = [0.0950363, 0.0968715, 0.1037222, 0.1575523]
+
+
+def variations(options=MANY):
+    return [drive_variation(options, drive.number) for drive in list_drives(options)]
+
+
+def test_cameras_cover_the_range_and_are_most_often_like_kittis():
+    views = np.array([v.field_of_view for v in variations()])
+    assert views.min() < 40
+    assert views.max() > 104
+    assert 70 < np.median(views) < 82
+    intrinsics = np.stack([drive.intrinsics for drive in list_drives(MANY)])
+    fx, fy = intrinsics[:, 0, 0], intrinsics[:, 1, 1]
+    np.testing.assert_allclose(2 * np.degrees(np.arctan(MANY.width / 2 / fx)), views)
+    assert 0.4 < np.mean(np.abs(fy / fx - 1) < 0.04) < 0.8  # square pixels
+    assert (2 * np.degrees(np.arctan(MANY.height / 2 / fy))).max() < 75.01
+    assert np.ptp(intrinsics[:, 0, 2]) > 0.03 * MANY.width
+    heights = np.array([v.camera_height for v in variations()])
+    assert 1.2 <= heights.min() < 1.3
+    assert 2.05 < heights.max() <= 2.2
+    assert len({drive.date for drive in list_drives(MANY)}) == 400  # a calibration for each
+
+
+def test_all_kinds_of_road_and_weather_occur_as_often_as_stated():
+    drawn = variations()
+    for name, shares in (("kind", KINDS), ("weather", WEATHERS)):
+        for value, share in shares.items():
+            found = np.mean([getattr(v, name) == value for v in drawn])
+            assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / 400), (value, found)
+    assert 0.15 < np.mean([v.photo.saturation == 0 for v in drawn]) < 0.35  # grey cameras
+    assert 0.4 < np.mean([v.photo.jpeg > 0 for v in drawn]) < 0.8
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_true_depth_pose_and_k_warp_a_frame_into_its_neighbour(varied_renderers, varied_options, number):
+    """Without what the camera adds, a static varied drive obeys the same law as the plain world."""
+    renderer, intrinsics = varied_renderers[number], list_drives(varied_options)[number].intrinsics
+    poses = renderer.scene.world_from_camera
+    for frame, neighbour in ((0, 1), (8, 7)):
+        images = [renderer.image(k, intrinsics, 64, 208, photo=False) for k in (frame, neighbour)]
+        depths = [renderer.depth(k, intrinsics, 64, 208) for k in (frame, neighbour)]
+        error, identity, seen = warp_errors(images, depths, np.linalg.inv(poses[neighbour]) @ poses[frame], intrinsics)
+        assert error < 0.022, (frame, error)
+        assert identity > 2 * error, (frame, identity, error)
+        assert seen > 0.4
+
+
+def test_the_ground_lies_at_the_cameras_height_and_the_horizon_where_the_tilt_puts_it(varied_options):
+    for drive in list_drives(varied_options):
+        variation = drive_variation(varied_options, drive.number)
+        scene = make_drive_scene(varied_options, drive)
+        np.testing.assert_allclose(scene.world_from_camera[:, 2, 3], variation.camera_height, atol=0.08)
+        down = scene.world_from_camera[:, :3, 2] @ [0, 0, -1.0]
+        tilt = np.radians(variation.mount[0])
+        np.testing.assert_allclose(down, np.sin(-tilt), atol=np.radians(3 * 0.25 * variation.jitter + 0.05))
+
+
+def test_the_photo_changes_no_geometry_and_is_the_same_each_time(varied_renderers, varied_options):
+    renderer, intrinsics = varied_renderers[0], list_drives(varied_options)[0].intrinsics
+    first, again = (renderer.image(3, intrinsics, 64, 208) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    clean = renderer.image(3, intrinsics, 64, 208, photo=False)
+    assert (first != clean).mean() > 0.5
+    other = make_drive_renderer(varied_options, list_drives(varied_options)[0])
+    np.testing.assert_array_equal(other.image(3, intrinsics, 64, 208), first)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_vehicle_drives_through_another(seed):
+    options = WorldOptions(drives=5, frames=40, varied=True, moving_cars=1.0, seed=seed)
+    for drive in list_drives(options):
+        scene = make_drive_scene(options, drive)
+        assert scene.movers
+        positions = np.stack([m.position for m in scene.movers], 1)  # [frames, movers, 2]
+        apart = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1)
+        apart += 1e3 * np.eye(positions.shape[1])
+        ahead = scene.world_from_camera[:, None, :2, 3]
+        near = np.linalg.norm(positions - ahead, axis=-1) < 100
+        assert apart[near[:, :, None] & near[:, None]].min(initial=99) > 2.0
+        to_camera = np.linalg.norm(positions - ahead, axis=-1)
+        assert to_camera.min() > 1.5
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_world(tmp_path):
+    options = WorldOptions(drives=2, frames=3, width=48, height=32, seed=5, varied=True, moving_cars=1.0)
+    worlds = []
+    for name, jobs in (("one", 1), ("two", 2)):
+        write_world(tmp_path / name, options, jobs=jobs)
+        files = sorted(file for file in (tmp_path / name).rglob("*") if file.is_file())
+        worlds.append({str(file.relative_to(tmp_path / name)): file.read_bytes() for file in files})
+    assert worlds[0] == worlds[1]
+    calibrations = [content for file, content in worlds[0].items() if file.endswith("calib_cam_to_cam.txt")]
+    assert len(set(calibrations)) == 2
+
+
+def test_two_sources_of_focal_lengths_are_refused(tmp_path):
+    with pytest.raises(InputError, match="vary focal: got it with varied"):
+        write_world(tmp_path / "world", WorldOptions(drives=2, frames=3, varied=True, vary_focal=True))
+
+
+def test_the_plain_world_is_what_it_was():
+    """Figures of the plain world before there were varied ones: drawing one number more would change them all."""
+    options = WorldOptions(drives=2, frames=45, width=104, height=32, seed=4, moving_cars=1.0)
+    drive = list_drives(options)[1]
+    renderer = make_drive_renderer(options, drive)
+    scene = renderer.scene
+    shapes = len(scene.polygons.origin), len(scene.quadrics.centre), len(scene.movers)
+    image = renderer.image(20, drive.intrinsics, 32, 104).astype(float)
+    depth = renderer.depth(20, drive.intrinsics, 32, 104)
+    assert shapes == PLAIN_SHAPES
+    np.testing.assert_allclose(scene.world_from_camera[44, :3, 3], PLAIN_POSITION, atol=1e-6)
+    np.testing.assert_allclose(image.reshape(2, 16, 4, 26, 3).mean((1, 3, 4)).ravel(), PLAIN_LIGHT, atol=0.01)
+    np.testing.assert_allclose(1 / depth[20:30, ::26].mean(0), PLAIN_DISPARITY, rtol=1e-4)
+
+
+def test_a_photo_without_effects_is_the_light_itself():
+    light = torch.rand(3, 6, 8, generator=torch.Generator().manual_seed(0))
+    pixels = Photo().develop(light.clone(), 0, np.eye(4))
+    np.testing.assert_array_equal(pixels, (light * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    grey = dataclasses.replace(Photo(), saturation=0.0, shot_noise=0.05).develop(light.clone(), 0, np.eye(4))
+    assert np.ptp(grey, axis=2).max() == 0
+    noisy = [dataclasses.replace(Photo(), read_noise=0.02, seed=s).develop(light.clone() * 0 + 0.5, 0, np.eye(4))
+             for s in (0, 1)]  # fmt: skip
+    assert np.std(noisy[0] - 127.5) == pytest.approx(0.02 * 255, rel=0.2)
+    assert (noisy[0] != noisy[1]).any()
+
+
+def test_motion_blur_spreads_light_along_the_path_and_leaves_a_standing_camera_sharp():
+    light = torch.zeros(3, 21, 41)
+    light[:, 10, 20] = 1.0
+    intrinsics = np.array([[40.0, 0, 20], [0, 40, 10], [0, 0, 1]])
+    near = torch.full((21, 41), 0.5)
+    assert torch.equal(motion_blur(light, near, intrinsics, np.eye(4), 0.5), light)
+    right = np.eye(4)
+    right[0, 3] = -0.05  # the camera moves to the right: a pixel at 2 m moves by one pixel
+    blurred = motion_blur(light, near, intrinsics, right, 1.0)
+    assert blurred[:, 10].sum().item() == pytest.approx(3.0, abs=0.02)
+    assert blurred[0, 10, 19:22].min() > 0.05
+    assert blurred[:, [9, 11]].abs().max() < 1e-6
+    assert torch.equal(motion_blur(light, near * 0, intrinsics, right, 1.0), light)  # at infinity
