@@ -6,7 +6,7 @@ from torch import Tensor
 
 from datasets.synthetic.first_hits import SKY, first_hits, see
 from datasets.synthetic.ground import Ground
-from datasets.synthetic.photo import motion_blur
+from datasets.synthetic.photo import Photo, motion_blur
 from datasets.synthetic.rays import Rays, camera_rays, lidar_rays
 from datasets.synthetic.rip_map import rip_maps
 from datasets.synthetic.scene import Scene
@@ -59,7 +59,7 @@ class Renderer:
             fine_picture[:, band] = shader.colours(surface[band], inverse[band], rays, band)
         picture = _halve(_halve(fine_picture, 1), 2)
         if photo and self.scene.photo is not None:
-            return self._develop(picture, inverse[::2, ::2], frame, intrinsics, pose)
+            return self._develop(self.scene.photo, picture, inverse[::2, ::2], frame, intrinsics, pose)
         picture = picture.permute(1, 2, 0)
         brightness = self.scene.light[frame] * self.scene.exposure[frame] * 255
         return (picture * brightness).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
@@ -88,15 +88,21 @@ class Renderer:
         return np.concatenate([points, paint[surface[hit]].mean(1, keepdims=True).clip(0, 1)], 1).astype(np.float32)
 
     def _develop(
-        self, light: Tensor, inverse_depth: Tensor, frame: int, intrinsics: np.ndarray, pose: np.ndarray
+        self,
+        photo: Photo,
+        light: Tensor,
+        inverse_depth: Tensor,
+        frame: int,
+        intrinsics: np.ndarray,
+        pose: np.ndarray,
     ) -> np.ndarray:
         """What the drive's camera makes of light [3, H, W] at a pose: uint8 [H, W, 3]."""
         scene = self.scene
         poses, at = scene.world_from_camera, min(frame, len(scene.world_from_camera) - 2)
         moved = np.linalg.inv(poses[at + 1]) @ poses[at]
-        if scene.photo.shutter:
-            light = motion_blur(light, inverse_depth, intrinsics, moved, scene.photo.shutter)
-        return scene.photo.develop(light * float(scene.light[frame] * scene.exposure[frame]), frame, pose)
+        if photo.shutter:
+            light = motion_blur(light, inverse_depth, intrinsics, moved, photo.shutter)
+        return photo.develop(light * float(scene.light[frame] * scene.exposure[frame]), frame, pose)
 
     def _hits(self, frame: int, rays: Rays, world_from_sensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Surface number and 1/t of the rays' first hits, both [H, W]."""

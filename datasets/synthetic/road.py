@@ -28,13 +28,16 @@ class CrossSection(NamedTuple):
     period: float = 12.0  # metres along the road after which its texture repeats
 
 
+PLAIN_SECTION = CrossSection()  # of the plain world's street
+
+
 class Road(NamedTuple):
     """The centre line, with a vertex every `VERTEX_SPACING` metres."""
 
     points: np.ndarray  # [n, 2], metres
     heading: np.ndarray  # [n], radians from east to north
     curvature: np.ndarray  # [n], 1/m, positive to the left
-    section: CrossSection = CrossSection()
+    section: CrossSection = PLAIN_SECTION
 
     def at(self, s: np.ndarray | float, left: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Points [..., 2] and headings [...] at `s` metres along the line and `left` metres to its left."""
@@ -48,7 +51,7 @@ class Road(NamedTuple):
 def make_road(
     rng: np.random.Generator,
     length: float,
-    section: CrossSection = CrossSection(),
+    section: CrossSection = PLAIN_SECTION,
     min_radius: float = _MIN_RADIUS,
     straights: tuple[float, float] = _STRAIGHTS,
     max_heading: float = _MAX_HEADING,

@@ -157,15 +157,15 @@ def _trees(plot: _Plot, side: int, across: tuple[float, float], step: tuple[floa
 def tree(rng: np.random.Generator, spot, detail: float = 1.0) -> list[Quadric]:
     """A broad-leaved tree, a conifer or a poplar; `detail` is a factor on the number of ellipsoids."""
     kind = str(rng.choice(["broad", "broad", "broad", "conifer", "poplar", "young"]))
-    height = {"broad": (5, 13), "conifer": (6, 16), "poplar": (8, 18), "young": (3, 5.5)}[kind]
-    height = rng.uniform(*height)
+    shortest, tallest = {"broad": (5, 13), "conifer": (6, 16), "poplar": (8, 18), "young": (3, 5.5)}[kind]
+    height = rng.uniform(shortest, tallest)
     brown = np.array([0.34, 0.28, 0.22]) * rng.uniform(0.4, 1.3)
     green, leaves = _green(rng), str(rng.choice(["leaves", "leaves_1", "leaves_2"]))
     root = np.array([spot[0], spot[1], 0.0])
     thick = height * rng.uniform(0.012, 0.028)
-    clear = height * {"broad": rng.uniform(0.2, 0.45), "conifer": 0.1, "poplar": 0.12, "young": 0.4}[kind]
+    clear = height * float({"broad": rng.uniform(0.2, 0.45), "conifer": 0.1, "poplar": 0.12, "young": 0.4}[kind])
     parts = [Quadric(root, np.array([thick, thick, np.inf]), -1.0, clear + 0.25 * height, "bark", SIZE / 1.5, brown)]
-    count = max(3, round(detail * {"broad": rng.integers(6, 12), "conifer": 5, "poplar": 4, "young": 4}[kind]))
+    count = max(3, round(detail * {"broad": int(rng.integers(6, 12)), "conifer": 5, "poplar": 4, "young": 4}[kind]))
     spread = height * {"broad": rng.uniform(0.25, 0.42), "conifer": 0.2, "poplar": 0.11, "young": 0.18}[kind]
     for k in range(count):
         share = (k + 0.5) / count

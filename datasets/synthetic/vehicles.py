@@ -4,6 +4,8 @@ A vehicle is drawn from `rng`; its middle stands on the ground point `middle` (x
 (radians from east to north).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from datasets.synthetic.objects import random_colour
@@ -11,6 +13,27 @@ from datasets.synthetic.shapes import UP, Polygon, axes, panel, rectangle
 
 _PAINTS = (0.05, 0.1, 0.25, 0.45, 0.7, 1.0)  # lightness: most cars are black, grey, silver or white
 _SHADE = np.full(3, 0.1)
+
+
+class _Shape(NamedTuple):
+    """A kind of car: its share of all cars, and ranges in metres."""
+
+    share: float
+    length: tuple[float, float]
+    width: tuple[float, float]
+    belt: tuple[float, float]  # height of the lower edge of the windows
+    height: tuple[float, float]
+    rear_lean: tuple[float, float]  # how far the rear window leans forward
+    boot: float  # length behind the rear window
+
+
+_CARS = {
+    "hatch": _Shape(0.34, (3.6, 4.3), (1.65, 1.8), (0.9, 1.0), (1.42, 1.55), (0.25, 0.6), 0.0),
+    "saloon": _Shape(0.22, (4.3, 4.9), (1.72, 1.88), (0.9, 1.0), (1.38, 1.48), (0.5, 0.8), 0.75),
+    "estate": _Shape(0.22, (4.3, 4.9), (1.72, 1.86), (0.92, 1.0), (1.42, 1.55), (0.15, 0.4), 0.0),
+    "offroad": _Shape(0.12, (4.1, 4.8), (1.78, 1.95), (1.05, 1.2), (1.62, 1.85), (0.1, 0.35), 0.0),
+    "van": _Shape(0.1, (4.4, 5.6), (1.8, 2.0), (1.1, 1.3), (1.85, 2.4), (0.03, 0.12), 0.0),
+}
 
 
 def vehicle(rng: np.random.Generator, middle, heading: float, large: float = 0.12) -> tuple[list[Polygon], float]:
@@ -27,16 +50,9 @@ def _paint(rng: np.random.Generator) -> np.ndarray:
 
 def car(rng: np.random.Generator, middle, heading: float) -> tuple[list[Polygon], float]:
     """A hatchback, saloon, estate, off-roader or van: a body that is lower at its bonnet, a cabin, glass and lamps."""
-    kind = rng.choice(["hatch", "saloon", "estate", "offroad", "van"], p=[0.34, 0.22, 0.22, 0.12, 0.1])
-    length, width, belt, height, rear_lean, boot = {
-        "hatch": ((3.6, 4.3), (1.65, 1.8), (0.9, 1.0), (1.42, 1.55), (0.25, 0.6), 0.0),
-        "saloon": ((4.3, 4.9), (1.72, 1.88), (0.9, 1.0), (1.38, 1.48), (0.5, 0.8), 0.75),
-        "estate": ((4.3, 4.9), (1.72, 1.86), (0.92, 1.0), (1.42, 1.55), (0.15, 0.4), 0.0),
-        "offroad": ((4.1, 4.8), (1.78, 1.95), (1.05, 1.2), (1.62, 1.85), (0.1, 0.35), 0.0),
-        "van": ((4.4, 5.6), (1.8, 2.0), (1.1, 1.3), (1.85, 2.4), (0.03, 0.12), 0.0),
-    }[str(kind)]
-    length, width, belt, height = (float(rng.uniform(*span)) for span in (length, width, belt, height))
-    lean = float(rng.uniform(*rear_lean))
+    kind = str(rng.choice(list(_CARS), p=[shape.share for shape in _CARS.values()]))
+    shape = _CARS[kind]
+    length, width, belt, height, lean = (float(rng.uniform(*span)) for span in shape[1:6])
     bonnet = belt - rng.uniform(0.06, 0.18)
     paint = _paint(rng)
     forward, left = axes(heading)
@@ -54,7 +70,7 @@ def car(rng: np.random.Generator, middle, heading: float) -> tuple[list[Polygon]
         rectangle(base - a - b + UP * belt, lid, left, slope, width, "metal", paint, (2.0, 2.0)),
     ]
     front = length * (0.36 if kind == "van" else rng.uniform(0.16, 0.24))
-    rear = -length / 2 + boot + 0.04
+    rear = -length / 2 + shape.boot + 0.04
     foot = base + UP * min(bonnet, belt)
     cabin = _cabin(foot, heading, (rear, front), (lean, rng.uniform(0.55, 0.9)), width, height - foot[2], paint)
     return [*body, *cabin, shade(middle, heading, length, width)], length
