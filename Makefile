@@ -26,7 +26,7 @@ venv: .venv/installed
 	$(BIN)/pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/installed: .venv/runtime requirements-dev.txt requirements-timm.txt
+.venv/installed: .venv/runtime requirements-dev.txt requirements-timm.txt requirements-shards.txt
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 

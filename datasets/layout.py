@@ -16,7 +16,7 @@ import os
 import posixpath
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
@@ -44,10 +44,11 @@ class Scene:
     """One continuous recording of one camera."""
 
     folder: Path
-    frames: list[Path]  # image files in order of time
+    frames: Sequence[Path]  # image files in order of time
     intrinsics: np.ndarray  # float64 [3, 3]
     poses: np.ndarray | None  # float64 [len(frames), 3, 4], world_from_camera, metres
     breaks: tuple[int, ...] = ()  # k: between frames k - 1 and k a frame is missing or damaged; ascending
+    guessed: bool = False  # K is a guess (`camera_is_guessed`)
 
     @property
     def name(self) -> str:
@@ -121,7 +122,8 @@ def read_scene(folder: Path) -> Scene:
             raise InputError(
                 f"{folder / 'poses.txt'}: {len(poses)} poses for {len(frames)} frames, expected one for each"
             )
-    return Scene(folder, frames, read_intrinsics(folder / "cam.txt"), poses, _find_breaks(folder, frames))
+    intrinsics, breaks = read_intrinsics(folder / "cam.txt"), _find_breaks(folder, frames)
+    return Scene(folder, frames, intrinsics, poses, breaks, camera_is_guessed(folder))
 
 
 def _find_breaks(folder: Path, frames: list[Path]) -> tuple[int, ...]:

@@ -6,10 +6,11 @@ import math
 import multiprocessing
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from files.errors import InputError
 from geometry.snippets import Snippets
 
 _AHEAD = 2  # batches that each worker process is ahead
+SHARDS_AHEAD = 64  # batches before it is read in which a shard is fetched
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,16 @@ def read_batch(dataset: SnippetDataset, indices: Sequence[int], pin_memory: bool
         pin_memory: page-locked memory, from which a copy to a GPU does not make the host wait.
     """
     block = torch.empty(_block_size(dataset, len(indices)), dtype=torch.uint8, pin_memory=pin_memory)
-    return as_batch(dataset, block, _read_items(dataset, block, indices), pin_memory)
+    return as_batch(dataset, block, _read_items(dataset, block, indices, slice(None)), pin_memory)
 
 
-def _read_items(dataset: SnippetDataset, block: Tensor, indices: Sequence[int]) -> list[dict[str, Any]]:
-    """Read snippets; their images are decoded to the block of memory."""
+def _read_items(dataset: SnippetDataset, block: Tensor, indices: Sequence[int], part: slice) -> list[dict[str, Any]]:
+    """Read these snippets of a batch; their images are decoded to the batch's block of memory."""
     middle = dataset.length // 2
-    targets, sources = (part.numpy() for part in _parts(dataset, block, len(indices)))
+    targets, sources = (images.numpy()[part] for images in _parts(dataset, block, len(indices)))
     return [
         dataset.read(index, [*others[:middle], target, *others[middle:]])
-        for index, target, others in zip(indices, targets, sources, strict=True)
+        for index, target, others in zip(indices[part], targets, sources, strict=True)
     ]
 
 
@@ -90,6 +92,15 @@ def _block_size(dataset: SnippetDataset, batch: int) -> int:
     return batch * dataset.length * dataset.height * dataset.width * 3
 
 
+class _Task(NamedTuple):
+    """Some of a batch's snippets, for one worker process."""
+
+    number: int  # of the batch, from 0 on
+    part: slice  # of its snippets
+    indices: list[int]  # of all its snippets
+    soon: list[list[int]]  # later batches that were not named before
+
+
 class _Tasks(Dataset):
     """What a worker process does: read a batch's images into its block of the memory that all processes share.
 
@@ -100,19 +111,37 @@ class _Tasks(Dataset):
     def __init__(self, dataset: SnippetDataset, blocks: Tensor) -> None:
         self._dataset, self._blocks = dataset, blocks
 
-    def __getitem__(self, task: tuple[int, list[int]]) -> list[dict[str, Any]]:
-        number, indices = task
-        return _read_items(self._dataset, self._blocks[number % len(self._blocks)], indices)
+    def __getitem__(self, task: _Task) -> list[dict[str, Any]]:
+        self._dataset.expect([index for batch in task.soon for index in batch[task.part]])
+        return _read_items(self._dataset, self._blocks[task.number % len(self._blocks)], task.indices, task.part)
 
 
-class _Numbered(Sampler):
-    """(number, indices) of each batch, the first number is 0."""
+class _TaskOrder(Sampler):
+    """Each batch as `parts` tasks. Task k goes to worker k modulo their number, so part k is always worker k's."""
 
-    def __init__(self, batches: Iterable[list[int]]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Iterable[list[int]], parts: int, ahead: int) -> None:
+        self._batches, self._parts, self._ahead = batches, parts, ahead
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        return enumerate(self._batches)
+    def __iter__(self) -> Iterator[_Task]:
+        for number, (indices, soon) in enumerate(_look_ahead(self._batches, self._ahead)):
+            ends = [len(indices) * part // self._parts for part in range(self._parts + 1)]
+            for part in map(slice, ends, ends[1:]):
+                yield _Task(number, part, indices, soon)
+
+
+def _look_ahead(batches: Iterable[list[int]], ahead: int) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Each batch, and which of the `ahead` batches behind it were not named before: (a, [a, b]), (b, [c]), (c, [])."""
+    waiting: deque[list[int]] = deque()
+    new: list[list[int]] = []
+    for batch in batches:
+        waiting.append(batch)
+        new.append(batch)
+        if len(waiting) > ahead:
+            yield waiting.popleft(), new
+            new = []
+    for batch in waiting:
+        yield batch, new
+        new = []
 
 
 def _as_it_is(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,24 +207,28 @@ def load_batches(
     Raises:
         InputError: no snippet is whole, images have another size, or a worker process was killed.
     """
+    ahead, parts = (SHARDS_AHEAD if dataset.sharded else 0), 1
     if not workers:
-        for indices in batches:
+        for indices, soon in _look_ahead(batches, ahead):
+            dataset.expect([index for batch in soon for index in batch])
             yield read_batch(dataset, indices, pin_memory)
         return
     largest = batches.batch_size if isinstance(batches, ShuffledBatches) else max(len(batch) for batch in batches)
+    if dataset.sharded:  # each worker reads its own places of every batch, and so its own shards
+        parts = workers = min(workers, largest)
     # Of the batches that are ahead, and of the one that is being copied.
     blocks = torch.empty(_AHEAD * workers + 1, _block_size(dataset, largest), dtype=torch.uint8).share_memory_()
     loader = DataLoader(
         _Tasks(dataset, blocks),
         batch_size=None,
-        sampler=_Numbered(batches),
+        sampler=_TaskOrder(batches, parts, ahead),
         num_workers=workers,
-        prefetch_factor=_AHEAD,
+        prefetch_factor=_AHEAD * parts,
         collate_fn=_as_it_is,
         worker_init_fn=_begin_worker,
     )
     try:
-        for number, items in enumerate(_begin(loader)):
+        for number, items in enumerate(_join(_begin(loader), parts)):
             shared = blocks[number % len(blocks), : _block_size(dataset, len(items))]
             block = torch.empty_like(shared, pin_memory=pin_memory).copy_(shared)
             yield as_batch(dataset, block, items, pin_memory)
@@ -216,6 +249,12 @@ def load_batches(
         # belong to another loader.
         error.__traceback__ = None
         raise InputError(str(error).rpartition("InputError: ")[2].strip()) from None
+
+
+def _join(results: Iterator[list[dict[str, Any]]], parts: int) -> Iterator[list[dict[str, Any]]]:
+    """The items of each batch, of which each result has a part."""
+    for first in results:
+        yield first + [item for _ in range(parts - 1) for item in next(results)]
 
 
 def _begin(loader: DataLoader) -> Iterator[list[dict[str, Any]]]:

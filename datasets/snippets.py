@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,28 +42,39 @@ class SnippetDataset(Dataset):
             `cam.txt` only tells which scenes have the same camera.
     """
 
+    sharded = False  # whether frames come from shards (`datasets.shards`)
+    ground_truth = False
+
     def __init__(
         self, root: Path, scene_list: str, length: int, ground_truth: bool = False, fov: float | None = None
     ) -> None:
-        if length < 3 or length % 2 == 0:
-            raise InputError(f"snippets of {length} frames, expected an odd number from 3 on: the target is the middle")
         root = Path(root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder, expected a prepared data set (see data/prepare_kitti.py)")
-        names = read_scene_names(root / scene_list)
-        self.length = length
+        scenes = [read_scene(root / name) for name in read_scene_names(root / scene_list)]
+        self._begin(root / scene_list, scenes, length)
         self.ground_truth = ground_truth
-        self.scenes = [read_scene(root / name) for name in names]
-        self.runs = [run for scene in self.scenes for run in scene.runs()]
+        self._number_cameras(*self._check_sizes(root / scene_list), fov)
+
+    def _begin(self, scene_list: Path, scenes: list[Scene], length: int) -> None:
+        """Find the snippets of these scenes; `scene_list` is named in errors."""
+        if length < 3 or length % 2 == 0:
+            raise InputError(f"snippets of {length} frames, expected an odd number from 3 on: the target is the middle")
+        self.length = length
+        self.scenes = scenes
+        self.runs = [run for scene in scenes for run in scene.runs()]
         counts = [max(0, len(run.frames) - length + 1) for run in self.runs]
         if not any(counts):
             longest = max(self.runs, key=lambda run: len(run.frames))
             raise InputError(
-                f"{root / scene_list}: no snippet of {length} frames: the longest of {len(names)} scenes, "
+                f"{scene_list}: no snippet of {length} frames: the longest of {len(scenes)} scenes, "
                 f"{longest.name}, has {len(longest.frames)}"
             )
         self._ends = np.cumsum(counts)  # number of snippets up to and with each run
-        self.height, self.width = self._check_sizes(root / scene_list)
+
+    def _number_cameras(self, height: int, width: int, fov: float | None) -> None:
+        """Take the size of all frames, and give each camera a number."""
+        self.height, self.width = height, width
         self.recorded: list[
             np.ndarray
         ] = []  # the K of each camera in `cam.txt`, float64 [3, 3], by the camera's number
@@ -122,10 +134,18 @@ class SnippetDataset(Dataset):
         """
         damaged: list[str] = []
         for step in range(len(self)):
-            item = self._read((index + step) % len(self), frames, source or self.read_frame, damaged)
+            number = (index + step) % len(self)
+            item = self._read(number, frames, source or self.reader(number), damaged)
             if item is not None:
                 return item | {"damaged": damaged}
         raise InputError(f"{self.scenes[0].folder.parent}: not one snippet has all its images whole, e.g. {damaged[0]}")
+
+    def reader(self, index: int) -> Callable[[Path], np.ndarray]:
+        """What reads the frames of a snippet."""
+        return self.read_frame
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Told of the snippets that are read soon. Files need no preparation."""
 
     def read_frame(self, file: Path) -> np.ndarray:
         """A frame: uint8 [H, W, 3].
@@ -134,8 +154,12 @@ class SnippetDataset(Dataset):
             DamagedFrame: it cannot be read.
             InputError: it has another size.
         """
+        return self.decoded(file, partial(read_image, file))
+
+    def decoded(self, file: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """The image that `decode` returns of this file, with the errors of `read_frame`."""
         try:
-            image = read_image(file)
+            image = decode()
         except (InputError, OSError) as error:
             raise DamagedFrame(str(error)) from None
         if image.shape[:2] != (self.height, self.width):

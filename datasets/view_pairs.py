@@ -1,6 +1,7 @@
 """Pairs of frames that show structure: a frame and the nearest one of its scene with enough motion between them."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from path import Path
@@ -14,7 +15,7 @@ LARGEST_GAP = 16  # frames
 
 
 def find_pair(
-    frames: list[Path], number: int, intrinsics: np.ndarray, least_motion: float = LEAST_MOTION
+    frames: Sequence[Path], number: int, intrinsics: np.ndarray, least_motion: float = LEAST_MOTION
 ) -> tuple[int, TwoViews] | None:
     """A frame's nearest neighbour with enough motion, and what both show; None where a frame cannot be read.
 

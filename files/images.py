@@ -32,9 +32,14 @@ def read_image(file: Path) -> np.ndarray:
     Raises:
         InputError: missing, truncated or damaged, no JPEG or PNG, or of more than `files.untrusted.MOST_PIXELS`.
     """
+    return decode_image(read_bounded(file, _LARGEST_FILE, "an image"), file)
+
+
+def decode_image(data: bytes, file: Path) -> np.ndarray:
+    """The content of an image file as RGB, as `read_image` has it; `file` is named in the error."""
     # Pillow is used because torchvision.io is at most 10 % faster, crashes the process on some damaged PNGs, and is
     # deprecated since torchvision 0.29.
-    data, kind = _read_data(file)
+    kind = _kind(data, file)
     try:
         image = _open_whole(data, kind)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
@@ -52,7 +57,8 @@ def read_depth_picture(file: Path) -> np.ndarray:
     Raises:
         InputError: missing, truncated or damaged, or another kind of image (8 bits, colour).
     """
-    data, kind = _read_data(file)
+    data = read_bounded(file, _LARGEST_FILE, "an image")
+    kind = _kind(data, file)
     if kind != "PNG":
         raise InputError(f"{file}: {kind}, expected a depth map as a PNG of 16 bits")
     try:
@@ -65,13 +71,12 @@ def read_depth_picture(file: Path) -> np.ndarray:
     return numbers.astype(np.float32) / 256
 
 
-def _read_data(file: Path) -> tuple[bytes, str]:
-    """The bytes of an image file, and "JPEG" or "PNG"."""
-    data = read_bounded(file, _LARGEST_FILE, "an image")
+def _kind(data: bytes, file: Path) -> str:
+    """ "JPEG" or "PNG", by the first bytes of an image file."""
     if data.startswith(b"\xff\xd8\xff"):
-        return data, "JPEG"
+        return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return data, "PNG"
+        return "PNG"
     found = f"begins with {data[:4].hex(' ')}" if data else "empty file"
     raise InputError(f"{file}: {found}, expected a JPEG or PNG image")
 

@@ -3,7 +3,7 @@
 A clip is read from its beginning as often as needed, and never held in memory as a whole.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -112,7 +112,7 @@ def _open_images(folder: Path, fps: float | None, workers: int) -> Clip:
     return _as_film(_images(name, folder, files, workers), files, fps, workers)
 
 
-def _images(name: str, source: Path, files: list[Path], workers: int) -> Clip:
+def _images(name: str, source: Path, files: Sequence[Path], workers: int) -> Clip:
     """Images without an order; `_as_film` makes a clip of those that are one."""
     return Clip(
         name,
@@ -124,7 +124,7 @@ def _images(name: str, source: Path, files: list[Path], workers: int) -> Clip:
     )
 
 
-def _as_film(clip: Clip, files: list[Path], fps: float | None, workers: int) -> Clip:
+def _as_film(clip: Clip, files: Sequence[Path], fps: float | None, workers: int) -> Clip:
     """The images of a folder as neighbouring frames, unless their sizes differ or there is only one."""
     sizes = {size for size in map(_size_or_none, files) if size is not None}
     if len(sizes) > 1:
@@ -147,7 +147,7 @@ def _size_or_none(file: Path) -> tuple[int, int] | None:
         return None
 
 
-def _first_size(files: list[Path]) -> tuple[int, int]:
+def _first_size(files: Sequence[Path]) -> tuple[int, int]:
     for file in files:
         size = _size_or_none(file)
         if size is not None:
@@ -164,7 +164,7 @@ def _check_size(file: Path, height: int, width: int) -> None:
         raise InputError(f"{file}: {width} x {height} pixels, expected at most {MOST_PIXELS}; make it smaller")
 
 
-def _read_images(files: list[Path], times: list[float], workers: int, notes: list[str]) -> Iterator[Frame]:
+def _read_images(files: Sequence[Path], times: list[float], workers: int, notes: list[str]) -> Iterator[Frame]:
     def read(numbered: tuple[Path, float]) -> Frame | str:
         file, time = numbered
         try:
@@ -181,7 +181,7 @@ def _read_images(files: list[Path], times: list[float], workers: int, notes: lis
             yield frame
 
 
-def _times_beside(folder: Path, files: list[Path]) -> list[float] | None:
+def _times_beside(folder: Path, files: Sequence[Path]) -> list[float] | None:
     """The times of a folder's images in seconds from the first: times.txt in it or beside it (KITTI odometry), or
     timestamps.txt beside it (KITTI raw). None where there are none, or not as many as images."""
     for file in (folder / "times.txt", folder.parent / "times.txt"):

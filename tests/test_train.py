@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -21,12 +22,15 @@ import train
 from cli.flags import run_script
 from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.loading import load_batches
+from datasets.packing import pack
+from datasets.snippets import SnippetDataset
 from files.atomic import write_text
 from files.errors import InputError, UsageError
 from files.images import write_jpeg
 from geometry.snippets import Snippets
 from models import DEPTH_NETS, pose_exp_net
 from models.checkpoint import load_checkpoint, load_model
+from tests.tools.file_server import serve
 from training import run as training_run
 from training import start, validation
 from training import steps as training_steps
@@ -1033,6 +1037,71 @@ def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_t
         for name in line:
             exact = name.startswith("objective/") or name.startswith("photometric")
             assert other[name] == pytest.approx(line[name], rel=1e-5 if exact else 1e-3, abs=1e-5), (line["step"], name)
+
+
+@pytest.fixture
+def shards(data, tmp_path, monkeypatch):
+    """The data set as shards of about two frames."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    out = (Path(tmp_path) / "packed").makedirs_p()
+    training, validation = SnippetDataset(data, "train.txt", 3), SnippetDataset(data, "val.txt", 3, ground_truth=True)
+    assert pack(training, validation, data, out, size=5000, overlap=4) > 5
+    return out
+
+
+def test_training_from_shards_resumes_to_the_same_weights(run, data, shards, tmp_path):
+    """From a folder without a stop; from a URL with one, with workers then, and validated alike."""
+    folder = Path(tmp_path) / "runs"
+    assert run(shards, "--validate-every", 3, name="whole", steps=9)[0] == 0
+    with serve(shards) as (url, asked):
+        assert run(url, "--validate-every", 3, name="stopped", steps=4)[0] == 0
+        status, _, error = run("--resume", folder / "stopped", "--steps", 9, "--workers", 2, resume=True)
+        assert status == 0, error
+    assert any("val-00000.tar" in path for path in asked)
+    assert_same_run(folder / "whole", folder / "stopped", ["model", "optimizer", "step"])
+    scores = [metrics(folder / name, "validation") for name in ("whole", "stopped")]
+    assert scores[0][-1] == scores[1][-1]
+    assert {"abs_rel", "ate"} <= scores[0][-1].keys()
+    assert not list(Path(tempfile.gettempdir()).glob("validation-*/val"))
+
+
+def test_a_run_keeps_its_shards(run, data, shards, tmp_path):
+    """Their number decides the order of the snippets."""
+    assert run(shards, steps=1)[0] == 0
+    result = run(data, "--resume", tmp_path / "runs/run", "--steps", 2, resume=True)
+    expect_one_line(result, "shards 0, but the run began with ")
+
+
+def test_what_shards_cannot_do_is_one_line(run, shards):
+    expect_one_line(run(shards, "--data-in-memory", steps=1), "are shards; expected the folder of a prepared", status=2)
+    expect_one_line(run(shards, "--sequence-length", 7, steps=1), "packed for snippets of up to 5 frames, expected 7")
+    (shards / "val-00000.tar").remove()
+    expect_one_line(run(shards, steps=1), "val-00000.tar: no such file")
+    (shards / "shards.jsonl").remove()
+    expect_one_line(run(shards, steps=1), "train.txt: no such file")
+
+
+def test_a_shard_that_goes_missing_ends_a_run_after_saving_it(run, shards, tmp_path):
+    shards.files("train-*.tar")[-1].remove()
+    status, _, error = run(shards, steps=9)
+    assert status == 1
+    assert re.search(r"^train.py: error: .*tar: no such file; step \d is saved, go on with: .*\n$", error, re.MULTILINE)
+    assert load_checkpoint(tmp_path / "runs/run/last.pt")["step"] < 4
+
+
+@pytest.mark.slow
+def test_two_processes_train_from_shards_as_one_does(shards, tmp_path, run):
+    flags = ["--runs", tmp_path / "runs", "--network-width", SMALL, "--workers", 0, "--device", "cpu", "--steps", 8]
+    flags += ["--no-check"]
+    with serve(shards) as (url, _):
+        two = torchrun(2, url, "--name", "two", "--batch-size", 1, "--log-every", 1, *flags)
+        _, err = two.communicate(timeout=300)
+        assert two.returncode == 0, err
+        assert run(url, "--log-every", 1, name="one", steps=8)[0] == 0
+    losses = [
+        [line["objective/loss"] for line in metrics(tmp_path / "runs" / name, "train")] for name in ("one", "two")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def wait_until(condition, seconds: float = 240) -> bool:

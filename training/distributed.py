@@ -71,6 +71,12 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def processes_of_this_machine() -> list[int]:
+    """The ranks of the processes on this machine, in order."""
+    own = os.environ.get("GROUP_RANK", "0")  # torchrun's number of the machine
+    return [rank for rank, group in enumerate(gather(own)) if group == own]
+
+
 def share_gradients(model: nn.Module) -> nn.Module:
     """The model with its gradients averaged over the processes in the backward pass."""
     if count() == 1:

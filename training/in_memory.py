@@ -26,7 +26,7 @@ def load_frames(dataset: SnippetDataset, device: torch.device, workers: int) -> 
     """
     memory = FramesInMemory(dataset)
     size = math.prod(memory.shape)
-    group = _processes_of_this_machine()
+    group = distributed.processes_of_this_machine()
     leader = group[0] == distributed.rank()
     free = free_host_memory()
     what = f"{len(memory.files)} frames of {dataset.width} x {dataset.height} take {size / 2**30:.2f} GiB"
@@ -51,12 +51,6 @@ def load_frames(dataset: SnippetDataset, device: torch.device, workers: int) -> 
             where = f"the host's memory, since they would take more than half of what {device} has free"
     memory.take(frames, damaged)
     return memory, f"{what}, in {where}"
-
-
-def _processes_of_this_machine() -> list[int]:
-    """The ranks of the processes on this machine, in order."""
-    own = os.environ.get("GROUP_RANK", "0")  # torchrun's number of the machine
-    return [rank for rank, group in enumerate(distributed.gather(own)) if group == own]
 
 
 def _shared(size: int, leader: bool, group: list[int]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from path import Path
 from datasets.augmentation import AUGMENTATIONS
 from files.errors import InputError, UsageError
 from files.options import check_options, flag_name, from_plain, option, to_plain
+from files.remote import is_url
 from loss_functions import ObjectiveOptions
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete, predicts_masks
 from models.encoder_weights import IMAGENET, NONE
@@ -32,7 +33,11 @@ class TrainOptions:
     them. `batch_size` and `accumulate` may change as long as their product with the number of processes stays.
     """
 
-    data: str | None = option(None, "prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt", may_change=True)
+    data: str | None = option(
+        None,
+        "prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt; or shards of data/pack_shards.py: FOLDER or URL",
+        may_change=True,
+    )
     name: str | None = option(None, "name of the run's folder (default: recipe and time)")
     runs: str = option("runs", "folder that holds the runs' folders")
 
@@ -238,7 +243,7 @@ def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
     )
     others = {name: value for name, value in given.items() if name not in of_objective}
     # Absolute, so that a run can be resumed from another working directory.
-    if others.get("data") is not None:
+    if others.get("data") is not None and not is_url(others["data"]):
         others["data"] = os.path.abspath(others["data"])
     if others.get("encoder_weights", NONE) not in (NONE, IMAGENET):
         others["encoder_weights"] = os.path.abspath(others["encoder_weights"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from path import Path
 from torch import nn
 from tqdm import tqdm
 
-from datasets.layout import camera_is_guessed
 from datasets.loading import Batch, ShuffledBatches, load_batches
+from datasets.shards import ShardedSnippets
 from datasets.snippets import SnippetDataset
 from evaluation.leakage import merge_scenes
 from evaluation.structure import Structure, find_structure
@@ -36,6 +37,7 @@ from models.checkpoint import (
 from models.encoder_weights import NONE
 from training import distributed
 from training.collapse import CollapseWatch, watch_validations
+from training.data_sets import open_data_sets, shuffled_batches
 from training.graph import StepGraph
 from training.guard import NonFiniteGuard
 from training.in_memory import load_frames
@@ -45,7 +47,6 @@ from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options
 from training.start import check_before_training, make_model, make_optimizer, network_specs
 from training.step_log import StepLog
 from training.throughput import Throughput
-from training.validation import open_validation
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Run:
     throughput: Throughput = field(default_factory=lambda: Throughput(0))
     progress: tqdm = field(default_factory=lambda: tqdm(disable=True))
     lock: FolderLock | None = None  # on the folder, in the first process
+    scratch: TemporaryDirectory | None = None  # holds the validation scenes of shards, in a machine's first process
 
     def __enter__(self) -> "Run":
         return self
@@ -99,6 +101,8 @@ class Run:
         self.logger.close()
         if self.lock is not None:
             self.lock.close()
+        if self.scratch is not None:
+            self.scratch.cleanup()
 
     def precision(self) -> AbstractContextManager:
         """The model's convolutions in bfloat16 with --precision bf16."""
@@ -163,15 +167,11 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     folder = _folder(options, stopped)
     if printable(folder) != folder:
         raise UsageError(f"{folder}: its name is not UTF-8, which TensorBoard needs; choose another --runs or --name")
-    data = Path(options.data)
-    dataset = SnippetDataset(data, "train.txt", options.sequence_length, fov=options.fov)
-    validation = open_validation(data, options.sequence_length, (dataset.height, dataset.width), options.fov)
-    if validation is not None:
-        validation.number_cameras_like(dataset)
+    dataset, validation, scratch = open_data_sets(options)
     steps_per_epoch = max(1, len(dataset) // (options.batch_size * options.accumulate * distributed.count()))
     total_steps = _total_steps(options, stopped, steps_per_epoch)
     start = stopped.checkpoint["step"] if stopped else 0
-    batches = _batches(options, len(dataset), start, total_steps)
+    batches = shuffled_batches(dataset, options, start, total_steps)
 
     first = options if stopped is None else replace(options, encoder_weights=NONE, start_from=())
     model, ancestors = make_model(first, dataset.cameras)
@@ -190,6 +190,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         validation=validation,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        scratch=scratch,
         specs=network_specs(options, len(dataset.cameras)),
         weights=model,
         model=model,
@@ -293,13 +294,6 @@ def _total_steps(options: TrainOptions, stopped: StoppedRun | None, steps_per_ep
     return total
 
 
-def _batches(options: TrainOptions, size: int, start: int, stop: int) -> ShuffledBatches:
-    """This process's batches. A step's snippets are cut into a piece for each process and accumulated batch."""
-    processes = distributed.count()
-    pieces = processes * options.accumulate
-    return ShuffledBatches(size, options.batch_size, options.seed, start, stop, pieces, distributed.rank(), processes)
-
-
 def _open_loader(run: Run, batches: ShuffledBatches) -> Iterator[Batch]:
     pin_memory, workers = run.device.type == "cuda", run.options.workers
     if not run.options.data_in_memory:
@@ -321,6 +315,7 @@ def _record(dataset: SnippetDataset, total_steps: int, ancestors: list[list[str]
         "height": dataset.height,
         "width": dataset.width,
         "snippets": len(dataset),
+        "shards": len(dataset.shards) if isinstance(dataset, ShardedSnippets) else 0,
         "processes": distributed.count(),
         "total_steps": total_steps,
         "cameras": [dataset.scenes_of(number) for number in range(len(dataset.cameras))],
@@ -373,7 +368,7 @@ def _resume(run: Run, stopped: StoppedRun) -> None:
 def _check_same_data(run: Run, record: dict[str, Any]) -> None:
     """InputError unless the data are those that the run began with."""
     data = run.options.data
-    for name in ("snippets", "height", "width"):
+    for name in ("snippets", "shards", "height", "width"):  # the order of the snippets depends on the shards
         now, before = run.record[name], record.get(name)
         if before not in (None, now):
             raise InputError(f"{data}: {name} {now}, but the run began with {before}; expected the same data")
@@ -406,6 +401,6 @@ def _say_begin(run: Run, resumed: bool) -> None:
         f"{f', from step {run.step} on' if resumed else ''}; validation: {validation}; "
         f"{f'{processes} processes, ' if processes > 1 else ''}{run.device}"
     )
-    guessed = sum(camera_is_guessed(scene.folder) for scene in data.scenes)
+    guessed = sum(scene.guessed for scene in data.scenes)
     if guessed and options.camera.name == "given":
         log_line(f"the camera of {guessed} of {len(data.scenes)} scenes is a guess: --camera learned learns it, too")

@@ -10,6 +10,7 @@ from path import Path
 
 from cli.tables import report_data_check
 from datasets.preparation.check import check_data
+from datasets.shards import is_sharded
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
 from models.checkpoint import LoadedModel, load_model, load_weights
@@ -127,7 +128,7 @@ def check_before_training(options: TrainOptions) -> list[str]:
     Raises:
         InputError: nothing can be learned from the data.
     """
-    if not options.check or distributed.rank() > 0:
+    if not options.check or distributed.rank() > 0 or is_sharded(options.data or ""):  # shards: checked when packed
         return []
     # The data set has read all headers already.
     check = check_data(Path(options.data), options.sequence_length, most_pairs=200, all_headers=False)

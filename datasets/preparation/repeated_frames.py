@@ -6,6 +6,7 @@ JPEG and as PNG. The frames of a standing camera differ at least by noise; copie
 
 import filecmp
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from path import Path
@@ -14,7 +15,7 @@ from files.errors import InputError
 from files.images import read_image
 
 
-def find_repeated_frames(frames: list[Path]) -> list[int]:
+def find_repeated_frames(frames: Sequence[Path]) -> list[int]:
     """Numbers (from 1) of the frames that repeat the frame before them: equal in every pixel, or of the same name.
 
     Only files of equal size are compared, which costs no more than their sizes where there are no copies. So a copy

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -212,7 +212,7 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()))
 
 
-def _without_repeated(check: SceneCheck, scene: Scene) -> list[list[Path]]:
+def _without_repeated(check: SceneCheck, scene: Scene) -> list[Sequence[Path]]:
     """The frames that do not repeat the frame before them, by run; all frames where each one does."""
     repeated = find_repeated_frames(scene.frames)
     check.repeated = len(repeated)
@@ -222,12 +222,12 @@ def _without_repeated(check: SceneCheck, scene: Scene) -> list[list[Path]]:
         check.repeated_example = f"{first} and {second.name} {how}"
     copies = {scene.frames[number] for number in repeated}
     runs = [run.frames for run in scene.runs()]
-    distinct = [[frame for frame in run if frame not in copies] for run in runs]
+    distinct: list[Sequence[Path]] = [[frame for frame in run if frame not in copies] for run in runs]
     return distinct if sum(map(len, distinct)) > 1 else runs
 
 
 def _compare(
-    check: SceneCheck, scene: Scene, runs: list[list[Path]], gap: int, wanted: int, damaged: dict[Path, str]
+    check: SceneCheck, scene: Scene, runs: list[Sequence[Path]], gap: int, wanted: int, damaged: dict[Path, str]
 ) -> list[PairMotion]:
     """Motion of at most `wanted` pairs of frames that are `gap` apart in one run, evenly spread; notes damage and
     sizes."""
@@ -246,7 +246,7 @@ def _compare(
     return motions
 
 
-def _find_gap(check: SceneCheck, scene: Scene, runs: list[list[Path]], damaged: dict[Path, str]) -> FrameGap | None:
+def _find_gap(check: SceneCheck, scene: Scene, runs: list[Sequence[Path]], damaged: dict[Path, str]) -> FrameGap | None:
     """The gap that gives enough motion: estimated from the motion of neighbours, then measured if it can be.
 
     None where frames show no motion at any distance.
@@ -259,7 +259,7 @@ def _find_gap(check: SceneCheck, scene: Scene, runs: list[list[Path]], damaged: 
     return None if math.isnan(pixels) else FrameGap(gap, pixels, pairs)
 
 
-def _find_parallax(scene: Scene, runs: list[list[Path]], wanted: int) -> Parallax:
+def _find_parallax(scene: Scene, runs: list[Sequence[Path]], wanted: int) -> Parallax:
     """Track points in at most `wanted` frames, evenly spread over the runs."""
     places = [(run, number) for run in runs for number in range(len(run))]
     parallax = Parallax()
