@@ -12,7 +12,7 @@ test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
-	$(BIN)/pytest -n 2 --durations=10
+	$(BIN)/pytest -n 2 --dist worksteal --durations=10
 
 demo: .venv/runtime
 	$(BIN)/python demo.py $(if $(STEPS),--steps $(STEPS))

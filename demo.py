@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from matplotlib.figure import Figure
 from path import Path
 
@@ -319,7 +319,7 @@ def summarise(depth_json: Path, pose_json: Path, seconds: dict[str, float], step
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": version("torchvision"),
             "numpy": np.__version__,
         },
     }

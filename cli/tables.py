@@ -1,7 +1,11 @@
 """Tables of aligned columns for the terminal."""
 
-from datasets.preparation.check import DataCheck
+from typing import TYPE_CHECKING
+
 from files.errors import InputError
+
+if TYPE_CHECKING:  # the check needs SciPy and OpenCV, tables need neither
+    from datasets.preparation.check import DataCheck
 
 MOST_ROWS = 100  # of a table of scenes
 
@@ -18,7 +22,7 @@ def table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def report_data_check(check: DataCheck) -> None:
+def report_data_check(check: "DataCheck") -> None:
     """Print a table of the scenes and the warnings; InputError with the reasons if the data set is refused.
 
     Of more than `MOST_ROWS` scenes the first are shown that have remarks, then the first of the others.

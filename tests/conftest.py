@@ -22,8 +22,9 @@ from models.checkpoint import checkpoint_content, save_checkpoint
 def shared() -> Path:
     """The folder of real KITTI frames and reference figures that lies beside the project, where there is one."""
     folder = Path(__file__).absolute().parent.parent.parent / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"no folder {folder.name}/ with real data and reference figures beside the project")
+    parts = ("kitti_odometry", "kitti_raw", "reference", "video", "weights")
+    if not all((folder / part).is_dir() for part in parts):
+        pytest.skip(f"no folder shared/ with {', '.join(parts)} beside the project: real data and reference figures")
     return folder
 
 
@@ -137,9 +138,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
-# One thread a process: pytest-xdist runs as many processes as there are cores.
+# One thread a process, also of the processes that tests start: pytest-xdist runs as many as there are cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time, and few; HYPOTHESIS_PROFILE=long tries others each time, and many.
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40, database=None)

@@ -36,6 +36,9 @@ MOST_ROOT_MODULES = 10
 MOST_LINES_OF_TRAIN = 120
 MOST_LINES_OF_A_FUNCTION = 60
 
+# Packages that take from half a second to several seconds to import, and that few commands need.
+IMPORTED_LATE = ("torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "huggingface_hub", "scipy.stats")
+
 PAPER_NETWORKS = re.compile(r"\b(DispNet|PoseExpNet)\b")
 FILES_OF_PAPER_NETWORKS = ("disp_net.py", "pose_exp_net.py", "__init__.py", "version_1.py")  # in models/
 
@@ -229,3 +232,16 @@ def test_only_models_name_the_papers_networks():
     allowed = [Path("models") / name for name in FILES_OF_PAPER_NETWORKS]
     files = [file for file in product_files() if file not in allowed]
     report("DispNet or PoseExpNet outside their files", [line for f in files for line in lines_with(f, PAPER_NETWORKS)])
+
+
+def test_slow_packages_are_imported_where_they_are_used():
+    """Within functions, so that `--help` and commands that need none of them start without."""
+    errors = [
+        f"{file}:{node.lineno}: {module}"
+        for file in product_files()
+        for node in ast.parse(source(file)).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for _, module in imports(ast.unparse(node))
+        if any(f"{module}.".startswith(f"{late}.") for late in IMPORTED_LATE)
+    ]
+    report("imports at the top of a module", errors)
