@@ -27,10 +27,12 @@ from files.images import read_depth_picture
 from files.text import read_json, read_names
 from inference.depth import read_resized
 from models.checkpoint import load_model
+from models.encoder_weights import IMAGENET
 from training.logger import read_metrics
 
 ROOT = Path(__file__).absolute().parent
 BATCH_SIZE = 8
+ENCODER_RATE = 0.3  # of an encoder that is not new
 TRAINING = ("--recipe", "small")  # docs/experiments.md has the comparisons
 # Without --steps the training gets the rest of ten minutes, less a reserve and the time of the tests.
 TOTAL_SECONDS, TEST_SECONDS, MIN_STEPS, MAX_STEPS = 570, 20, 500, 3000
@@ -62,12 +64,20 @@ def parse_arguments() -> argparse.Namespace:
     add("--width", type=positive_int, default=208, help="image width in pixels (default: 208)")
     add("--height", type=positive_int, default=64, help="image height in pixels (default: 64)")
     add("--seed", type=non_negative_int, default=0, help="seed of the world and of the training (default: 0)")
+    weights = "first weights of the depth network's MobileNetV2: imagenet (downloaded), or torchvision's FILE of them"
+    add("--encoder-weights", type=Path, metavar="imagenet|FILE", help=f"{weights} (default: random weights)")
     add_device_flag(parser)
     args = parser.parse_args()
     if args.drives < 3:
         parser.error(f"--drives {args.drives}: expected 3 or more: for training, for validation and for testing")
     if args.frames < BATCH_SIZE + 2:
         parser.error(f"--frames {args.frames}: expected {BATCH_SIZE + 2} or more, which make a batch of snippets of 3")
+    weights = args.encoder_weights
+    if weights not in (None, IMAGENET) and not weights.is_file():
+        parser.error(
+            f"--encoder-weights {weights}: no such file, expected mobilenet_v2-b0353104.pth of torchvision, or imagenet, "
+            "which downloads it"
+        )
     return args
 
 
@@ -90,6 +100,8 @@ def main() -> None:
 
     steps = args.steps or steps_of_last_run(runs)
     train = ["train.py", prepared, *seed, *TRAINING, *on_device]
+    if args.encoder_weights is not None:
+        train += ["--encoder-weights", args.encoder_weights, "--encoder-rate", ENCODER_RATE]
     train += precision_flags(device, runs / f"steps_{steps}/config.json")
     if steps is None:
         steps = affordable_steps(seconds, train, folder)
@@ -230,39 +242,29 @@ def test_sequences(world: Path) -> list[str]:
     return sorted(file.stem for file in (world / "odometry/poses").files("*.txt") if file.stem >= "09")
 
 
-def load_trained(checkpoint: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Depth and pose network of a checkpoint, in evaluation mode."""
-    loaded = load_model(checkpoint)
-    if loaded.depth_net is None or loaded.pose_net is None:
-        raise InputError(f"{checkpoint}: expected both networks")
-    return loaded.depth_net, loaded.pose_net
-
-
 def predict_pictures(checkpoint: Path, kitti: Path, images: list[str], size: tuple[int, int]) -> list[list[np.ndarray]]:
-    """Pictures of a few test images: image [H, W, 3], predicted and true inverse depth, explainability, each [h, w].
+    """Pictures of a few test images: image [H, W, 3], predicted and true inverse depth, relative error, each [h, w].
 
     Args:
         kitti: the world in the raw layout.
-        images: names relative to `kitti`; those between two other frames are pictured.
-        size: (height, width) of the networks' input.
+        images: names relative to `kitti`.
+        size: (height, width) of the network's input.
     """
-    depth_net, pose_net = load_trained(checkpoint)
+    depth_net = load_model(checkpoint).depth_net
+    if depth_net is None:
+        raise InputError(f"{checkpoint}: expected a depth network")
     rows = []
     for name in images[len(images) // (2 * PICTURED) :: max(1, len(images) // PICTURED)][:PICTURED]:
-        files = [with_number(kitti / name, shift) for shift in (0, -1, 1)]
-        if not all(file.is_file() for file in files):
-            continue
-        resized = [read_resized(file, *size) for file in files]
-        frames = normalise(torch.from_numpy(np.stack(resized)))
+        resized = read_resized(kitti / name, *size)
         with torch.no_grad():
-            disparity = depth_net(frames[:1])[0][0, 0].numpy()
-            _, masks = pose_net(frames[:1], frames[None, 1:])
+            disparity = depth_net(normalise(torch.from_numpy(resized[None])))[0][0, 0].numpy()
         true_depth = read_depth_picture(kitti / name.replace("image_02/data", "proj_depth/groundtruth/image_02"))
         known = (true_depth > 0) & (true_depth < 80)
         inverse = np.where(true_depth > 0, 1 / np.maximum(true_depth, 1e-3), 0)
         # Images do not determine the scale of the prediction, so the median depth does.
         scaled = disparity * np.median(inverse[known]) / np.median(disparity[known])
-        rows.append([resized[0].transpose(1, 2, 0), scaled, inverse, masks[0][0].sigmoid().mean(0).numpy()])
+        error = np.where(known, np.abs(inverse / scaled - 1), 0)
+        rows.append([resized.transpose(1, 2, 0), scaled, inverse, error])
     return rows
 
 
@@ -271,24 +273,19 @@ def draw_pictures(rows: list[list[np.ndarray]], file: Path) -> None:
     height, width = rows[0][0].shape[:2]
     figure = Figure(figsize=(16, 4.1 * len(rows) * height / width + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), 4, squeeze=False)
-    for line, (image, predicted, inverse, mask) in zip(axes, rows, strict=True):
+    for line, (image, predicted, inverse, error) in zip(axes, rows, strict=True):
         near = np.quantile(inverse, 0.97)
         line[0].imshow(image)
         line[1].imshow(predicted, cmap="magma", vmin=0, vmax=near)
         line[2].imshow(inverse, cmap="magma", vmin=0, vmax=near)
-        line[3].imshow(mask, cmap="viridis", vmin=0, vmax=1)
-    titles = ("image", "predicted inverse depth", "true inverse depth", "explainability (0 to 1)")
+        line[3].imshow(error, cmap="viridis", vmin=0, vmax=0.5)
+    titles = ("image", "predicted inverse depth", "true inverse depth", "relative error of depth (0 to 0.5)")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
     figure.savefig(file, dpi=100)
     print(f"{file}: {len(rows)} test images", flush=True)
-
-
-def with_number(file: Path, shift: int) -> Path:
-    """The image `shift` frames later; its name is its number."""
-    return file.parent / f"{int(file.stem) + shift:0{len(file.stem)}d}{file.suffix}"
 
 
 def summarise(depth_json: Path, pose_json: Path, seconds: dict[str, float], steps: int, device: str) -> dict[str, Any]:

@@ -126,7 +126,9 @@ def train_and_judge(options: TrainOptions, device: torch.device, seconds: float,
         trained = 0.0
         for number in range(1, points + 1):
             trained += train_for(run, number * seconds / points - trained)
-            scores = validate(run.weights, run.validation, options.batch_size, options.workers, run.damaged)
+            scores = validate(
+                run.weights, run.validation, options.batch_size, options.workers, run.damaged, run.structure
+            )
             curve.append(Point(trained, run.step, scores))
             if run.step >= run.total_steps or run.stopping:
                 break

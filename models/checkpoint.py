@@ -29,7 +29,7 @@ from geometry.camera import scale_intrinsics
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, Network, NetworkSpec, SfMLearner, complete, make, version_1
 from models.learned_camera import LearnedCamera
 from models.other_projects import OtherNetworks, is_monodepth2, read_monodepth2, read_state_dict
-from models.published import SUFFIX, read_published
+from models.published import SUFFIX, WORLD, WORLD_FILE, read_published
 from models.torch_files import read_torch_file
 
 FORMAT = "sfmlearner"
@@ -162,11 +162,13 @@ def load_model(file: Path, device: torch.device | str = "cpu") -> LoadedModel:
     Args:
         file: a checkpoint of this project, published weights (`models.published`), a file of the well-known PyTorch
             port or of SC-SfMLearner ({'epoch', 'state_dict'}), or a folder of monodepth2; also what was saved under
-            DataParallel.
+            DataParallel. "world": the weights that the repository brings
+            (a file of this name is "./world").
 
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
+    file = WORLD_FILE if file == WORLD else file
     if file.is_dir():
         loaded = _other_model(read_monodepth2(file), file)
     elif file.suffix == SUFFIX:

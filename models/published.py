@@ -21,6 +21,9 @@ from files.text import printable
 from files.untrusted import parse_json
 
 SUFFIX = ".safetensors"
+# Weights that the repository brings, trained on its synthetic world (weights/README.md), by the name that stands for them.
+WORLD = "world"
+WORLD_FILE = Path(__file__).absolute().parent.parent / "weights" / "world.safetensors"
 _FORMAT = "sfmlearner"
 
 

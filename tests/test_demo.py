@@ -198,6 +198,24 @@ def demo_command(folder: Path, *flags: object) -> list[str]:
 
 
 @pytest.mark.slow
+def test_encoder_weights_reach_the_training(monkeypatch, folder, commands, tmp_path):
+    weights = Path(tmp_path) / "mobilenet_v2.pth"
+    weights.touch()
+    main(monkeypatch, folder, "--steps", "20", "--encoder-weights", str(weights))
+    (train,) = [words for name, words in commands if name == "train"]
+    assert train[train.index("--encoder-weights") + 1] == weights
+
+
+def test_a_missing_file_of_encoder_weights_is_one_line(monkeypatch, folder, commands, capsys):
+    flags = ["--folder", str(folder), "--encoder-weights", "nowhere.pth"]
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--device", "cpu", *flags])
+    with pytest.raises(SystemExit) as ended:
+        demo.main()
+    assert ended.value.code == 2
+    assert "nowhere.pth: no such file, expected mobilenet_v2-b0353104.pth" in capsys.readouterr().err
+    assert not commands
+
+
 def test_all_of_it_stopped_and_started_again(tmp_path):
     folder = Path(tmp_path) / "demo"
     started = subprocess.Popen(demo_command(folder, "--steps", 200), cwd=ROOT, start_new_session=True, text=True,

@@ -15,6 +15,7 @@ from files.remote import is_url
 from loss_functions import ObjectiveOptions
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete, predicts_masks
 from models.encoder_weights import IMAGENET, NONE
+from models.published import WORLD
 from training.recipes import RECIPE_IMAGES, RECIPES
 
 PAPER_STEPS = 150_000
@@ -72,7 +73,8 @@ class TrainOptions:
     )
     start_from: tuple[str, ...] = option(
         (),
-        "start with the weights of a checkpoint; give the flag twice where each network has its own file",
+        "start with the weights of a checkpoint, or with world, the weights in this repository (weights/README.md); "
+        "give the flag twice where each network has its own file",
         group=START,
         metavar="FILE",
     )
@@ -248,7 +250,7 @@ def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
     if others.get("encoder_weights", NONE) not in (NONE, IMAGENET):
         others["encoder_weights"] = os.path.abspath(others["encoder_weights"])
     if "start_from" in others:
-        others["start_from"] = tuple(map(os.path.abspath, others["start_from"]))
+        others["start_from"] = tuple(file if file == WORLD else os.path.abspath(file) for file in others["start_from"])
     return dataclasses.replace(options, objective=objective, **others)
 
 
