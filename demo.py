@@ -75,8 +75,8 @@ def parse_arguments() -> argparse.Namespace:
     weights = args.encoder_weights
     if weights not in (None, IMAGENET) and not weights.is_file():
         parser.error(
-            f"--encoder-weights {weights}: no such file, expected mobilenet_v2-b0353104.pth of torchvision, or imagenet, "
-            "which downloads it"
+            f"--encoder-weights {weights}: no such file, expected mobilenet_v2-b0353104.pth of torchvision, or "
+            "imagenet, which downloads it"
         )
     return args
 

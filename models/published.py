@@ -21,7 +21,7 @@ from files.text import printable
 from files.untrusted import parse_json
 
 SUFFIX = ".safetensors"
-# Weights that the repository brings, trained on its synthetic world (weights/README.md), by the name that stands for them.
+# The name that stands for the weights in this repository, which its synthetic world taught (weights/README.md).
 WORLD = "world"
 WORLD_FILE = Path(__file__).absolute().parent.parent / "weights" / "world.safetensors"
 _FORMAT = "sfmlearner"
