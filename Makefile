@@ -1,12 +1,13 @@
 # make test   makes a virtual environment in .venv, installs what the project needs, and runs all checks and tests
 # make demo   renders a world, trains on it, tests, and prints how far it comes: 10 minutes on 2 cores (STEPS=n: longer)
+# make demo-video   the same for one's own video: an mp4 of the world in, depth and trajectory out (STEPS=n: longer)
 # make venv   only makes the environment
 # make clean  removes it, and what the tools left
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo venv clean
+.PHONY: test demo demo-video venv clean
 
 test: venv
 	$(BIN)/ruff check .
@@ -16,6 +17,9 @@ test: venv
 
 demo: .venv/runtime
 	$(BIN)/python demo.py $(if $(STEPS),--steps $(STEPS))
+
+demo-video: .venv/runtime
+	$(BIN)/python demo.py --video $(if $(STEPS),--steps $(STEPS))
 
 venv: .venv/installed
 

@@ -1,4 +1,7 @@
-"""The whole job on a synthetic world: render, prepare, train, and test on drives that training never saw."""
+"""The whole job on a synthetic world: render, prepare, train, and test on drives that training never saw.
+
+With --video the way of one's own video: an mp4 and no calibration in; depth, trajectory and point cloud out.
+"""
 
 import argparse
 import json
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -17,15 +21,26 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from path import Path
+from tqdm import tqdm
 
 from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table
 from datasets.augmentation import normalise
+from datasets.formats.trajectories import read_trajectory
+from datasets.preparation.view import GUESSED_FIELD_OF_VIEW, MULTIPLE
+from datasets.synthetic import Drive, WorldOptions, list_drives
+from evaluation.metrics.depth import DepthProtocol, image_metrics
+from evaluation.metrics.pose import snippet_ate, snippets, straight_line
+from evaluation.trajectories import score_trajectory
 from files.atomic import write_json
 from files.errors import InputError
-from files.images import read_depth_picture
+from files.images import read_depth_picture, read_image
 from files.text import read_json, read_names
+from inference.camera import focal_of
 from inference.depth import read_resized
+from inference.results import KINDS
+from inference.structure import structure_line
+from inference.video import write_video
 from models.checkpoint import load_model
 from models.encoder_weights import IMAGENET
 from training.logger import read_metrics
@@ -34,43 +49,64 @@ ROOT = Path(__file__).absolute().parent
 BATCH_SIZE = 8
 ENCODER_RATE = 0.3  # of an encoder that is not new
 TRAINING = ("--recipe", "small")  # docs/experiments.md has the comparisons
-# Without --steps the training gets the rest of ten minutes, less a reserve and the time of the tests.
+# Without --steps the training gets the rest of ten minutes, less a reserve and the time of what follows it.
 TOTAL_SECONDS, TEST_SECONDS, MIN_STEPS, MAX_STEPS = 570, 20, 500, 3000
+PREDICT_SECONDS_PER_FRAME = 0.15  # of the video demo, with all that is written and scored
 FLOAT32, BF16 = ["--precision", "float32"], ["--precision", "bf16", "--channels-last"]
 PICTURED = 5  # test images in the picture of depths
+VIDEO_RATE = 10  # frames per second, KITTI's and the world's
+CAMERA_HEIGHT = 1.65  # metres: what the video demo is told of the world
+MOST_VIDEOS = 10  # all drives of such a world have a file of true poses
+FEWEST_VIDEO_FRAMES = 60
+NEAR = 20.0  # metres: the scale is compared up to this depth, too
 DESCRIPTION = """\
 Render a small world of streets, prepare it, train on it, test on drives that training never saw, and print the errors
 of depth and motion beside those of simple baselines. Nothing is downloaded.
 
   make demo                     also makes the environment
   python demo.py --steps 4000   trains longer
+  make demo-video               python demo.py --video: a video of one drive in, depth and trajectory out
 
 Everything is written to one folder: demo/results.json, demo/pictures, the world, the prepared data and the run, which
-`tensorboard --logdir demo/runs` shows. After Ctrl-C the same command continues: every script does what is missing."""
+`tensorboard --logdir demo/runs` shows. After Ctrl-C the same command continues: every script does what is missing.
+
+--video shows the way of your own video. It renders one long drive as an mp4 at twice the size, without calibration;
+prepares it, trains on it with a learned camera, predicts all of it, and compares focal length, depth, trajectory and
+the scale from the camera's height with the truth. demo_video/predicted/drive_1/index.html shows the result."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--folder", type=Path, default=Path("demo"), help="output folder, a new one or that of a demo (default: demo)")
+    add("--video", action="store_true", help="the demo of one's own video, in place of that of a data set")
+    add("--folder", type=Path, help="output folder, new or that of a demo (default: demo; with --video demo_video)")
     add(
         "--steps",
         type=positive_int,
         help="training steps (default: those of the last run in the folder; without one as many as let the whole demo "
         f"take about {TOTAL_SECONDS // 60} minutes, at most {MAX_STEPS})",
     )
-    add("--drives", type=positive_int, default=40, help="drives of the world, a fifth for testing (default: 40)")
-    add("--frames", type=positive_int, default=36, help="frames per drive (default: 36)")
-    add("--width", type=positive_int, default=208, help="image width in pixels (default: 208)")
+    drives = "drives of the world, a fifth for testing (default: 40); with --video as many videos (default: 1)"
+    add("--drives", type=positive_int, help=drives)
+    add("--frames", type=positive_int, help="frames per drive (default: 36; with --video 600)")
+    add("--width", type=positive_int, help="image width in pixels (default: 208; with --video 192)")
     add("--height", type=positive_int, default=64, help="image height in pixels (default: 64)")
     add("--seed", type=non_negative_int, default=0, help="seed of the world and of the training (default: 0)")
     weights = "first weights of the depth network's MobileNetV2: imagenet (downloaded), or torchvision's FILE of them"
     add("--encoder-weights", type=Path, metavar="imagenet|FILE", help=f"{weights} (default: random weights)")
     add_device_flag(parser)
     args = parser.parse_args()
-    if args.drives < 3:
+    defaults: dict[str, Any] = {"folder": Path("demo"), "drives": 40, "frames": 36, "width": 208}
+    if args.video:
+        defaults = {"folder": Path("demo_video"), "drives": 1, "frames": 600, "width": 192}
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.video:
+        check_video_sizes(parser, args)
+    elif args.drives < 3:
         parser.error(f"--drives {args.drives}: expected 3 or more: for training, for validation and for testing")
-    if args.frames < BATCH_SIZE + 2:
+    elif args.frames < BATCH_SIZE + 2:
         parser.error(f"--frames {args.frames}: expected {BATCH_SIZE + 2} or more, which make a batch of snippets of 3")
     weights = args.encoder_weights
     if weights not in (None, IMAGENET) and not weights.is_file():
@@ -81,39 +117,40 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def check_video_sizes(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    for flag, pixels in (("--width", args.width), ("--height", args.height)):
+        if pixels % MULTIPLE:
+            parser.error(f"{flag} {pixels}: expected a multiple of {MULTIPLE}")
+    if args.drives > MOST_VIDEOS:
+        parser.error(f"--drives {args.drives}: expected at most {MOST_VIDEOS} with --video")
+    if args.frames < FEWEST_VIDEO_FRAMES:
+        parser.error(f"--frames {args.frames}: expected {FEWEST_VIDEO_FRAMES} or more with --video")
+
+
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
+    check_folder(args.folder)
+    if args.video:
+        demo_of_video(args, device)
+    else:
+        demo_of_data_set(args, device)
+
+
+def demo_of_data_set(args: argparse.Namespace, device: torch.device) -> None:
     folder = args.folder
-    check_folder(folder)
-    world, prepared, runs, pictures = folder / "world", folder / "prepared", folder / "runs", folder / "pictures"
+    world, prepared, pictures = folder / "world", folder / "prepared", folder / "pictures"
     depth_json, pose_json, images = folder / "depth.json", folder / "pose.json", world / "splits/test_files.txt"
     size = ("--width", args.width, "--height", args.height)
-    seed, on_device = ("--seed", args.seed), ("--device", device)
+    on_device = ("--device", device)
     seconds: dict[str, float] = {}
 
-    command = ["data/make_world.py", world, "--drives", args.drives, "--frames", args.frames, *size, *seed]
-    run(seconds, "world", [*command, "--mono", "--dense-depth"])
+    command = ["data/make_world.py", world, "--drives", args.drives, "--frames", args.frames, *size]
+    run(seconds, "world", [*command, "--seed", args.seed, "--mono", "--dense-depth"])
     command = ["data/prepare_kitti.py", world / "raw", prepared, *size, "--cameras", "02", "--static", "speed"]
     command += ["--with-depth", "--with-poses", "--test-scenes", world / "splits/test_scenes.txt"]
     run(seconds, "prepare", command)
-
-    steps = args.steps or steps_of_last_run(runs)
-    train = ["train.py", prepared, *seed, *TRAINING, *on_device]
-    if args.encoder_weights is not None:
-        train += ["--encoder-weights", args.encoder_weights, "--encoder-rate", ENCODER_RATE]
-    train += precision_flags(device, runs / f"steps_{steps}/config.json")
-    if steps is None:
-        steps = affordable_steps(seconds, train, folder)
-        print(f"\n{steps} steps are what this machine has time for; --steps {steps} repeats this run", flush=True)
-    train += ["--steps", steps]
-    run_folder = runs / f"steps_{steps}"
-    checkpoint = run_folder / "last.pt"
-    if checkpoint.is_file():
-        run(seconds, "train", ["train.py", "--resume", run_folder, *on_device])
-    else:
-        run(seconds, "train", [*train, "--runs", runs, "--name", run_folder.name])
-    check_is_trained(run_folder, steps)
+    checkpoint, steps, training = train_or_resume(args, TRAINING, device, seconds, TEST_SECONDS)
 
     command = ["test_depth.py", checkpoint, "--kitti", world / "raw", "--list", images, "--protocol", "dense"]
     command += ["--crop", "garg", "--training-data", prepared, "--json", depth_json, *on_device]
@@ -127,10 +164,38 @@ def main() -> None:
     draw_pictures(rows, pictures / "depth.png")
     seconds["pictures"] = time.perf_counter() - start
 
-    results = summarise(depth_json, pose_json, seconds, steps, str(device))
-    results["training"] = shlex.join(map(str, train))
+    results = summarise(depth_json, pose_json) | about_run(seconds, steps, training, device)
     write_json(folder / "results.json", results)
     print_results(results, folder)
+
+
+def train_or_resume(
+    args: argparse.Namespace, flags: Sequence[Any], device: torch.device, seconds: dict[str, float], later: float
+) -> tuple[Path, int, str]:
+    """Train on the folder's prepared data, or go on with it: the checkpoint, its steps, and the command.
+
+    Args:
+        later: seconds that what follows the training takes.
+    """
+    folder, on_device = args.folder, ("--device", device)
+    runs = folder / "runs"
+    steps = args.steps or steps_of_last_run(runs)
+    command = ["train.py", folder / "prepared", "--seed", args.seed, *flags, *on_device]
+    if args.encoder_weights is not None:
+        command += ["--encoder-weights", args.encoder_weights, "--encoder-rate", ENCODER_RATE]
+    command += precision_flags(device, runs / f"steps_{steps}/config.json")
+    if steps is None:
+        steps = affordable_steps(seconds, command, folder, later)
+        print(f"\n{steps} steps are what this machine has time for; --steps {steps} repeats this run", flush=True)
+    command += ["--steps", steps]
+    run_folder = runs / f"steps_{steps}"
+    checkpoint = run_folder / "last.pt"
+    if checkpoint.is_file():
+        run(seconds, "train", ["train.py", "--resume", run_folder, *on_device])
+    else:
+        run(seconds, "train", [*command, "--runs", runs, "--name", run_folder.name])
+    check_is_trained(run_folder, steps)
+    return checkpoint, steps, shlex.join(map(str, command))
 
 
 def check_folder(folder: Path) -> None:
@@ -219,14 +284,18 @@ def bf16_speedup() -> float:
     return min(seconds[False]) / min(seconds[True])
 
 
-def affordable_steps(seconds: dict[str, float], train: list[Any], folder: Path) -> int:
-    """Training steps for which the whole demo takes about `TOTAL_SECONDS`, from the speed of 40 steps."""
+def affordable_steps(seconds: dict[str, float], train: list[Any], folder: Path, later: float) -> int:
+    """Training steps for which the whole demo takes about `TOTAL_SECONDS`, from the speed of 40 steps.
+
+    Args:
+        later: seconds that what follows the training takes.
+    """
     # In a folder of a new name, so that removing it removes nothing else.
     with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as runs:
         flags = ["--runs", runs, "--name", "run", "--steps", 40, "--log-every", 10, "--no-check"]
         run(seconds, "speed", [*train, *flags])
         records = read_metrics(Path(runs) / "run/metrics.jsonl")
-    return steps_in(TOTAL_SECONDS - TEST_SECONDS - sum(seconds.values()), records)
+    return steps_in(TOTAL_SECONDS - later - sum(seconds.values()), records)
 
 
 def steps_in(seconds: float, records: list[dict[str, Any]]) -> int:
@@ -288,11 +357,11 @@ def draw_pictures(rows: list[list[np.ndarray]], file: Path) -> None:
     print(f"{file}: {len(rows)} test images", flush=True)
 
 
-def summarise(depth_json: Path, pose_json: Path, seconds: dict[str, float], steps: int, device: str) -> dict[str, Any]:
-    """The content of results.json: each error beside those of the baselines."""
+def summarise(depth_json: Path, pose_json: Path) -> dict[str, Any]:
+    """Each error beside those of the baselines, for results.json."""
     (depth,) = json.loads(depth_json.read_text())["protocols"].values()
-    snippets = json.loads(pose_json.read_text())["results"]
-    count = sum(r["snippets"] for r in snippets)
+    tested = json.loads(pose_json.read_text())["results"]
+    count = sum(r["snippets"] for r in tested)
     return {
         "depth": {
             "abs_rel": depth["metrics"]["abs_rel"],
@@ -304,15 +373,22 @@ def summarise(depth_json: Path, pose_json: Path, seconds: dict[str, float], step
             "protocol": depth["line"],
         },
         "pose": {
-            "ate": sum(r["ate"]["mean"] * r["snippets"] for r in snippets) / count,
-            "ate_straight_line": sum(r["straight_line_ate"]["mean"] * r["snippets"] for r in snippets) / count,
+            "ate": sum(r["ate"]["mean"] * r["snippets"] for r in tested) / count,
+            "ate_straight_line": sum(r["straight_line_ate"]["mean"] * r["snippets"] for r in tested) / count,
             "snippets": count,
         },
+    }
+
+
+def about_run(seconds: dict[str, float], steps: int, training: str, device: torch.device) -> dict[str, Any]:
+    """What results.json says of the run itself."""
+    return {
         "seconds": seconds | {"total": sum(seconds.values())},
         "seconds_meaning": "wall-clock time of each command in the call of demo.py that wrote this file; commands that "
         "found their work done by an earlier call took a few seconds",
         "steps": steps,
-        "device": device,
+        "training": training,
+        "device": str(device),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -323,7 +399,7 @@ def summarise(depth_json: Path, pose_json: Path, seconds: dict[str, float], step
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    depth, pose, seconds = results["depth"], results["pose"], results["seconds"]
+    depth, pose = results["depth"], results["pose"]
     mean_map, constant = "mean depth map", "best constant"
     figures = (
         (
@@ -344,10 +420,167 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     )
     headings = ("on drives that training never saw", "this run", "to beat")
     rows = [dict(zip(headings, line, strict=True)) for line in figures]
-    parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if name != "total")
     print(f"\n{table(rows)}\n")
-    print(f"{results['steps']} steps; {seconds['total']:.0f} seconds ({parts})")
+    print_times(results)
     print(f"{folder}/results.json, {folder}/pictures; tensorboard --logdir {folder}/runs")
+
+
+def print_times(results: dict[str, Any]) -> None:
+    seconds = results["seconds"]
+    parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items() if name != "total")
+    print(f"{results['steps']} steps; {seconds['total']:.0f} seconds ({parts})")
+
+
+def demo_of_video(args: argparse.Namespace, device: torch.device) -> None:
+    """From videos without calibration to depth, trajectory and point cloud, and how far they are from the truth."""
+    folder = args.folder
+    world, prepared, predicted = folder / "world", folder / "prepared", folder / "predicted"
+    seconds: dict[str, float] = {}
+    options = WorldOptions(
+        drives=args.drives, frames=args.frames, width=2 * args.width, height=2 * args.height, seed=args.seed
+    )
+    command = ["data/make_world.py", world, "--drives", options.drives, "--frames", options.frames]
+    command += ["--width", options.width, "--height", options.height, "--seed", args.seed, "--mono", "--dense-depth"]
+    run(seconds, "world", command)
+    drives = list_drives(options)
+    start = time.perf_counter()
+    videos = [folder / "videos" / f"drive_{drive.number}.mp4" for drive in drives]
+    for drive, video in zip(drives, videos, strict=True):
+        if not video.is_file():
+            film(world / "raw" / drive.name / "image_02/data", video)
+    seconds["video"] = time.perf_counter() - start
+
+    command = ["data/prepare_video.py", *videos, prepared, "--width", args.width, "--height", args.height]
+    run(seconds, "prepare", command)
+    later = PREDICT_SECONDS_PER_FRAME * options.drives * options.frames
+    checkpoint, steps, training = train_or_resume(args, (*TRAINING, "--camera", "learned"), device, seconds, later)
+    command = ["predict.py", checkpoint, *videos, "--out", predicted, "--replace", "--write", *KINDS]
+    command += ["--size", "network", "--device", device]
+    try:
+        run(seconds, "predict", [*command, "--scale", "camera-height", CAMERA_HEIGHT])
+    except InputError as error:  # after a short training the depth may show no road
+        print(f"{error}\nwithout metres:", flush=True)
+        run(seconds, "predict", command)
+
+    start = time.perf_counter()
+    reports = read_json(predicted / "predict.json")["clips"]
+    scores = [
+        score_video(world, drive, options, predicted / video.stem, reports[video.stem])
+        for drive, video in zip(drives, videos, strict=True)
+    ]
+    seconds["score"] = time.perf_counter() - start
+    about = about_run(seconds, steps, training, device)
+    results = {"videos": dict(zip([str(video.stem) for video in videos], scores, strict=True))} | about
+    write_json(folder / "results.json", results)
+    print_video_results(results, folder)
+
+
+def film(images: Path, video: Path) -> None:
+    """Write the images of a folder as a video, whole or not at all."""
+    video.parent.makedirs_p()
+    files = sorted(images.files("*.png"))
+    with write_video(video, VIDEO_RATE) as add:
+        for file in tqdm(files, desc=str(video.name), unit="frame", leave=False, delay=2):
+            add(read_image(file))
+    print(f"\n{video}: {len(files)} frames, {VIDEO_RATE} per second, {video.size / 2**20:.1f} MiB", flush=True)
+
+
+def score_video(
+    world: Path, drive: Drive, options: WorldOptions, predicted: Path, report: dict[str, Any]
+) -> dict[str, Any]:
+    """What predict.py has made of a drive's video, beside the truth.
+
+    Args:
+        predicted: the clip's folder.
+        report: its part of predict.json.
+    """
+    if report["frames"] != options.frames:
+        raise InputError(f"{predicted}: {report['frames']} frames were predicted, expected {options.frames}")
+    found = read_trajectory(predicted / "trajectory.txt").world_from_camera
+    truth = read_trajectory(world / f"odometry/poses/{drive.sequence}.txt").world_from_camera
+    true_snippets = snippets(truth, 3)
+    whole = score_trajectory(found, truth, ["none", "7dof"])
+    return {
+        "camera": {
+            "source": report["camera"]["source"],
+            "K": report["camera"]["K"],
+            "true_K": drive.intrinsics.tolist(),
+            "first_guess_of_focal_length": focal_of(GUESSED_FIELD_OF_VIEW, options.width),
+        },
+        "depth": score_depth(world / "raw" / drive.name / "proj_depth/groundtruth/image_02", predicted, options.frames),
+        "pose": {
+            "ate": float(snippet_ate(true_snippets, snippets(found, 3)).mean()),
+            "ate_straight_line": float(snippet_ate(true_snippets, straight_line(*true_snippets.shape[:2])).mean()),
+            "ate_7dof": whole["alignments"]["7dof"]["ate_m"],
+            "path": whole["path_m"],
+        },
+        "scale": report["scale"] | {"over_true_trajectory": 1 / whole["alignments"]["7dof"]["scale"]},
+        "scale_meaning": "metres_over_truth and over_true_trajectory are 1 in true metres, and mean nothing where "
+        "scale.unit is arbitrary: the depth then shows no road",
+        "structure": report["structure"],
+    }
+
+
+def score_depth(truth: Path, predicted: Path, frames: int) -> dict[str, Any]:
+    """Errors of a clip's depth after median scaling of each image, beside those of two depths that see no image."""
+    protocol, near = DepthProtocol(), DepthProtocol(crop="none", cap=NEAR)
+    maps = [read_depth_picture(truth / f"{number:010d}.png") for number in range(frames)]
+    known = np.sum([depth > 0 for depth in maps], 0)
+    mean_map = np.sum(maps, 0, dtype=np.float64) / np.maximum(known, 1)
+    mean_map[known == 0] = mean_map[known > 0].max()
+    errors: dict[str, list[dict[str, float]]] = {"network": [], "mean_map": [], "constant": [], "near": []}
+    for number, depth in enumerate(tqdm(maps, desc="scoring", unit="image", leave=False, delay=2)):
+        map_of_network = np.load(predicted / f"depth/{number:07d}.npy")
+        for name, one in (("network", map_of_network), ("mean_map", mean_map), ("constant", np.ones((8, 8)))):
+            errors[name].append(image_metrics(one, depth, protocol))
+        errors["near"].append(image_metrics(map_of_network, depth, near))
+
+    def mean(name: str, figure: str, first: int = 0) -> float:
+        return float(np.mean([image[figure] for image in errors[name][first:]]))
+
+    unseen = frames - max(1, frames // 10)  # data/prepare_video.py keeps the last tenth for validation
+    return {
+        "abs_rel": mean("network", "abs_rel"),
+        "a1": mean("network", "a1"),
+        "abs_rel_unseen": mean("network", "abs_rel", unseen),
+        "abs_rel_mean_map": mean("mean_map", "abs_rel"),
+        "abs_rel_constant": mean("constant", "abs_rel"),
+        "protocol": "dense truth below 80 m, Garg crop, median scaling of each image; unseen: the last tenth",
+        # The depth is in metres by the camera's height: a true scale has 1.
+        "metres_over_truth": 1 / float(np.median([image["scale"] for image in errors["network"]])),
+        "metres_over_truth_within_20_m": 1 / float(np.median([image["scale"] for image in errors["near"]])),
+    }
+
+
+def print_video_results(results: dict[str, Any], folder: Path) -> None:
+    for name, scores in results["videos"].items():
+        camera, depth, pose, scale = (scores[key] for key in ("camera", "depth", "pose", "scale"))
+        start = camera["first_guess_of_focal_length"]
+        rows = [
+            ("focal length fx in pixels of the video", f"{camera['K'][0][0]:.1f}",
+             f"{camera['true_K'][0][0]:.1f} true; training began at {start:.1f}"),
+            ("depth: Abs Rel, all frames", f"{depth['abs_rel']:.3f}",
+             f"to beat: {depth['abs_rel_mean_map']:.3f} mean depth map, {depth['abs_rel_constant']:.3f} constant"),
+            ("depth: Abs Rel, last tenth, not trained on", f"{depth['abs_rel_unseen']:.3f}", ""),
+            ("motion: 3-frame ATE in metres", f"{pose['ate']:.4f}",
+             f"to beat: {pose['ate_straight_line']:.4f} straight line"),
+            ("trajectory: ATE in metres, 7-DoF alignment", f"{pose['ate_7dof']:.2f}", f"path: {pose['path']:.0f} m"),
+        ]  # fmt: skip
+        if scale["unit"] == "metres":
+            others = (
+                f"{depth['metres_over_truth']:.3f} by all depth, {scale['over_true_trajectory']:.3f} by the trajectory"
+            )
+            rows.append(
+                ("scale from camera height over the true one", f"{depth['metres_over_truth_within_20_m']:.3f}",
+                 f"1; by depth within {NEAR:.0f} m ({others})")
+            )  # fmt: skip
+        else:
+            rows.append(("scale from camera height", "none", "the depth shows no road: train for more steps"))
+        print(f"\n{name}.mp4\n{table([dict(zip(('figure', 'this run', 'truth'), row, strict=True)) for row in rows])}")
+        print(structure_line(scores["structure"]))
+    print()
+    print_times(results)
+    print(f"{folder}/results.json, {folder}/predicted (index.html of each video); tensorboard --logdir {folder}/runs")
 
 
 if __name__ == "__main__":

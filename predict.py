@@ -34,6 +34,7 @@ from inference.results import (
     write_results,
 )
 from inference.scale import find_scale
+from inference.structure import judge_structure
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
 from training.refine import Refinement, refine, stored_objective
 
@@ -109,7 +110,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def add_camera_flags(parser: argparse.ArgumentParser) -> None:
-    note = "Without a flag: the camera that the checkpoint has learned, else the scene's cam.txt, else a guess."
+    note = "Without a flag: the scene's cam.txt unless it is a guess, else the camera that the checkpoint has learned."
     add = parser.add_argument_group("camera and unit", note).add_argument
     kinds = "K as cam.txt, or a calibration of OpenCV, KITTI or COLMAP"
     add("--fov", type=positive_float, metavar="DEGREES", help="horizontal field of view of the input")
@@ -227,7 +228,9 @@ def predict_one(
         kinds -= set(OF_MOTION)
     times_known = clip.times_known or args.fps is not None
     scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known)
-    result = ScaledClip(clip, predicted, intrinsics, source, scale, poses)
+    small = resized_intrinsics(intrinsics, clip.size, size)
+    structure = judge_structure(predicted, small) if len(predicted.names) > 1 and clip.ordered else None
+    result = ScaledClip(clip, predicted, intrinsics, source, scale, poses, structure)
     about |= {"refinement": refined}
     outputs = Outputs(kinds, args.depth_format, args.size == "network", args.far, args.voxel, args.sure)
     start = time.perf_counter()
@@ -242,6 +245,7 @@ def predict_one(
         "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
         | {"spread": scale.spread, "frames_used": scale.frames_used},
         "camera": {"K": intrinsics.tolist(), "source": source},
+        "structure": structure,
         "refinement": refined,
     }
     for line in report_lines(report):

@@ -1,11 +1,12 @@
 """Pairs of frames that show structure: a frame and the nearest one of its scene with enough motion between them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from path import Path
 
+from files.disk_array import DiskArray
 from files.errors import InputError
 from files.images import read_image
 from geometry.two_view import NO_MOTION, TwoViews, measure_two_views
@@ -15,16 +16,21 @@ LARGEST_GAP = 16  # frames
 
 
 def find_pair(
-    frames: Sequence[Path], number: int, intrinsics: np.ndarray, least_motion: float = LEAST_MOTION
+    frames: Sequence[Any] | DiskArray,
+    number: int,
+    intrinsics: np.ndarray,
+    least_motion: float = LEAST_MOTION,
+    read: Callable[[Any], np.ndarray] = read_image,
 ) -> tuple[int, TwoViews] | None:
     """A frame's nearest neighbour with enough motion, and what both show; None where a frame cannot be read.
 
     Frames after it are tried first, then those before it. The distance grows as the motion found so far demands.
 
     Args:
-        frames: image files in order of time, without breaks (`Scene.runs`).
+        frames: image files in order of time, without breaks (`Scene.runs`); or what else `read` takes.
         number: of the frame among them.
         intrinsics: K [3, 3] of the images.
+        read: from an entry of `frames` to an image, uint8 [H, W] or [H, W, 3].
 
     Returns:
         The gap, negative before the frame, and the two views. Where no neighbour has points, those tried last.
@@ -35,7 +41,7 @@ def find_pair(
         gap = 1
         while gap <= farthest:
             try:
-                target, source = (read_image(frames[k]) for k in (number, number + direction * gap))
+                target, source = (read(frames[k]) for k in (number, number + direction * gap))
             except (InputError, OSError):
                 break
             if target.shape != source.shape:

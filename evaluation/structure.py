@@ -8,6 +8,7 @@ what it has been measured for, and what it cannot tell.
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +22,12 @@ from datasets.snippets import SnippetDataset
 from datasets.view_pairs import find_pair
 from files.errors import InputError
 from files.images import read_image
+from geometry.two_view import TwoViews
 from inverse_warp import sample
 
 MOST_PAIRS = 32
 MOST_FRAMES = 64  # that are tried
+_ROUNDING = 1e-6
 DAMAGED = "a frame cannot be read"
 
 
@@ -82,21 +85,40 @@ def find_structure(dataset: SnippetDataset, most_pairs: int = MOST_PAIRS, most_f
         most_pairs: frames with points after which it stops.
         most_frames: frames that are tried.
     """
+
+    def find(index: int) -> tuple[Path, tuple[int, TwoViews] | None]:
+        scene, first = dataset.snippet(index)
+        number = first + dataset.length // 2
+        return scene.frames[number], find_pair(scene.frames, number, scene.intrinsics)
+
+    return collect_structure(len(dataset), find, most_pairs, most_frames)
+
+
+def collect_structure(
+    count: int,
+    find: Callable[[int], tuple[Path, tuple[int, TwoViews] | None]],
+    most_pairs: int = MOST_PAIRS,
+    most_frames: int = MOST_FRAMES,
+) -> Structure:
+    """The triangulated points of a sample of frames.
+
+    Args:
+        count: of the frames.
+        find: from a frame's number to its name and what `find_pair` says of it.
+        most_pairs, most_frames: see `find_structure`.
+    """
     structure = Structure()
-    order = np.random.default_rng(0).permutation(len(dataset))[:most_frames]
+    order = np.random.default_rng(0).permutation(count)[:most_frames]
     with tqdm(total=len(order), desc="tracking points", unit="frame", leave=False, delay=2, disable=None) as bar:
-        for index in order:
-            scene, first = dataset.snippet(int(index))
-            number = first + dataset.length // 2
-            found = find_pair(scene.frames, number, scene.intrinsics)
+        for number in order:
+            frame, found = find(int(number))
             if found is None:
                 structure.problems[DAMAGED] += 1
             elif found[1].problem is not None:
                 structure.problems[found[1].problem] += 1
             else:
                 gap, views = found
-                points = StructurePoints(scene.frames[number], gap, views.motion, views.pixels, views.inverse_depth)
-                structure.frames.append(points)
+                structure.frames.append(StructurePoints(frame, gap, views.motion, views.pixels, views.inverse_depth))
             bar.update()
             if len(structure.frames) >= most_pairs:
                 break
@@ -147,11 +169,16 @@ def sample_at(values: Tensor, pixels: np.ndarray) -> np.ndarray:
 
 def rank_correlation(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Spearman's rank correlation of two arrays [n]; 0 where one of them is constant or not finite."""
-    if not (np.isfinite(predicted).all() and np.isfinite(truth).all()) or np.ptp(predicted) == 0 or np.ptp(truth) == 0:
+    if _is_constant(predicted) or _is_constant(truth):
         return 0.0
     from scipy.stats import spearmanr  # here: its import takes half a second, and most commands need none of it
 
     return float(spearmanr(predicted, truth).statistic)
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """Whether values are equal but for the rounding of float32, which would have ranks of its own; or not finite."""
+    return not np.isfinite(values).all() or bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
 
 def _median(values: list[float]) -> float:

@@ -14,11 +14,12 @@ from files.errors import InputError
 from files.text import read_lines
 from geometry.camera import scale_intrinsics
 from inference.frames import Clip
-from models.checkpoint import LoadedModel
+from models.checkpoint import LearnedK, LoadedModel
 from models.learned_camera import LearnedCamera
 
 _SAME_CAMERA = 0.01  # share of the width by which two K of one camera may differ
 _SAME_SHAPE = 0.01  # relative difference of two aspects
+_LEAST_KEPT = 0.75  # share of the input's pixels that the training images show; below it is another view
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class GivenByFlag:
 def choose_intrinsics(clip: Clip, given: GivenByFlag, loaded: LoadedModel) -> tuple[np.ndarray, str]:
     """K of a clip in pixels of its frames, float64 [3, 3], and where it is from.
 
-    The first that there is: a flag, the camera that the checkpoint has learned, the scene's cam.txt, a guess. Of a
-    checkpoint that has learned several cameras, the one that began as the scene's cam.txt.
+    The first that there is: a flag, the scene's cam.txt unless it is a guess, the camera that the checkpoint has
+    learned, the guess. Of a checkpoint that has learned several cameras, the one that recorded the scene.
 
     Raises:
         InputError: a camera file that is damaged, of a lens with distortion, or of images of another shape.
@@ -46,32 +47,55 @@ def choose_intrinsics(clip: Clip, given: GivenByFlag, loaded: LoadedModel) -> tu
         return centred(given.focal, height, width), f"--focal {given.focal:g}"
     if given.fov is not None:
         return centred(focal_of(given.fov, width), height, width), f"--fov {given.fov:g}"
+    guessed = clip.intrinsics is not None and camera_is_guessed(clip.source)
+    if clip.intrinsics is not None and not guessed:
+        return clip.intrinsics, f"{clip.source}/cam.txt"
     learned = _learned(clip, loaded)
     if learned is not None:
-        return learned, "learned by the checkpoint"
+        return learned
     if clip.intrinsics is not None:
-        guess = f", a guess ({CAMERA_FILE})" if camera_is_guessed(clip.source) else ""
-        return clip.intrinsics, f"{clip.source}/cam.txt{guess}"
+        return clip.intrinsics, f"{clip.source}/cam.txt, a guess ({CAMERA_FILE})"
     guess = f"a guess: {GUESSED_FIELD_OF_VIEW:g} degrees along the longer side; --fov, --focal or --intrinsics say more"
     return centred(focal_of(GUESSED_FIELD_OF_VIEW, max(height, width)), height, width), guess
 
 
-def _learned(clip: Clip, loaded: LoadedModel) -> np.ndarray | None:
-    """K of the checkpoint's learned camera in pixels of the clip's frames; None where there is none that fits."""
-    if not isinstance(loaded.camera, LearnedCamera) or loaded.height is None or loaded.width is None:
+def _learned(clip: Clip, loaded: LoadedModel) -> tuple[np.ndarray, str] | None:
+    """K of the checkpoint's learned camera in pixels of the clip's frames, and its source; None where none fits."""
+    cameras = loaded.learned_cameras()
+    if len(cameras) > 1:
+        cameras = [camera for number, camera in enumerate(cameras) if _recorded(clip, number, camera, loaded)][:1]
+    if not cameras:
         return None
-    training = loaded.height, loaded.width
-    matrices = loaded.camera.matrices().detach().double().cpu().numpy()
-    number = 0
-    if loaded.camera.cameras > 1:
-        if clip.intrinsics is None:
-            return None
-        starts = loaded.camera.start.double().cpu().numpy()
-        own = resized_intrinsics(clip.intrinsics, clip.size, training)
-        number = int(np.argmin(np.abs(starts - own).max((1, 2))))
-        if np.abs(starts[number] - own).max() > _SAME_CAMERA * loaded.width:
-            return None
-    return resized_intrinsics(matrices[number], training, clip.size)
+    (camera,), (height, width) = cameras, clip.size
+    source = f"learned by the checkpoint, for images of {camera.width} x {camera.height} pixels"
+    larger = max(camera.width / width, camera.height / height)
+    kept = camera.width * camera.height / (larger * width * larger * height)  # 1: the same aspect
+    if kept > 1 - _SAME_SHAPE:
+        return camera.resized(height, width), source
+    if kept < _LEAST_KEPT or clip.intrinsics is not None:
+        return None
+    return uncut_intrinsics(camera, height, width), f"{source}, as if they were the middle of {width} x {height}"
+
+
+def _recorded(clip: Clip, number: int, camera: LearnedK, loaded: LoadedModel) -> bool:
+    """Whether a learned camera of several recorded a scene: by the scene's name, or as both began with the same K."""
+    if clip.intrinsics is None or not isinstance(loaded.camera, LearnedCamera):
+        return False
+    own = resized_intrinsics(clip.intrinsics, clip.size, (camera.height, camera.width))
+    start = loaded.camera.start[number].double().cpu().numpy()
+    return clip.source.name in camera.scenes or bool(np.abs(start - own).max() < _SAME_CAMERA * camera.width)
+
+
+def uncut_intrinsics(camera: LearnedK, height: int, width: int) -> np.ndarray:
+    """K of images whose sides were cut off evenly to give the training images their aspect, as
+    data/prepare_video.py does it: float64 [3, 3].
+
+    The scale s is the larger of the two sides' scales. f = f' / s, c = (c' + cut + 0.5) / s - 0.5.
+    """
+    scale = max(camera.width / width, camera.height / height)
+    whole = camera.intrinsics.copy()
+    whole[:2, 2] += [(scale * width - camera.width) / 2, (scale * height - camera.height) / 2]
+    return scale_intrinsics(torch.from_numpy(whole), 1 / scale, 1 / scale).numpy()
 
 
 def _from_file(file: Path, height: int, width: int) -> np.ndarray:

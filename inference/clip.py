@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from path import Path
@@ -38,6 +39,7 @@ class PredictedClip:
     histogram: np.ndarray  # of log disparity over all pixels
     seconds: float  # that reading and predicting took
     notes: list[str] = field(default_factory=list)
+    grey: DiskArray | None = None  # uint8 [h, w], each frame of a film; None for single images
 
     def disparity_quantile(self, share: float) -> float:
         """The disparity below which this share of all pixels of the clip lies, to half a percent."""
@@ -89,7 +91,7 @@ def predict_clip(
     """
     result = PredictedClip(
         [], [], DiskArray(scratch, size, np.float32), DiskArray(scratch, size, np.float32) if mirror else None, None,
-        np.zeros(_BINS, np.int64), 0.0,
+        np.zeros(_BINS, np.int64), 0.0, grey=DiskArray(scratch, size, np.uint8) if clip.ordered else None,
     )  # fmt: skip
     start, snippets = time.perf_counter(), []
     window: list[np.ndarray] = []
@@ -98,6 +100,9 @@ def predict_clip(
         while batch := _next_batch(frames, batch_size, size, result):
             images = torch.from_numpy(np.stack(batch)).to(device)
             _predict_depth(depth_net, images, result, flip_average)
+            if result.grey is not None:
+                for one in batch:
+                    result.grey.append(cv2.cvtColor(one.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY))
             if pose_net is not None and clip.ordered:
                 window += batch
                 if len(window) > pose_net.sources:

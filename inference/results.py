@@ -25,6 +25,7 @@ from inference.outputs import Export
 from inference.page import PageContent, write_page
 from inference.pictures import Range, draw, write_picture
 from inference.scale import Scale
+from inference.structure import structure_line
 from inference.video import write_video
 
 KINDS = {
@@ -65,6 +66,7 @@ class ScaledClip:
     camera_source: str
     scale: Scale
     world_from_camera: np.ndarray | None  # float64 [F, 3, 4] in the networks' unit
+    structure: dict[str, Any] | None = None  # of `judge_structure`; None for single images
 
 
 def needs_mirror(kinds: frozenset[str]) -> bool:
@@ -142,6 +144,7 @@ def _depth_writer(
         "frames": len(predicted.names),
         "times": predicted.times if result.clip.ordered else None,
         "names": predicted.names,
+        "structure": result.structure,
         **about,
     }
     (folder / "depth").makedirs_p()
@@ -241,6 +244,8 @@ def _write_page(
         f"{len(times)} frames, {len(times) * step:.1f} s; colours: near is bright, far is dark",
         f"unit: {scale.unit} ({scale.source}); camera: {result.camera_source}",
     ]
+    if result.structure is not None:
+        facts.append(structure_line(result.structure))
     content = PageContent(
         title=result.clip.name,
         facts=facts,
@@ -279,7 +284,7 @@ def _write_trajectory(folder: Path, result: ScaledClip, report: dict[str, Any]) 
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:
-    """What a user reads of a clip's part of the report: notes, speed, scale and its source, camera, files."""
+    """What a user reads of a clip's part of the report: notes, speed, scale, camera, structure, files."""
     scale, files, refined = report["scale"], report["files"], report["refinement"]
     unit = f"{scale['value']:.4g} m per unit" if scale["unit"] == "metres" else "unit arbitrary"
     shown = f"scale: {unit} ({scale['source']}"
@@ -287,6 +292,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
     lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown})"]
     lines.append(f"camera: {report['camera']['source']}")
+    if report["structure"]:
+        lines.append(structure_line(report["structure"]))
     if refined:
         losses = f"loss {refined['loss_of_first_tenth']:.4g} to {refined['loss_of_last_tenth']:.4g}"
         lines.append(f"refined by {refined['steps']} steps in {refined['seconds']:.0f} s, {losses}")

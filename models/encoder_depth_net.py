@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from models.disp_net import MIN_DISPARITY
 from models.encoders import Encoder
-from models.layers import crop_like
+from models.layers import crop_like, divide_up
 
 SCALES = 4
 
@@ -113,7 +113,7 @@ class DepthDecoder(nn.Module):
         for number, (before, after) in enumerate(zip(self.before, self.after, strict=True)):
             stride = 16 // 2**number
             x = functional.elu(_convolve(before, x))
-            x = functional.interpolate(x, [-(-side // stride) for side in size])
+            x = functional.interpolate(x, [divide_up(side, stride) for side in size])
             if stride in skips:
                 x = torch.cat([x, skips[stride]], 1)
             x = functional.elu(_convolve(after, x))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.layers import divide_up
+
 TIMM = "timm:"  # begins the name of an encoder of timm
 STRIDES = (2, 4, 8, 16, 32)
 # Mean and standard deviation of the images in [0, 1] that an encoder was trained on. monodepth2 and SC-SfMLearner have
@@ -72,12 +74,12 @@ class Encoder(nn.Module):
         network: Any = self.network
         if self.name.startswith(TIMM):  # some of these networks take multiples of 32 only, and some round sizes down
             height, width = x.shape[2:]
-            padded = functional.pad(x, (0, -width % 32, 0, -height % 32))
+            padded = functional.pad(x, (0, 32 * divide_up(width, 32) - width, 0, 32 * divide_up(height, 32) - height))
             maps = network(padded)
             if str(getattr(network, "output_fmt", "")).endswith("NHWC"):
                 maps = [map.movedim(-1, 1) for map in maps]
             scales = zip(maps, self.strides, strict=True)
-            return [map[:, :, : -(-height // stride), : -(-width // stride)] for map, stride in scales]
+            return [map[:, :, : divide_up(height, stride), : divide_up(width, stride)] for map, stride in scales]
         if self.name == "mobilenet_v2":
             features = []
             for number, layer in enumerate(network.features):

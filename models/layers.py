@@ -42,6 +42,11 @@ def crop_like(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor[:, :, : like.shape[2], : like.shape[3]]
 
 
+def divide_up(side: int, stride: int) -> int:
+    """side / stride, rounded up. No number is negative on the way: ONNX rounds the quotient of one the other way."""
+    return (side + stride - 1) // stride
+
+
 def initialise(network: nn.Module) -> None:
     """Draw weights after Glorot and Bengio (2010), uniform; set biases to 0."""
     for module in network.modules():

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from path import Path
+from PIL import Image
 
 import demo
 from files.errors import InputError
@@ -179,7 +181,8 @@ def test_the_results_stand_beside_what_they_must_beat(tmp_path, capsys):
     ]
     (folder / "pose.json").write_text(json.dumps({"results": pose}))
     files = folder / "depth.json", folder / "pose.json"
-    results = demo.summarise(*files, {"world": 3.0, "train": 4.5}, 100, "cpu")
+    seconds = {"world": 3.0, "train": 4.5}
+    results = demo.summarise(*files) | demo.about_run(seconds, 100, "train.py prepared", torch.device("cpu"))
     assert results["depth"]["abs_rel"] == 0.13
     assert (results["depth"]["abs_rel_mean_map"], results["depth"]["abs_rel_constant"]) == (0.26, 0.5)
     assert results["pose"]["ate"] == pytest.approx(0.025)  # a mean over snippets, not over sequences
@@ -189,6 +192,62 @@ def test_the_results_stand_beside_what_they_must_beat(tmp_path, capsys):
     out = capsys.readouterr().out
     for words in ("0.130  0.260 mean depth map, 0.500 best constant", "0.0250", "0.0350 straight line"):
         assert words in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--width", "100"), "--width 100: expected a multiple of 32"),
+        (("--drives", "11"), "--drives 11: expected at most 10 with --video"),
+        (("--frames", "59"), "--frames 59: expected 60 or more with --video"),
+    ],
+)
+def test_wrong_use_of_the_video_demo(monkeypatch, folder, capsys, flags, message):
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--video", "--folder", str(folder), *flags])
+    with pytest.raises(SystemExit) as end:
+        demo.main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_the_video_demo_gives_no_camera_to_any_script(commands, monkeypatch, folder):
+    """The scripts get the video alone. Without steps as many are trained as the time for prediction leaves."""
+
+    def film(images, video):
+        video.parent.makedirs_p()
+        video.touch()
+
+    monkeypatch.setattr(demo, "film", film)
+    monkeypatch.setattr(demo, "read_json", lambda file: (_ for _ in ()).throw(InputError("far enough")))
+    main(monkeypatch, folder, "--video")
+    assert [name for name, _ in commands] == ["world", "prepare", "speed", "train", "predict"]
+    words = dict(commands)
+    video, prepared = folder / "videos/drive_1.mp4", folder / "prepared"
+    assert words["prepare"] == ["data/prepare_video.py", video, prepared, "--width", "192", "--height", "64"]
+    assert "--recipe small --camera learned" in " ".join(words["train"])
+    later = 600 * demo.PREDICT_SECONDS_PER_FRAME
+    steps = (570 - later - 30) * 20 / 8  # world, prepare and speed take 10 seconds each, here
+    assert words["train"][-1] == f"steps_{steps // 10 * 10:.0f}"
+    checkpoint = folder / "runs" / words["train"][-1] / "last.pt"
+    assert words["predict"][1:5] == [checkpoint, video, "--out", folder / "predicted"]
+    assert " ".join(words["predict"]).endswith("--scale camera-height 1.65")
+
+
+def test_depth_in_metres_is_compared_with_the_truth(tmp_path):
+    """A prediction of 0.9 times the true depth: no error after median scaling, and a scale of 0.9."""
+    truth, predicted = Path(tmp_path) / "truth", Path(tmp_path) / "predicted"
+    truth.makedirs()
+    (predicted / "depth").makedirs()
+    for number in range(3):
+        depth = np.tile(np.linspace(10, 40 + 5 * number, 32, dtype=np.float32), (64, 1))
+        Image.fromarray(np.rint(depth * 256).astype(np.uint16)).save(truth / f"{number:010d}.png")
+        np.save(predicted / f"depth/{number:07d}.npy", np.float32(0.9) * depth)
+    scores = demo.score_depth(truth, predicted, 3)
+    assert scores["abs_rel"] == pytest.approx(0, abs=1e-3)
+    assert scores["metres_over_truth"] == pytest.approx(0.9, rel=1e-3)
+    assert scores["metres_over_truth_within_20_m"] == pytest.approx(0.9, rel=1e-3)
+    assert 0.01 < scores["abs_rel_mean_map"] < scores["abs_rel_constant"]
 
 
 def demo_command(folder: Path, *flags: object) -> list[str]:
@@ -241,3 +300,22 @@ def test_all_of_it_stopped_and_started_again(tmp_path):
     assert results["training"].endswith("--steps 2")
     assert read_image(folder / "pictures/depth.png").std() > 10
     assert read_image(folder / "pictures/trajectories/09.png").std() > 10
+
+
+@pytest.mark.slow
+def test_the_video_demo_on_a_tiny_video(tmp_path):
+    folder = Path(tmp_path) / "demo"
+    size = ("--frames", "60", "--width", "96", "--height", "32", "--steps", "2", "--device", "cpu")
+    command = [sys.executable, "demo.py", "--video", "--folder", str(folder), *size]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "focal length fx in pixels of the video" in done.stdout
+    scores = json.loads((folder / "results.json").read_text())["videos"]["drive_1"]
+    assert scores["camera"]["source"].startswith("learned by the checkpoint")
+    assert scores["camera"]["true_K"][0][0] == pytest.approx(0.581 * 192)
+    assert scores["camera"]["K"][0][0] == pytest.approx(scores["camera"]["first_guess_of_focal_length"], rel=0.05)
+    assert 0 < scores["depth"]["abs_rel_mean_map"] < 1
+    assert scores["pose"]["path"] > 10
+    clip = folder / "predicted/drive_1"
+    for name in ("index.html", "video.mp4", "cloud.ply", "trajectory.txt", "depth/0000059.npy"):
+        assert (clip / name).is_file()

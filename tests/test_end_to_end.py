@@ -11,8 +11,10 @@ import pytest
 import torch
 from path import Path
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from datasets.layout import write_intrinsics, write_scene_names
+from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from files.images import write_jpeg
 from models.checkpoint import load_model
 
@@ -122,6 +124,85 @@ def test_cityscapes_then_kitti_then_make3d(script_here, make3d, tmp_path):
     result = json.loads(results.read_text())
     assert f"{result['result']['abs_rel']:.4f}" in table
     assert result["baselines"]["constant"]["abs_rel"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["tum", "euroc"])
+def test_a_recording_with_true_poses_to_scored_trajectories(layout, tmp_path):
+    """TUM RGB-D's and EuRoC's folders, prepared, trained on for two steps, and predicted."""
+    folder = Path(tmp_path)
+    recording, prepared, runs = folder / "room", folder / "prepared", folder / "runs"
+    options = WorldOptions(drives=2, frames=24, width=128, height=64, halts=False)
+    drive = list_drives(options)[1]
+    renderer = make_drive_renderer(options, drive)
+    images = [renderer.image(number, drive.intrinsics, 64, 128) for number in range(24)]
+    poses = np.asarray(renderer.scene.world_from_camera)[:24]
+    calibration = {"tum": write_tum, "euroc": write_euroc}[layout](recording, images, poses, drive.intrinsics)
+
+    printed = script("data/prepare_video.py", recording, prepared, "--val-fraction", 0.2, "--width", 128, *calibration)
+    assert "K is a guess" not in printed
+    scenes = [(prepared / name).read_text().strip() for name in ("train.txt", "val.txt")]
+    small = ("--depth-net", "disp_net", "width=0.0625", "--pose-net", "pose_exp_net", "width=0.0625")
+    script("train.py", prepared, *small, "--steps", 2, "--batch-size", 2, "--workers", 1, "--runs", runs, "--name", "a")
+    lines = [json.loads(line) for line in (runs / "a/metrics.jsonl").read_text().splitlines()]
+    assert any(line["split"] == "validation" and line["ate"] > 0 for line in lines)
+
+    results = folder / "results"
+    script("predict.py", runs / "a", *(prepared / scene for scene in scenes), "--out", results, "--write", "trajectory")
+    clips = json.loads((results / "predict.json").read_text())["clips"]
+    first = prepared / scenes[0] / "poses.txt"
+    count = len(first.read_text().splitlines())
+    assert clips[scenes[0]]["frames"] == count >= 15
+    path = np.linalg.norm(np.diff(poses[:count, :3, 3], axis=0), axis=1).sum()
+    assert clips[scenes[0]]["trajectory"]["path_m"] == pytest.approx(path, rel=1e-3)
+    for scene in scenes:
+        assert clips[scene]["camera"]["source"] == f"{prepared / scene}/cam.txt"
+        np.testing.assert_allclose(clips[scene]["camera"]["K"], drive.intrinsics, atol=0.01)
+
+
+def write_tum(root: Path, images: list, poses: np.ndarray, intrinsics: np.ndarray) -> tuple:
+    """A folder as TUM RGB-D has it: rgb.txt and groundtruth.txt. It has no calibration, so the flags give one."""
+    (root / "rgb").makedirs()
+    rows, truth = [], []
+    for number, (image, pose) in enumerate(zip(images, poses, strict=True)):
+        time = 1305031102.1 + number / 10
+        Image.fromarray(image).save(root / f"rgb/{time:.6f}.png")
+        rows.append(f"{time:.6f} rgb/{time:.6f}.png")
+        numbers = (*pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat())
+        truth.append(f"{time:.4f} {' '.join(f'{number:.9f}' for number in numbers)}")
+    (root / "rgb.txt").write_text("\n".join(["# color images", *rows, ""]))
+    (root / "groundtruth.txt").write_text("\n".join(["# ground truth", *truth, ""]))
+    (fx, _, cx), (_, fy, cy) = intrinsics[:2]
+    file = root.parent / "cameras.txt"  # COLMAP's pixel centres are at 0.5
+    file.write_text(f"1 PINHOLE {images[0].shape[1]} {images[0].shape[0]} {fx} {fy} {cx + 0.5} {cy + 0.5}\n")
+    return "--calibration", file
+
+
+def write_euroc(root: Path, images: list, poses: np.ndarray, intrinsics: np.ndarray) -> tuple:
+    """A folder as EuRoC has it; the camera is mounted a quarter turn from the body, whose poses are stated."""
+    camera = (root / "mav0/cam0").makedirs_p()
+    (camera / "data").makedirs()
+    body_from_camera = np.eye(4)
+    body_from_camera[:3, :3] = Rotation.from_euler("z", 90, degrees=True).as_matrix()
+    body_from_camera[:3, 3] = [0.1, 0.2, 0.3]
+    rows, truth = ["#timestamp [ns],filename"], ["#timestamp, p_RS_R_x [m], ..."]
+    for number, (image, pose) in enumerate(zip(images, poses, strict=True)):
+        time = 1403636579763555584 + 100_000_000 * number
+        Image.fromarray(image).convert("L").save(camera / f"data/{time}.png")
+        rows.append(f"{time},{time}.png")
+        body = pose @ np.linalg.inv(body_from_camera)
+        x, y, z, w = Rotation.from_matrix(body[:3, :3]).as_quat()
+        truth.append(f"{time},{','.join(f'{v:.9f}' for v in (*body[:3, 3], w, x, y, z))},0,0,0")
+    (camera / "data.csv").write_text("\r\n".join([*rows, ""]))
+    (fx, _, cx), (_, fy, cy) = intrinsics[:2].tolist()
+    (camera / "sensor.yaml").write_text(
+        f"T_BS:\n  cols: 4\n  rows: 4\n  data: {body_from_camera.ravel().tolist()}\n"
+        f"resolution: [{images[0].shape[1]}, {images[0].shape[0]}]\nintrinsics: [{fx}, {fy}, {cx}, {cy}]\n"
+        "distortion_model: radial-tangential\ndistortion_coefficients: [0.0, 0.0, 0.0, 0.0]\n"
+    )
+    (root / "mav0/state_groundtruth_estimate0").makedirs()
+    (root / "mav0/state_groundtruth_estimate0/data.csv").write_text("\n".join([*truth, ""]))
+    return ()
 
 
 def write_cityscapes(root: Path) -> None:

@@ -1,4 +1,5 @@
 import errno
+import html
 import json
 import sys
 
@@ -117,6 +118,10 @@ def test_a_folder_gives_everything(checkpoint, folder, run, tmp_path):
     np.testing.assert_allclose(tum.world_from_camera, kitti.world_from_camera, atol=1e-6)
     np.testing.assert_allclose(tum.times, np.arange(FRAMES) / 10)
     assert imageio.imread(out / "drive/confidence/0000000.png").shape == (48, 96)
+    assert sidecar["structure"] == report["clips"]["drive"]["structure"]
+    assert sidecar["structure"]["frames_tried"] == FRAMES
+    (line,) = (line for line in output.splitlines() if line.startswith("drive: structure: "))
+    assert html.escape(line.removeprefix("drive: ")) in (out / "drive/index.html").read_text()
 
 
 def test_depth_as_png_and_the_constant_scale(checkpoint, folder, run, tmp_path):

@@ -39,17 +39,47 @@ def test_flags_come_first(tmp_path):
 def test_a_learned_camera_is_that_of_the_clips_size(tmp_path):
     start = resized_intrinsics(K, SIZE, (50, 150))
     intrinsics, source = choose_intrinsics(clip_of(tmp_path), GivenByFlag(), learned(start))
-    assert source == "learned by the checkpoint"
+    assert source == "learned by the checkpoint, for images of 150 x 50 pixels"
     np.testing.assert_allclose(intrinsics, [[220, 0, 149.5], [0, 220, 49.5], [0, 0, 1]], rtol=1e-5)
 
 
-def test_of_several_learned_cameras_the_one_that_began_as_the_scenes(tmp_path):
+def guessed(folder):
+    """A prepared scene whose cam.txt is a guess."""
+    (Path(folder) / "camera.json").write_text('{"source": "guess"}')
+    return folder
+
+
+def test_a_scene_that_brings_a_measured_camera_keeps_it(tmp_path):
+    loaded = learned(resized_intrinsics(K, SIZE, (50, 150)))
+    intrinsics, source = choose_intrinsics(clip_of(tmp_path, K), GivenByFlag(), loaded)
+    assert (intrinsics[0, 0], source) == (200, f"{tmp_path}/cam.txt")
+    assert choose_intrinsics(clip_of(guessed(tmp_path), K), GivenByFlag(), loaded)[0][0, 0] == pytest.approx(220)
+
+
+def test_of_several_learned_cameras_the_one_that_recorded_the_scene(tmp_path):
     start = resized_intrinsics(K, SIZE, (50, 150))
     loaded = learned(np.diag([2, 2, 1]) @ start, start)
+    guessed(tmp_path)
     assert choose_intrinsics(clip_of(tmp_path, K), GivenByFlag(), loaded)[0][0, 0] == pytest.approx(240, rel=1e-5)
     other = np.diag([1.5, 1.5, 1]) @ K
     assert choose_intrinsics(clip_of(tmp_path, other), GivenByFlag(), loaded)[0][0, 0] == 300
     assert "a guess" in choose_intrinsics(clip_of(tmp_path), GivenByFlag(), loaded)[1]
+    loaded.cameras = [["a"], [str(Path(tmp_path).name)]]  # began elsewhere, by --fov
+    assert choose_intrinsics(clip_of(tmp_path, other), GivenByFlag(), loaded)[0][0, 0] == pytest.approx(240, rel=1e-5)
+
+
+def test_a_camera_learned_from_the_middle_of_the_input(tmp_path):
+    """data/prepare_video.py cuts both sides evenly for the aspect: 300 x 100 becomes 132 x 50 of 150 x 50."""
+    camera = LearnedCamera(1)
+    half = resized_intrinsics(K, SIZE, (50, 150))
+    half[0, 2] -= 9  # the crop
+    camera.start_from(torch.tensor(half[None]).float())
+    loaded = LoadedModel(None, None, camera, {}, height=50, width=132)
+    intrinsics, source = choose_intrinsics(clip_of(tmp_path), GivenByFlag(), loaded)
+    np.testing.assert_allclose(intrinsics, K, atol=1e-4)
+    assert source.endswith("for images of 132 x 50 pixels, as if they were the middle of 300 x 100")
+    loaded.width = 64  # too little of the input
+    assert choose_intrinsics(clip_of(tmp_path), GivenByFlag(), loaded)[1].startswith("a guess")
 
 
 def test_a_guess_is_named(tmp_path):

@@ -1,6 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 from path import Path
+from torch.nn import functional
 
 from files.disk_array import DiskArray
 from inference.clip import PredictedClip
@@ -54,6 +58,32 @@ def test_what_no_neighbour_sees_is_judged_by_the_mirror_image_alone(tmp_path):
     np.testing.assert_allclose(confidence(clip, 0, None, K), 0.5, atol=1e-6)
     single = clip_of(tmp_path, [np.full(SHAPE, 10.0)], mirror)
     np.testing.assert_allclose(confidence(single, 0, forward([0]), K), 0.5, atol=1e-6)
+
+
+def smooth(random, frames, amplitude):
+    """Noise [frames, 64, 208] that hardly changes within 8 pixels, of this standard deviation."""
+    coarse = random.normal(size=(frames, 1, 10, 28)).astype(np.float32)
+    fine = functional.interpolate(torch.from_numpy(coarse), size=(64, 208), mode="bilinear", align_corners=True)
+    return amplitude * (fine / fine.std()).numpy()[:, 0]
+
+
+def test_leaving_out_unsure_pixels_lowers_the_error_at_every_step(rendered_drive, tmp_path):
+    """A network whose error differs from place to place, and is drawn anew for each frame and each mirror image."""
+    random = np.random.default_rng(0)
+    depth, frames = rendered_drive.depth, len(rendered_drive.depth)
+    true = 1 / np.where(depth > 0, depth, 200)
+    amplitude = 0.02 * np.exp(np.abs(smooth(random, frames, 1.3)))
+    disparity, mirrored = (true * np.exp(amplitude * smooth(random, frames, 1)) for _ in range(2))
+    mirror_difference = np.abs(disparity - mirrored) / (0.5 * (disparity + mirrored))
+    clip = rendered_drive.predicted(tmp_path, disparity, mirror_difference)
+    poses = rendered_drive.world_from_camera
+    sure = np.stack([confidence(clip, number, poses, rendered_drive.intrinsics) for number in range(frames)])
+    counted = (depth > 0) & (depth < 80)
+    error = (np.abs(1 / disparity - depth) / np.maximum(depth, 1e-3))[counted]
+    ranked = error[np.argsort(-sure[counted], kind="stable")]
+    abs_rel = [ranked[: int(share * len(ranked))].mean() for share in np.arange(1, 0.04, -0.05)]
+    assert all(fewer < more for more, fewer in pairwise(abs_rel)), abs_rel
+    assert abs_rel[10] < 0.6 * abs_rel[0]  # the surer half
 
 
 def test_a_clip_without_mirror_images_is_refused(tmp_path):

@@ -374,19 +374,41 @@ def test_an_encoders_rate_needs_an_encoder():
 
 def test_start_from_takes_monodepth2_s_networks_and_names_the_flags_that_fit(tmp_path):
     """`sources` makes no difference to a network of pairs."""
-    torch.manual_seed(6)
-    theirs = {"depth_net": NetworkSpec("resnet18", {"statistics": "monodepth2", "first_disparity": 1.2})}
-    theirs |= {"pose_net": NetworkSpec("pair_pose_net", {"statistics": "monodepth2"}), "explainability": False}
     folder = Path(tmp_path)
     shapes = file_shapes("resnet18")
     for name in ("encoder", "depth", "pose_encoder", "pose"):
         torch.save(fill(shapes[f"monodepth2_{name}"]), folder / f"{name}.pth")
-    options = new_options(theirs | {"start_from": (folder,), "sequence_length": 5})
-    model, ancestors = make_model(options)
-    loaded = checkpoint.load_model(folder)
-    assert equal(model.depth_net, loaded.depth_net)
-    assert equal(model.pose_net, loaded.pose_net)
-    assert (model.pose_net.sources, ancestors) == (4, [None])
-    given = {"start_from": (folder,), "depth_net": NetworkSpec("resnet18"), "explainability": False}
+    check_start_from(folder, given={}, pose={})
+
+
+def test_start_from_takes_sc_sfmlearner_s_two_files_and_names_the_flags_that_fit(tmp_path):
+    """Its depth ends at 10.01, and its pose network sees the target first and predicts Euler angles."""
+    shapes = file_shapes("resnet18")
+    files = {kind: Path(tmp_path) / f"{kind}_model_best.pth.tar" for kind in ("dispnet", "exp_pose")}
+    for name, file in zip(("scsfm_disp", "scsfm_pose"), files.values(), strict=True):
+        torch.save({"epoch": 200, "state_dict": fill(shapes[name])}, file)
+    pose = {"order": "target-first", "rotation": "euler"}
+    check_start_from(*files.values(), given={"max_disparity": 10.01}, pose=pose)
+    depth_net = NetworkSpec("resnet18", {"statistics": "monodepth2", "max_disparity": 10.01})
+    wrong = {"start_from": tuple(files.values()), "depth_net": depth_net, "explainability": False}
+    with pytest.raises(InputError, match=r"give --pose-net pair_pose_net .*order=target-first rotation=euler"):
+        make_model(new_options(wrong | {"pose_net": NetworkSpec("pair_pose_net", {"statistics": "monodepth2"})}))
+    other = new_options({"start_from": (files["exp_pose"],), "explainability": False, **SMALL})
+    with pytest.raises(InputError, match=r"exp_pose_model_best.pth.tar: its pose network is pair_pose_net"):
+        make_model(other)
+
+
+def check_start_from(*files: Path, given: dict, pose: dict) -> None:
+    """A training with networks of these arguments begins with the files' weights; plain networks are refused."""
+    torch.manual_seed(6)
+    depth_net = NetworkSpec("resnet18", {"statistics": "monodepth2", "first_disparity": 1.2} | given)
+    theirs = {"depth_net": depth_net, "explainability": False}
+    theirs["pose_net"] = NetworkSpec("pair_pose_net", {"statistics": "monodepth2"} | pose)
+    model, ancestors = make_model(new_options(theirs | {"start_from": files, "sequence_length": 5}))
+    loaded = [checkpoint.load_model(file) for file in files]
+    assert equal(model.depth_net, loaded[0].depth_net)
+    assert equal(model.pose_net, loaded[-1].pose_net)
+    assert (model.pose_net.sources, ancestors) == (4, [None] * len(files))
+    plain = {"start_from": files, "depth_net": NetworkSpec("resnet18"), "explainability": False}
     with pytest.raises(InputError, match=r"give --depth-net resnet18 .* statistics=monodepth2"):
-        make_model(new_options(given))
+        make_model(new_options(plain))
