@@ -44,13 +44,16 @@ def see(scene: Scene, polygons: Polygons, world_from_sensor: np.ndarray, rays: R
     rotation, eye = world_from_sensor[:3, :3], world_from_sensor[:3, 3]
     count = len(polygons.origin)
     planes = np.zeros((FIRST_OBJECT + count + len(scene.quadrics.centre), 9))
-    # The sky is a ceiling that moves with the sensor. The ground is z = 0; its u and v are the world's x and y.
+    # The sky is a ceiling that moves with the sensor. The ground's u and v are the world's x and y.
     planes[SKY] = np.concatenate([rotation[:2] * (SIZE / _CLOUD_TILE), rotation[2:] / _SKY_HEIGHT]).ravel()
-    q_ground = -rotation[2] / eye[2]
+    q_ground = -rotation[2] / (eye[2] - scene.base)
     planes[GROUND] = np.concatenate([rotation[:2] + eye[:2, None] * q_ground, q_ground[None]]).ravel()
 
     flat, flat_forms, flat_texels = _polygon_forms(polygons, rotation, eye)
     planes[FIRST_OBJECT + flat] = flat_texels
+    for number in FIRST_OBJECT + flat[flat < scene.strips]:  # their u and v are the world's x and y, as the ground's
+        q_strip = planes[number, 6:]
+        planes[number, :6] = (rotation[:2] + eye[:2, None] * q_strip).ravel()
     corners = (polygons.corners[flat] - eye) @ rotation
     curved, curved_forms, box = _quadric_forms(scene.quadrics, rotation, eye)
     box = (box - eye) @ rotation

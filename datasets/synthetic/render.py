@@ -12,8 +12,10 @@ from datasets.synthetic.rip_map import rip_maps
 from datasets.synthetic.scene import Scene
 from datasets.synthetic.sensors import LIDAR_RANGE
 from datasets.synthetic.shading import Shader
+from datasets.synthetic.shadows import Shadows
 
 _RAYS_PER_BAND = 1 << 15  # shaded at a time: the intermediate results of one band fit into the processor's cache
+_SHADOWS_REACH = 90.0  # metres around the camera's path in which shadows are seen
 _LENS_SHARE = 1 / 8  # share in a pixel's colour of each of the two neighbouring rays
 
 
@@ -26,6 +28,12 @@ class Renderer:
         self.device = torch.device(device)
         self._atlas = torch.from_numpy(rip_maps(textures).reshape(-1, 4)).to(self.device)
         self._ground = Ground(scene.road, self.device)
+        self._shadows = None
+        if scene.shadows:
+            path = scene.world_from_camera[:, :2, 3]
+            self._shadows = Shadows(
+                scene.polygons[scene.strips :], scene.quadrics, scene.sun, path, _SHADOWS_REACH, self.device
+            )
 
     def image(
         self,
@@ -52,7 +60,7 @@ class Renderer:
         visible = see(self.scene, self.scene.polygons_at(frame), pose, rays)
         surface, inverse = (torch.from_numpy(hits).to(self.device) for hits in first_hits(visible, rays))
         rows = max(1, _RAYS_PER_BAND // (4 * width)) * 2
-        shader = Shader(self.scene, self._ground, self._atlas, frame, visible, pose, fine)
+        shader = Shader(self.scene, self._ground, self._atlas, frame, visible, pose, fine, self._shadows)
         fine_picture = torch.empty(3, 2 * height, 2 * width, device=self.device)
         for top in range(0, 2 * height, rows):
             band = slice(top, min(top + rows, 2 * height))

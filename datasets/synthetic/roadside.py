@@ -22,6 +22,7 @@ from datasets.synthetic.shapes import (
     stack_quadrics,
 )
 from datasets.synthetic.street import FreeGround
+from datasets.synthetic.terrain import Terrain
 from datasets.synthetic.textures import SIZE
 from datasets.synthetic.variation import Variation
 from datasets.synthetic.vehicles import vehicle
@@ -35,15 +36,27 @@ class _Plot:
     road: Road
     length: float  # metres of road
     ground: FreeGround
+    terrain: Terrain | None
     polygons: list[Polygon] = field(default_factory=list)
     quadrics: list[Quadric] = field(default_factory=list)
 
+    def add(self, spot: np.ndarray, shapes: list[Polygon], follow: bool = True) -> None:
+        """Place an object that stands at `spot` [2]; `follow`: it tilts with the ground."""
+        terrain = self.terrain
+        self.polygons += shapes if terrain is None else [terrain.lift_polygon(p, spot, follow) for p in shapes]
+
+    def add_round(self, shapes: list[Quadric]) -> None:
+        terrain = self.terrain
+        self.quadrics += shapes if terrain is None else [terrain.lift_quadric(q) for q in shapes]
+
 
 def place_roadside(
-    rng: np.random.Generator, road: Road, length: float, variation: Variation
+    rng: np.random.Generator, road: Road, length: float, variation: Variation, terrain: Terrain | None = None
 ) -> tuple[Polygons, Quadrics]:
     """All that stands along the first `length` metres of the road."""
-    plot = _Plot(rng, road, length, FreeGround(road))
+    plot = _Plot(rng, road, length, FreeGround(road), terrain)
+    if terrain is not None:
+        plot.polygons += terrain.strips()
     kind, pavement = variation.kind, road.section.pavement
     if kind == "motorway" or (kind in ("avenue", "country") and rng.random() < 0.35):
         _bridges(plot, variation)
@@ -92,7 +105,7 @@ def _buildings(plot: _Plot, side: int, kind: str) -> None:
         if rng.random() < dense and plot.ground.take(
             spot, reach * (0.7 if terrace else 0.9), setback + depth / 2 - 0.5
         ):
-            plot.polygons += building(rng, spot, turned, width, depth, int(rng.integers(1, tallest + 1)))
+            plot.add(spot, building(rng, spot, turned, width, depth, int(rng.integers(1, tallest + 1))), follow=False)
             if near > 2 and rng.random() < 0.75:
                 _enclosure(plot, side, s + width / 2, width, pavement + 0.4)
         s += width + (rng.uniform(0, 0.4) if terrace else rng.uniform(0.5, 9))
@@ -132,7 +145,8 @@ def _enclosure(plot: _Plot, side: int, s: float, width: float, away: float) -> N
     paint = _green(rng) if hedge else random_colour(rng, rng.choice([0.35, 0.6, 0.9]), 0.3, 0.1)
     height, thickness = rng.uniform(0.6, 2.0), 0.7 if hedge else 0.15
     tile = (2.0, height) if texture in ("fence", "rail") else (2.4, 2.4)
-    plot.polygons += box(middle, float(heading), width, thickness, -0.5, height, texture, texture, paint, tile)
+    shapes = box(middle, float(heading), width, thickness, -0.5, height, texture, texture, paint, tile)
+    plot.add(middle, shapes)
 
 
 def _green(rng: np.random.Generator) -> np.ndarray:
@@ -150,7 +164,7 @@ def _trees(plot: _Plot, side: int, across: tuple[float, float], step: tuple[floa
         at = across[0] + rng.uniform(0, 0.3) if row and rng.random() < 0.7 else rng.uniform(*across)
         spot, _ = plot.road.at(s, side * at)
         if plot.ground.take(spot, 0.8, across[0] - 0.2):
-            plot.quadrics += tree(rng, spot, detail=1.0 if at < across[0] + 8 else 0.5)
+            plot.add_round(tree(rng, spot, detail=1.0 if at < across[0] + 8 else 0.5))
         s += rng.uniform(*step)
 
 
@@ -165,23 +179,24 @@ def tree(rng: np.random.Generator, spot, detail: float = 1.0) -> list[Quadric]:
     thick = height * rng.uniform(0.012, 0.028)
     clear = height * float({"broad": rng.uniform(0.2, 0.45), "conifer": 0.1, "poplar": 0.12, "young": 0.4}[kind])
     parts = [Quadric(root, np.array([thick, thick, np.inf]), -1.0, clear + 0.25 * height, "bark", SIZE / 1.5, brown)]
-    count = max(3, round(detail * {"broad": int(rng.integers(6, 12)), "conifer": 5, "poplar": 4, "young": 4}[kind]))
-    spread = height * {"broad": rng.uniform(0.25, 0.42), "conifer": 0.2, "poplar": 0.11, "young": 0.18}[kind]
+    count = max(3, round(detail * {"broad": int(rng.integers(7, 14)), "conifer": 7, "poplar": 6, "young": 5}[kind]))
+    spread = height * {"broad": rng.uniform(0.22, 0.4), "conifer": 0.19, "poplar": 0.1, "young": 0.16}[kind]
+    crown = (height - clear) / 2
     for k in range(count):
-        share = (k + 0.5) / count
-        if kind in ("broad", "young"):  # blobs around a crown, which make its outline ragged
-            angle, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(-0.6, 1.0)
-            out = spread * (0.62 if k else 0.0) * np.sqrt(max(0.0, 1 - tilt * tilt))
-            crown = (height - clear) / 2
-            centre = np.array([out * np.cos(angle), out * np.sin(angle), clear + crown * (1 + 0.62 * tilt)])
-            size = np.array([spread, spread, crown]) * (rng.uniform(0.3, 0.6, 3) if k else 0.75)
-        else:
-            wide = spread * (1.1 - share) if kind == "conifer" else spread * np.sin(np.pi * (0.15 + 0.8 * share))
-            step = (height - clear) / count
-            centre = np.array([*rng.normal(0, 0.06 * spread, 2), clear + step * (k + 0.5)])
-            size = np.array([wide, wide, 0.75 * step]) * rng.uniform(0.85, 1.15, 3)
-        paint = green * rng.uniform(0.8, 1.2)
-        parts.append(Quadric(root + centre, size, -np.inf, np.inf, leaves, SIZE / rng.uniform(2.5, 5), paint))
+        if kind in ("broad", "young"):  # around a core, which makes the outline ragged
+            tilt = rng.uniform(-0.7, 1.0)
+            out = spread * rng.uniform(0.4, 0.85) * np.sqrt(max(0.0, 1 - tilt * tilt)) if k else 0.0
+            middle, size = crown * (1 + (0.75 * tilt if k else 0.0)), np.array([spread, spread, crown])
+            size = size * (rng.uniform(0.22, 0.5, 3) if k else 0.66)
+        else:  # one above the other, each shifted to a side
+            share = (k + 0.5) / count
+            wide = spread * (1.05 - share) if kind == "conifer" else spread * np.sin(np.pi * (0.2 + 0.75 * share))
+            out, middle = 0.25 * wide, 2 * crown * share
+            size = np.array([wide, wide, 2.4 * crown / count]) * rng.uniform(0.8, 1.2, 3)
+        angle = rng.uniform(0, 2 * np.pi)
+        centre = np.array([out * np.cos(angle), out * np.sin(angle), clear + middle])
+        paint = green * rng.uniform(0.75, 1.25)
+        parts.append(Quadric(root + centre, size, -np.inf, np.inf, leaves, SIZE / rng.uniform(2, 4.5), paint))
     return parts
 
 
@@ -196,7 +211,7 @@ def _bushes(plot: _Plot, side: int, across: tuple[float, float], step: tuple[flo
             for _ in range(int(rng.integers(1, 4))):
                 radius = size * rng.uniform(0.5, 1.0, 3)
                 centre = np.array([*(spot + rng.normal(0, 0.45 * size, 2)), radius[2] * rng.uniform(0.2, 0.8)])
-                plot.quadrics.append(Quadric(centre, radius, -np.inf, np.inf, leaves, SIZE / 2.5, green))
+                plot.add_round([Quadric(centre, radius, -np.inf, np.inf, leaves, SIZE / 2.5, green)])
         s += rng.uniform(*step)
 
 
@@ -212,7 +227,7 @@ def _parked(plot: _Plot, side: int, share: float) -> None:
             spot, heading = plot.road.at(s, side * (at + rng.uniform(-0.1, 0.1)))
             turned = float(heading) + (0 if (side < 0) != (rng.random() < wrong_way) else np.pi) + rng.normal(0, 0.02)
             shapes, length = vehicle(rng, spot, turned, large=0.04)
-            plot.polygons += shapes
+            plot.add(spot, shapes)
             s += length / 2  # room for a long one
         s += length / 2 + 2.6 + rng.uniform(0.3, 2.5)
 
@@ -225,8 +240,8 @@ def _poles(plot: _Plot, side: int, away: float, step: tuple[float, float]) -> No
         spot, heading = plot.road.at(s, side * away)
         if plot.ground.take(spot, 0.3, away - 0.05):
             sign, posts = pole(rng, spot, float(heading) + (0 if side < 0 else np.pi))
-            plot.polygons += sign
-            plot.quadrics += posts
+            plot.add(spot, sign, follow=False)
+            plot.add_round(posts)
         s += rng.uniform(*step)
 
 
@@ -250,12 +265,20 @@ def _barriers(plot: _Plot, side: int, kind: str) -> None:
                 middle, heading = plot.road.at(s + step / 2, side * (pavement + away))
                 tile = (2.0, top - bottom) if texture in ("rail", "fence") else (4.0, 4.0)
                 shapes = box(middle, float(heading), step * 1.03, thick, bottom, top, texture, texture, paint, tile)
-                plot.polygons += shapes
+                plot.add(middle, shapes)
                 if style == "rail":  # a post
-                    plot.quadrics.append(
-                        Quadric(
-                            np.array([*middle, 0.0]), np.array([0.07, 0.07, np.inf]), -0.5, 0.6, "metal", 64.0, paint
-                        )
+                    plot.add_round(
+                        [
+                            Quadric(
+                                np.array([*middle, 0.0]),
+                                np.array([0.07, 0.07, np.inf]),
+                                -0.5,
+                                0.6,
+                                "metal",
+                                64.0,
+                                paint,
+                            )
+                        ]
                     )
             s += step
 
@@ -273,10 +296,11 @@ def _median(plot: _Plot, variation: Variation) -> None:
         middle, heading = plot.road.at(s, 0.0)
         if style == "trees":
             if rng.random() < 0.6:
-                plot.quadrics += tree(rng, middle)
+                plot.add_round(tree(rng, middle))
         elif style != "none":
             tile = (2.0, top - bottom) if style == "rail" else (4.0, 4.0)
-            plot.polygons += box(middle, float(heading), 8.25, thick, bottom, top, texture, texture, paint, tile)
+            shapes = box(middle, float(heading), 8.25, thick, bottom, top, texture, texture, paint, tile)
+            plot.add(middle, shapes)
 
 
 def _bridges(plot: _Plot, variation: Variation) -> None:
@@ -286,25 +310,25 @@ def _bridges(plot: _Plot, variation: Variation) -> None:
     while s < plot.length:
         middle, heading = plot.road.at(s, 0.0)
         turned = float(heading) + rng.uniform(-0.5, 0.5)
-        depth, clearance, thick = rng.uniform(6, 16), rng.uniform(4.8, 6.5), rng.uniform(0.8, 1.6)
-        span = rng.uniform(50, 110)
+        depth, span = rng.uniform(6, 16), rng.uniform(50, 110)
+        low, thick = rng.uniform(4.8, 6.5), rng.uniform(0.8, 1.6)
         paint = random_colour(rng, rng.choice([0.35, 0.6]), 0.25, 0.05)
         forward, left = axes(turned)
-        # The deck, which is seen from below; `box` has no lower face.
-        plot.polygons += box(middle, turned, depth, span, clearance, clearance + thick, "concrete", "concrete", paint,
-                             (8.0, 8.0))  # fmt: skip
-        low = np.array([*middle, clearance]) - forward * depth / 2 + left * span / 2
-        plot.polygons.append(rectangle(low, forward, -left, depth, span, "concrete", paint * 0.7, (8.0, 8.0)))
+        top, tile = low + thick, (8.0, 8.0)
+        shapes = box(middle, turned, depth, span, low, top, "concrete", "concrete", paint, tile)
+        corner = np.array([*middle, low]) - forward * depth / 2 + left * span / 2  # `box` has no lower face
+        shapes.append(rectangle(corner, forward, -left, depth, span, "concrete", paint * 0.7, tile))
         for end in (1, -1):  # railings
             spot = np.asarray(middle) + end * forward[:2] * (depth / 2 - 0.2)
-            top = clearance + thick
-            plot.polygons += box(spot, turned, 0.1, span, top, top + 1.1, "fence", "metal", paint, (2.0, 1.1))
-        ends = [pavement + 1.5, -pavement - 1.5] + ([0.0] if variation.layout.median > 1.5 else [])
-        for away in ends:
+            shapes += box(spot, turned, 0.1, span, top, top + 1.1, "fence", "metal", paint, (2.0, 1.1))
+        for away in (pavement + 1.5, -pavement - 1.5, 0.0):
+            if away == 0.0 and variation.layout.median < 1.5:
+                continue
             spot, _ = plot.road.at(s, away)
-            thickness = rng.uniform(0.6, 1.0)
-            plot.polygons += box(spot, turned, depth * 0.7, thickness, -1, clearance, "concrete", "concrete", paint)
+            wide = rng.uniform(0.6, 1.0)
+            shapes += box(spot, turned, depth * 0.7, wide, -2, low, "concrete", "concrete", paint, (4.0, 4.0))
             plot.ground.take(spot, depth / 2, 0.0)
+        plot.add(middle, shapes, follow=False)
         s += rng.uniform(60, 300)
 
 
@@ -321,12 +345,13 @@ def _boards(plot: _Plot, side: int, step: tuple[float, float]) -> None:
             colour = np.array(
                 [(0.1, 0.2, 0.55), (0.08, 0.35, 0.15), (0.9, 0.9, 0.85), (0.7, 0.5, 0.1)][rng.integers(4)]
             )
-            plot.polygons += box(spot, turned, 0.15, width, foot, foot + height, "board", "metal", colour)
+            board = box(spot, turned, 0.15, width, foot, foot + height, "board", "metal", colour)
+            plot.add(spot, board, follow=False)
             _, left = axes(turned)
             for end in (-0.4, 0.4):
                 root = np.array([*(spot + left[:2] * end * width), 0.0])
                 radius = np.array([0.09, 0.09, np.inf])
-                plot.quadrics.append(Quadric(root, radius, -1.0, foot + 0.1, "metal", 64.0, np.full(3, 0.4)))
+                plot.add_round([Quadric(root, radius, -1.0, foot + 0.1, "metal", 64.0, np.full(3, 0.4))])
         s += rng.uniform(*step)
 
 
@@ -339,9 +364,8 @@ def _farms(plot: _Plot, side: int, step: tuple[float, float]) -> None:
         spot, heading = plot.road.at(s, side * away)
         if plot.ground.take(spot, 8.0, pavement + 9):
             turned = float(heading) + rng.uniform(-1, 1)
-            plot.polygons += building(
-                rng, spot, turned, rng.uniform(8, 20), rng.uniform(7, 12), int(rng.integers(1, 3))
-            )
+            house = building(rng, spot, turned, rng.uniform(8, 20), rng.uniform(7, 12), int(rng.integers(1, 3)))
+            plot.add(spot, house, follow=False)
         s += rng.uniform(*step)
 
 
@@ -353,7 +377,8 @@ def _blocks_behind(plot: _Plot, side: int) -> None:
         spot, heading = plot.road.at(s, side * (pavement + rng.uniform(24, 38)))
         if rng.random() < 0.6 and plot.ground.take(spot, 8.0, pavement + 18):
             turned = float(heading) + rng.choice([0.0, np.pi / 2])
-            plot.polygons += building(rng, spot, turned, rng.uniform(9, 16), 9.0, int(rng.integers(1, 5)))
+            house = building(rng, spot, turned, rng.uniform(9, 16), 9.0, int(rng.integers(1, 5)))
+            plot.add(spot, house, follow=False)
         s += rng.uniform(14, 30)
 
 
@@ -371,7 +396,7 @@ def _woods(plot: _Plot, side: int, kind: str) -> None:
             centre = np.array([*spot, high * rng.uniform(0.3, 0.9)])
             leaves = str(rng.choice(["leaves", "leaves_1", "leaves_2"]))
             size = np.array([wide, wide * rng.uniform(0.8, 1.2), high])
-            plot.quadrics.append(Quadric(centre, size, -np.inf, np.inf, leaves, SIZE / 6.0, _green(rng) * 0.8))
+            plot.add_round([Quadric(centre, size, -np.inf, np.inf, leaves, SIZE / 6.0, _green(rng) * 0.8)])
         s += rng.uniform(4, 9)
     for s in np.arange(rng.uniform(0, 80), plot.length, 90.0):  # hills
         if rng.random() < 0.5:
@@ -381,4 +406,4 @@ def _woods(plot: _Plot, side: int, kind: str) -> None:
                 hill = Quadric(
                     np.array([*spot, 0.0]), size, -np.inf, np.inf, "leaves_2", SIZE / 20.0, _green(rng) * 0.7
                 )
-                plot.quadrics.append(hill)
+                plot.add_round([hill])

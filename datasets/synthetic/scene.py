@@ -15,6 +15,7 @@ from datasets.synthetic.road import LANE_OFFSET, VERTEX_SPACING, Road, make_road
 from datasets.synthetic.sensors import FRAME_TIME
 from datasets.synthetic.shapes import Polygons, Quadrics, join_polygons, stack_polygons
 from datasets.synthetic.street import place_objects
+from datasets.synthetic.terrain import Terrain
 
 BEYOND_END = 200.0  # metres of street after the last frame
 
@@ -45,6 +46,8 @@ class Scene:
     exposure: np.ndarray  # [frames], gain of the camera
     sky_fade: float = 1 / 4000  # share of haze per metre, before the clouds
     sky_light: float = 1.0  # brightness of the sky
+    terrain: Terrain | None = None  # None: the ground is level; its strips are the first polygons
+    shadows: bool = False  # what stands still casts shadows
     photo: Photo | None = None  # what the camera does to its pictures; None: nothing
     _at: tuple[int, Polygons] | None = field(default=None, repr=False)  # the last result of `polygons_at`
 
@@ -53,9 +56,24 @@ class Scene:
         if not self.movers:
             return self.polygons
         if self._at is None or self._at[0] != frame:
-            moved = [m.polygons.moved(m.heading[frame], *m.position[frame]) for m in self.movers]
+            moved = [self._moved(mover, frame) for mover in self.movers]
             self._at = frame, join_polygons([self.polygons, *moved])
         return self._at[1]
+
+    def _moved(self, mover: Mover, frame: int) -> Polygons:
+        """A moving car at its place at the time of a frame."""
+        polygons = mover.polygons.moved(mover.heading[frame], *mover.position[frame])
+        return polygons if self.terrain is None else self.terrain.lift_mover(polygons, mover.position[frame])
+
+    @property
+    def strips(self) -> int:
+        """How many of the first polygons are strips of the ground."""
+        return 0 if self.terrain is None else len(self.terrain.knots) - 1
+
+    @property
+    def base(self) -> float:
+        """Height of the plane that is the ground where there are no strips, metres."""
+        return 0.0 if self.terrain is None else self.terrain.lowest - 0.5
 
 
 def make_scene(

@@ -9,6 +9,7 @@ from datasets.synthetic.ground import Ground
 from datasets.synthetic.rays import Rays
 from datasets.synthetic.rip_map import LEVELS, Footprint, sample
 from datasets.synthetic.scene import Scene
+from datasets.synthetic.shadows import Shadows
 from datasets.synthetic.textures import NAMES
 
 # The four rays of a pixel read textures at four fractions of a level, so that their mean blends the levels.
@@ -29,6 +30,7 @@ class Shader:
         visible: VisibleScene,
         world_from_sensor: np.ndarray,
         intrinsics: np.ndarray,
+        shadows: Shadows | None = None,
     ):
         def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(dtype).to(atlas.device)
@@ -38,8 +40,10 @@ class Shader:
         self._planes = tensor(visible.planes.T)  # [9, S]
         self._first_quadric = FIRST_OBJECT + len(polygons.origin)
         normal = np.concatenate([[[0, 0, 1.0], [0, 0, 1.0]], np.cross(polygons.axis_u, polygons.axis_v)])
-        direct = np.maximum(normal @ scene.sun, 0)
-        gain = (1 - scene.sunlight) * (0.85 + 0.15 * normal[:, 2]) + scene.sunlight * 1.5 * direct
+        self._past_ground = FIRST_OBJECT + scene.strips
+        normal[GROUND : self._past_ground] = [0, 0, 1.0]  # else the light would jump from strip to strip
+        direct = scene.sunlight * 1.5 * np.maximum(normal @ scene.sun, 0)
+        gain = (1 - scene.sunlight) * (0.85 + 0.15 * normal[:, 2]) + direct
         gain[SKY] = scene.sky_light
         gain = np.concatenate([gain, np.ones(len(quadrics.centre))])
         paint = np.concatenate([scene.sky[None], np.zeros((1, 3)), polygons.paint, quadrics.paint])
@@ -48,6 +52,13 @@ class Shader:
         # Of each surface: paint (3), light, and minus the share of haze per metre: [5, S].
         self._surfaces = tensor(np.concatenate([paint, gain[:, None], -fade[:, None]], 1).T)
         texture = [NAMES.index("clouds"), NAMES.index("grass"), *polygons.texture, *quadrics.texture]
+        self._shadows = shadows
+        if shadows is not None:
+            direct[SKY] = 0
+            self._direct = tensor(np.concatenate([direct, np.zeros(len(quadrics.centre))]))  # [S]
+            # Rows: a point's coordinate along each of the map's axes is first[k] + t * (forms[k] . ray).
+            self._shadow_start = (shadows.axes @ world_from_sensor[:3, 3]).tolist()
+            self._shadow_forms = (shadows.axes @ world_from_sensor[:3, :3]).tolist()
         self._texture = tensor(np.array(texture), torch.int32)  # [S]
         self._haze = tensor(scene.haze)
         self._focal = float(intrinsics[0, 0]), float(intrinsics[1, 1])
@@ -70,17 +81,20 @@ class Shader:
         texture = self._texture.index_select(0, surface)
         looks = self._surfaces.index_select(1, surface)
 
+        direct = None if self._shadows is None else self._direct.index_select(0, surface)
         on_quadric = (surface >= self._first_quadric).nonzero().squeeze(1)
         if len(on_quadric):
             t_there = 1 / inverse.reshape(-1)[on_quadric]
             t[on_quadric] = t_there
-            there, gain = self._on_quadric(
+            there, gain, sunny = self._on_quadric(
                 surface[on_quadric] - self._first_quadric, x[on_quadric], y[on_quadric], t_there
             )
             for whole, part in zip(footprint, there, strict=True):
                 whole[on_quadric] = part
             looks[3, on_quadric] = gain
-        on_ground = (surface == GROUND).nonzero().squeeze(1)
+            if direct is not None:
+                direct[on_quadric] = sunny
+        on_ground = ((surface >= GROUND) & (surface < self._past_ground)).nonzero().squeeze(1)
         if len(on_ground):
             there, texture[on_ground] = self._ground.footprint(Footprint(*(whole[on_ground] for whole in footprint)))
             for whole, part in zip(footprint, there, strict=True):
@@ -90,6 +104,10 @@ class Shader:
         level_u = self._level(u_x * u_x + u_y * u_y, _DITHER_U, shape)
         level_v = self._level(v_x * v_x + v_y * v_y, _DITHER_V, shape)
         texel = sample(self._atlas, texture, u, v, level_u, level_v)  # [n, 4]
+        if self._shadows is not None and direct is not None:
+            ahead = (self._shadow_forms[k] for k in range(3))
+            places = [at + t * (p * x + q * y + r) for at, (p, q, r) in zip(self._shadow_start, ahead, strict=True)]
+            looks[3] -= direct * self._shadows.shade(*places)
         own, paint_share = texel[:, :3].T, texel[:, 3]
         colour = torch.addcmul(own, looks[:3], paint_share) * looks[3]
         seen = torch.exp(t * looks[4])
@@ -111,8 +129,8 @@ class Shader:
         pattern = self._tensor(np.array(dither)).repeat(shape[0] // 2, shape[1] // 2).reshape(-1)
         return level.add_(pattern).clamp_(0, LEVELS - 1).to(torch.int32)
 
-    def _on_quadric(self, k: Tensor, x: Tensor, y: Tensor, t: Tensor) -> tuple[Footprint, Tensor]:
-        """Footprints and light [n] of hits at `t` on the quadrics `k`.
+    def _on_quadric(self, k: Tensor, x: Tensor, y: Tensor, t: Tensor) -> tuple[Footprint, Tensor, Tensor]:
+        """Footprints, light [n] and the sun's part of it [n] of hits at `t` on the quadrics `k`.
 
         The texture is projected along the world axis that is nearest to the normal.
         """
@@ -145,5 +163,6 @@ class Shader:
         )
         length = (normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]).rsqrt_()
         direct = 0.5 + 0.5 * (self._sun @ normal) * length
-        gain = (1 - self._sunlight) * (0.8 + 0.2 * normal[2] * length) + self._sunlight * 1.4 * direct
-        return footprint, gain
+        sunny = self._sunlight * 1.4 * direct
+        gain = (1 - self._sunlight) * (0.8 + 0.2 * normal[2] * length) + sunny
+        return footprint, gain, sunny

@@ -22,14 +22,18 @@ class Polygons:
     """N convex polygons with at most four sides. A point of polygon n is origin + u * axis_u + v * axis_v (metres)."""
 
     origin: np.ndarray  # [N, 3]
-    axis_u: np.ndarray  # [N, 3], unit vector; axis_u x axis_v points outwards
-    axis_v: np.ndarray  # [N, 3], unit vector
+    # Unit vectors, except that hills tilt them without turning them: then nearly so, and not quite orthogonal.
+    axis_u: np.ndarray  # [N, 3]; axis_u x axis_v points outwards
+    axis_v: np.ndarray  # [N, 3]
     edges: np.ndarray  # [N, 4, 3]: (k, a, b), where k + a u + b v is the distance to the edge in metres, inside >= 0
     corners: np.ndarray  # [N, 4, 3]
     texel_u: np.ndarray  # [N, 2]: texture column = texel_u[0] + texel_u[1] * u
     texel_v: np.ndarray  # [N, 2]: texture row = texel_v[0] + texel_v[1] * v
     texture: np.ndarray  # [N], index into textures.ALL_NAMES
     paint: np.ndarray  # [N, 3], red, green, blue
+
+    def __getitem__(self, chosen: slice) -> "Polygons":
+        return Polygons(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     def moved(self, heading: float, x: float, y: float) -> "Polygons":
         """The same polygons, rotated about the z axis by `heading` radians and then shifted by (x, y) metres."""

@@ -63,6 +63,7 @@ class Variation:
     camera_height: float  # metres
     mount: tuple[float, float, float]  # pitch, yaw, roll of the camera in the car, degrees
     jitter: float  # factor on the standard deviation of pitch and roll
+    steepest: float  # largest slope of the ground, metres per metre; 0: level
     weather: str
     sun_elevation: float  # degrees
     sunlight: float  # share of the light
@@ -90,7 +91,7 @@ def draw_variation(seed: int, number: int, width: int, height: int) -> Variation
         width, height: of the images, pixels; they decide how other aspect ratios are squeezed.
     """
     rng = np.random.default_rng([seed, number, 3])
-    camera_rng, road_rng, weather_rng, traffic_rng, photo_rng = rng.spawn(5)
+    camera_rng, road_rng, weather_rng, traffic_rng, photo_rng, hills_rng = rng.spawn(6)
     kind = str(road_rng.choice(list(KINDS), p=list(KINDS.values())))
     layout = _draw_layout(road_rng, kind)
     jam = bool(kind in ("avenue", "motorway") and traffic_rng.random() < 0.4)
@@ -112,6 +113,7 @@ def draw_variation(seed: int, number: int, width: int, height: int) -> Variation
         camera_height=camera_rng.triangular(1.2, 1.6, 2.2),
         mount=tuple(np.clip(camera_rng.normal(0, (1.0, 0.7, 0.7)), -2.5, 2.5).tolist()),
         jitter=camera_rng.uniform(0.5, 2.0),
+        steepest=_draw_slope(hills_rng, kind),
         weather=weather,
         sun_elevation=elevation,
         sunlight=sunlight,
@@ -141,6 +143,10 @@ def _draw_layout(rng: np.random.Generator, kind: str) -> Layout:
     lanes = int(rng.integers(2, 4))
     shoulder = rng.uniform(2.3, 3.0) if rng.random() < 0.7 else 0.8
     return Layout(lanes, rng.uniform(3.4, 3.8), rng.uniform(2, 5), shoulder, 0, 0, 0.8, int(rng.integers(lanes)))
+
+
+def _draw_slope(rng: np.random.Generator, kind: str) -> float:
+    return rng.uniform(0.015, 0.05 if kind == "motorway" else 0.08) if rng.random() < 0.5 else 0.0
 
 
 def _draw_weather(rng: np.random.Generator, weather: str) -> tuple[float, float, float, float]:

@@ -8,6 +8,7 @@ from datasets.synthetic.roadside import place_roadside
 from datasets.synthetic.scene import BEYOND_END, Mover, Scene
 from datasets.synthetic.sensors import FRAME_TIME
 from datasets.synthetic.shapes import stack_polygons
+from datasets.synthetic.terrain import make_terrain
 from datasets.synthetic.variation import Variation
 from datasets.synthetic.vehicles import vehicle
 from geometry.rigid import axis_rotation
@@ -34,7 +35,7 @@ def make_varied_scene(
     jitter: float = 0.25,
 ) -> Scene:
     """A road and a drive of `frames` frames along it. Arguments: see `scene.make_scene`."""
-    road_rng, drive_rng, objects_rng, light_rng, car_rng = rng.spawn(5)
+    road_rng, drive_rng, objects_rng, light_rng, car_rng, terrain_rng = rng.spawn(6)
     radius, straights, turn = _COURSES[variation.kind]
     length = START + MAX_STEP * max(variation.pace, 0.3) * frames + BEYOND_END
     road = make_road(road_rng, length, variation.layout.section, radius, straights, turn)
@@ -43,7 +44,10 @@ def make_varied_scene(
     pitch, yaw, roll = np.radians(variation.mount)
     poses[:, :3, :3] = poses[:, :3, :3] @ axis_rotation(1, yaw) @ axis_rotation(0, pitch) @ axis_rotation(2, roll)
 
-    polygons, quadrics = place_roadside(objects_rng, road, s[-1] + BEYOND_END, variation)
+    terrain = make_terrain(terrain_rng, road.points, variation.steepest) if variation.steepest else None
+    if terrain is not None:
+        poses = terrain.lift_poses(poses)
+    polygons, quadrics = place_roadside(objects_rng, road, s[-1] + BEYOND_END, variation, terrain)
     elevation, azimuth = np.radians(variation.sun_elevation), light_rng.uniform(0, 2 * np.pi)
     sun = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     warmth = light_rng.uniform(-0.04, 0.04) + (0.06 if variation.weather == "low sun" else 0.0)
@@ -66,6 +70,8 @@ def make_varied_scene(
         exposure=gain if exposure_changes else np.ones(frames),
         sky_fade=1 / (1000 if variation.weather == "fog" else light_rng.uniform(2000, 6000)),
         sky_light=bright,
+        terrain=terrain,
+        shadows=variation.sunlight > 0.15,
         photo=variation.photo,
     )
 

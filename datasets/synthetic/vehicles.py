@@ -12,6 +12,7 @@ from datasets.synthetic.objects import random_colour
 from datasets.synthetic.shapes import UP, Polygon, axes, panel, rectangle
 
 _PAINTS = (0.05, 0.1, 0.25, 0.45, 0.7, 1.0)  # lightness: most cars are black, grey, silver or white
+_HUES = (0.4, 0.4, 0.1, 0.1)
 _SHADE = np.full(3, 0.1)
 
 
@@ -44,8 +45,11 @@ def vehicle(rng: np.random.Generator, middle, heading: float, large: float = 0.1
 
 
 def _paint(rng: np.random.Generator) -> np.ndarray:
-    vivid = 0.7 if rng.random() < 0.3 else 0.06
-    return random_colour(rng, rng.choice(_PAINTS), 0.25, vivid=vivid)
+    paint = random_colour(rng, rng.choice(_PAINTS), 0.25, vivid=0.06)
+    if rng.random() < 0.25:  # blue, red, green or yellow
+        hue = np.array(((0.15, 0.3, 1.0), (1.0, 0.12, 0.1), (0.3, 0.8, 0.4), (1.0, 0.8, 0.2))[rng.choice(4, p=_HUES)])
+        paint = np.clip(paint * hue * 1.5, 0.03, 1.0)
+    return paint
 
 
 def car(rng: np.random.Generator, middle, heading: float) -> tuple[list[Polygon], float]:

@@ -13,16 +13,17 @@ def test_first_hits_are_those_of_plain_ray_casting(renderer, options, varied_ren
     depth = renderer.depth(4, intrinsics, 64, 208)
     scene, pose = renderer.scene, renderer.scene.world_from_camera[4]
     polygons, quadrics = scene.polygons_at(4), scene.quadrics
+    inverse_axes = np.linalg.pinv(np.stack([polygons.axis_u, polygons.axis_v], -1))
     rng = np.random.default_rng(0)
     rows, columns = rng.integers(0, 64, 300), rng.integers(0, 208, 300)
     rays = np.stack([columns, rows, np.ones_like(rows)]).T @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
     eye = pose[:3, 3]
     for ray, row, column in zip(rays, rows, columns, strict=True):
-        hits = [-eye[2] / ray[2]] if ray[2] < 0 else []
+        hits = [-(eye[2] - scene.base) / ray[2]] if ray[2] < 0 else []
         normal = np.cross(polygons.axis_u, polygons.axis_v)
         t = (normal * (polygons.origin - eye)).sum(1) / (normal @ ray)
         local = eye + t[:, None] * ray - polygons.origin
-        u, v = (local * polygons.axis_u).sum(1), (local * polygons.axis_v).sum(1)
+        u, v = (inverse_axes @ local[..., None])[..., 0].T  # on hills the axes are not orthogonal
         inside = (
             polygons.edges[..., 0] + polygons.edges[..., 1] * u[:, None] + polygons.edges[..., 2] * v[:, None]
         ) > 0

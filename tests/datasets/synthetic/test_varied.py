@@ -8,9 +8,15 @@ import torch
 
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer, write_world
 from datasets.synthetic.drive_files import make_drive_scene
+from datasets.synthetic.first_hits import FIRST_OBJECT, first_hits, see
 from datasets.synthetic.options import drive_variation
 from datasets.synthetic.photo import Photo, motion_blur
+from datasets.synthetic.rays import camera_rays
+from datasets.synthetic.shadows import Shadows
+from datasets.synthetic.shapes import Quadric, Quadrics, box, stack_polygons, stack_quadrics
+from datasets.synthetic.terrain import make_terrain
 from datasets.synthetic.variation import KINDS, WEATHERS
+from datasets.synthetic.vehicles import vehicle
 from files.errors import InputError
 from tests.datasets.synthetic.test_render import warp_errors
 
@@ -70,10 +76,95 @@ def test_the_ground_lies_at_the_cameras_height_and_the_horizon_where_the_tilt_pu
     for drive in list_drives(varied_options):
         variation = drive_variation(varied_options, drive.number)
         scene = make_drive_scene(varied_options, drive)
-        np.testing.assert_allclose(scene.world_from_camera[:, 2, 3], variation.camera_height, atol=0.08)
-        down = scene.world_from_camera[:, :3, 2] @ [0, 0, -1.0]
-        tilt = np.radians(variation.mount[0])
-        np.testing.assert_allclose(down, np.sin(-tilt), atol=np.radians(3 * 0.25 * variation.jitter + 0.05))
+        places = scene.world_from_camera[:, :3, 3]
+        ground, slope = np.zeros(len(places)), np.zeros((len(places), 2))
+        if scene.terrain is not None:
+            ground, slope = scene.terrain.height(places[:, :2]), scene.terrain.slope(places[:, :2])
+        np.testing.assert_allclose(places[:, 2] - ground, variation.camera_height, atol=0.1)
+        normal = np.concatenate([-slope, np.ones((len(slope), 1))], 1)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        down = -np.einsum("nk,nk->n", scene.world_from_camera[:, :3, 2], normal)
+        shaking = np.radians(3 * varied_options.jitter * variation.jitter + 0.05)
+        np.testing.assert_allclose(down, np.sin(-np.radians(variation.mount[0])), atol=shaking)
+
+
+def test_what_the_camera_sees_of_the_ground_has_the_height_of_the_hills():
+    options = WorldOptions(drives=12, frames=5, width=104, height=48, seed=8, varied=True)
+    hilly = [drive for drive in list_drives(options) if drive_variation(options, drive.number).steepest > 0.03]
+    assert len(hilly) >= 2
+    for drive in hilly[:2]:
+        scene = make_drive_scene(options, drive)
+        pose = scene.world_from_camera[2]
+        rays = camera_rays(drive.intrinsics, 48, 104)
+        surface, inverse = first_hits(see(scene, scene.polygons, pose, rays), rays)
+        ground = (surface >= FIRST_OBJECT) & (surface < FIRST_OBJECT + scene.strips)
+        assert ground.sum() > 300
+        points = (rays.directions() / np.maximum(inverse, 1e-6)[..., None])[ground] @ pose[:3, :3].T + pose[:3, 3]
+        near = np.linalg.norm(points - pose[:3, 3], axis=1) < 100
+        np.testing.assert_allclose(points[near, 2], scene.terrain.height(points[near, :2]), atol=0.01)
+        assert np.ptp(points[near, 2]) > 0.2
+
+
+def test_houses_and_cars_stand_on_the_hills():
+    terrain = make_terrain(np.random.default_rng(2), np.array([[0.0, 0.0], [300.0, 100.0]]), 0.08)
+    assert np.abs(np.diff(terrain.heights) / np.diff(terrain.knots)).max() == pytest.approx(0.08)
+    spot = np.array([120.0, 40.0])
+    shapes, _ = vehicle(np.random.default_rng(0), spot, 0.7, large=0.0)
+    lifted = stack_polygons([terrain.lift_polygon(p, spot, follow=True) for p in shapes])
+    before = stack_polygons(shapes).corners
+    rise = terrain.height(spot) + (before[..., :2] - spot) @ terrain.slope(spot)
+    np.testing.assert_allclose(lifted.corners[..., 2], before[..., 2] + rise, atol=1e-9)
+    np.testing.assert_allclose(lifted.corners[..., :2], before[..., :2], atol=1e-9)
+    moved = terrain.lift_mover(stack_polygons(shapes), spot)
+    np.testing.assert_allclose(moved.corners, lifted.corners, atol=1e-9)
+
+
+def test_a_box_casts_its_shadow_where_its_height_and_the_sun_put_it():
+    shapes = stack_polygons(box((0.0, 0.0), 0.0, 4.0, 4.0, 0.0, 5.0, "wall", "roof", np.ones(3)))
+    elevation = np.radians(30)
+    sun = np.array([-np.cos(elevation), 0.0, np.sin(elevation)])  # in the west: shadows fall to the east
+    path = np.array([[0.0, -20.0], [0.0, 20.0]])
+    shadows = Shadows(shapes, none_of_it(), sun, path, 60.0, "cpu")
+    length = 5.0 / np.tan(elevation)
+
+    def shade(*points: tuple[float, float, float]) -> np.ndarray:
+        return shadows.shade(*torch.tensor(np.array(points) @ shadows.axes.T, dtype=torch.float32).T).numpy()
+
+    dark = [(3.0, 0.0, 0.0), (2 + length - 0.8, 0.0, 0.0), (4.0, 1.5, 0.0), (4.0, -1.5, 1.0)]
+    lit = [
+        (2 + length + 1.4, 0.0, 0.0),
+        (4.0, 2.7, 0.0),
+        (-3.0, 0.0, 0.0),
+        (4.0, 0.0, 5.0),
+        (0.0, 0.0, 5.0),
+        (-2, 0, 2.5),
+    ]
+    np.testing.assert_allclose(shade(*dark), 1, atol=1e-6)
+    np.testing.assert_allclose(shade(*lit), 0, atol=1e-6)
+
+
+def none_of_it() -> Quadrics:
+    empty = np.zeros(0)
+    return Quadrics(np.zeros((0, 3)), np.zeros((0, 3)), empty, empty, empty.astype(int), empty, np.zeros((0, 3)))
+
+
+def test_a_crown_casts_a_shadow_with_gaps_and_a_post_a_thin_one():
+    green = np.ones(3)
+    crown = Quadric(np.array([0.0, 0, 6]), np.array([2.0, 2, 2]), -np.inf, np.inf, "leaves", 64.0, green)
+    post = Quadric(np.array([0.0, 12, 0]), np.array([0.1, 0.1, np.inf]), 0.0, 4.0, "bark", 64.0, green)
+    nothing = stack_polygons(box((500.0, 500.0), 0.0, 1.0, 1.0, 0.0, 1.0, "wall", "roof", green))
+    sun = np.array([0.6, 0.0, 0.8])
+    shadows = Shadows(nothing, stack_quadrics([crown, post]), sun, np.array([[0.0, 0.0], [0.0, 12.0]]), 30.0, "cpu")
+    x, y = np.meshgrid(np.linspace(-12, 4, 160), np.linspace(-4, 16, 200))
+    points = np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], -1)
+    shade = shadows.shade(*torch.tensor(points @ shadows.axes.T, dtype=torch.float32).T).numpy().reshape(x.shape)
+    inside = np.hypot((x + 4.5) * 0.8, y) < 1.7  # at height 6 the shadow's middle has moved by 6 * 0.6 / 0.8
+    outside = (np.hypot((x + 4.5) * 0.8, y) > 2.7) & (y < 10)
+    assert 0.5 < shade[inside].mean() < 0.95
+    assert shade[outside].max() == 0
+    line = (np.abs(y - 12) < 0.1) & (x > -2.5) & (x < -0.7)
+    assert shade[line].mean() > 0.3
+    assert shade[(np.abs(y - 12) > 0.6) & (y > 10)].max() == 0
 
 
 def test_the_photo_changes_no_geometry_and_is_the_same_each_time(varied_renderers, varied_options):
