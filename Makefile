@@ -1,13 +1,14 @@
 # make test   makes a virtual environment in .venv, installs what the project needs, and runs all checks and tests
 # make demo   renders a world, trains on it, tests, and prints how far it comes: 10 minutes on 2 cores (STEPS=n: longer)
 # make demo-video   the same for one's own video: an mp4 of the world in, depth and trajectory out (STEPS=n: longer)
+# make weights   trains the networks of weights/world.safetensors on a synthetic world again: about an hour
 # make venv   only makes the environment
 # make clean  removes it, and what the tools left
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo demo-video venv clean
+.PHONY: test demo demo-video weights venv clean
 
 test: venv
 	$(BIN)/ruff check .
@@ -20,6 +21,8 @@ demo: .venv/runtime
 
 demo-video: .venv/runtime
 	$(BIN)/python demo.py --video $(if $(STEPS),--steps $(STEPS))
+weights: .venv/runtime
+	$(BIN)/python weights/make_weights.py
 
 venv: .venv/installed
 

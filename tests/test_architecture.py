@@ -30,7 +30,7 @@ ROWS = (
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 ROOT_SCRIPTS = ("train", "test_depth", "test_pose", "test_make3d", "demo", "predict", "export", "hubconf")
-SCRIPT_FOLDERS = ("data",)
+SCRIPT_FOLDERS = ("data", "weights")
 
 MOST_ROOT_MODULES = 10
 MOST_LINES_OF_TRAIN = 120

@@ -1,0 +1,26 @@
+import sys
+
+import torch
+from path import Path
+
+from models.checkpoint import load_model
+from weights import make_weights
+
+
+def test_a_tiny_world_gives_weights_that_load(tmp_path, monkeypatch, capsys):
+    out = Path(tmp_path) / "tiny.safetensors"
+    flags = ["--out", out, "--world", Path(tmp_path) / "world", "--drives", 2, "--frames", 3, "--width", 64]
+    flags += ["--height", 32, "--steps", 2, "--batch-size", 2, "--encoder-weights", "none", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["make_weights.py", *map(str, flags)])
+    try:
+        make_weights.main()
+        make_weights.main()  # the world is there
+    finally:
+        torch.set_flush_denormal(False)
+    out_text = capsys.readouterr().out
+    assert out_text.count("data/make_world.py") == 1
+    assert "tiny.safetensors: " in out_text
+    loaded = load_model(out)
+    assert (loaded.width, loaded.height, loaded.step) == (64, 32, 2)
+    assert len(loaded.scenes) == 2
+    assert loaded.depth_net(torch.zeros(1, 3, 32, 64))[0].isfinite().all()

@@ -1,0 +1,180 @@
+"""Training on a synthetic world under the guidance of its true depth: how the weights in weights/ are made.
+
+The depth network learns the true depth, up to a scale for each image. The pose network learns by the photometric error
+alone, with the true depth in place of a predicted one. Neither needs anything real.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from path import Path
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from datasets.augmentation import scale_crop_flip
+from datasets.formats.kitti import read_raw_calibration
+from datasets.loading import seeded
+from files.errors import InputError
+from files.images import read_depth_picture, read_image
+from geometry.snippets import Snippets
+from loss_functions import Loss, ObjectiveOptions, objective
+from models import Prediction, SfMLearner
+
+UNIT = 10.0  # metres: the networks' unit of depth
+FAR = 80.0  # metres: depth is learned up to here, and what lies behind it need only be farther
+SCALE_WEIGHT, SKY_WEIGHT = 0.1, 0.2  # of an image's common scale, and of the sky
+SCALES = 3  # of the predicted disparities, the finest first
+MOST_ENLARGED = 1.5
+GREY_SHARE = 0.3  # of the snippets become grey
+
+
+@dataclass(frozen=True)
+class WorldDrive:
+    """A drive of a synthetic world with all its frames in memory."""
+
+    images: np.ndarray  # uint8 [N, 3, H, W]
+    depths: np.ndarray  # float32 [N, H, W], metres; 0 where there is nothing
+    intrinsics: np.ndarray  # float32 [3, 3]
+
+
+def read_world(world: Path) -> list[WorldDrive]:
+    """The drives of a world that was rendered with dense depth, in order of their names.
+
+    Raises:
+        InputError: a file is missing or damaged, or there is no drive of 3 frames.
+    """
+    drives = []
+    folders = sorted((world / "raw").glob("*/*_sync"))
+    for folder in tqdm(folders, desc="reading the world", unit="drive", leave=False):
+        files = sorted((folder / "image_02/data").files("*.png"))
+        if len(files) < 3:
+            continue
+        truths = [folder / "proj_depth/groundtruth/image_02" / file.name for file in files]
+        camera = read_raw_calibration(folder.parent, "02")["P_rect_02"][:, :3]
+        drives.append(
+            WorldDrive(
+                np.stack([read_image(file) for file in files]).transpose(0, 3, 1, 2),
+                np.stack([read_depth_picture(file) for file in truths]).astype(np.float32),
+                camera.astype(np.float32),
+            )
+        )
+    if not drives:
+        raise InputError(f"{world}: no drive of 3 frames, expected a world that data/make_world.py has rendered")
+    return drives
+
+
+def draw_batches(drives: list[WorldDrive], size: int, seed: int) -> Iterator[tuple[Snippets, Tensor]]:
+    """Augmented snippets of 3 frames in [-1, 1] and the true depth [B, 1, H, W] of their targets, without an end."""
+    places = [(drive, middle) for drive in drives for middle in range(1, len(drive.images) - 1)]
+    if len(places) < size:
+        raise InputError(f"the world has {len(places)} snippets of 3 frames, expected {size} or more, those of a batch")
+    order: list[int] = []
+    step = 0
+    while True:
+        generator = seeded(seed, 3, step)
+        if len(order) < size:
+            order += torch.randperm(len(places), generator=generator).tolist()
+        chosen, order = [places[number] for number in order[:size]], order[size:]
+        frames = np.stack([drive.images[[middle, middle - 1, middle + 1]] for drive, middle in chosen])
+        images = torch.from_numpy(frames).float() / 255
+        intrinsics = torch.from_numpy(np.stack([drive.intrinsics for drive, _ in chosen]))
+        depth = torch.from_numpy(np.stack([drive.depths[middle] for drive, middle in chosen]))[:, None]
+        snippets, depth = enlarge_and_flip(Snippets(images[:, 0], images[:, 1:], intrinsics), depth, generator)
+        yield change_colours(snippets, generator), depth
+        step += 1
+
+
+def enlarge_and_flip(snippets: Snippets, depth: Tensor, generator: torch.Generator) -> tuple[Snippets, Tensor]:
+    """Enlarge each snippet, crop it to the old size, and flip one in two; the depth of the target with it.
+
+    Depth takes the nearest pixel's value, since a mean of two depths belongs to neither thing. It stays in metres: an
+    enlarged image shows the same things by a longer focal length.
+    """
+    batch, _, height, width = snippets.target.shape
+    random = torch.rand(5, batch, generator=generator)
+    scale_x = MOST_ENLARGED ** random[0]
+    scale_y = (scale_x * torch.exp(0.16 * random[1] - 0.08)).clamp(min=1)
+    left, top = random[2] * (scale_x - 1) * width, random[3] * (scale_y - 1) * height
+    flip = (random[4] < 0.5).float()
+    x, y = torch.arange(width).float().expand(batch, width), torch.arange(height).float().expand(batch, height)
+    x = torch.where(flip[:, None] > 0, width - 1 - x, x)
+    columns = ((x + left[:, None] + 0.5) / scale_x[:, None] - 0.5).round().long().clamp(0, width - 1)
+    rows = ((y + top[:, None] + 0.5) / scale_y[:, None] - 0.5).round().long().clamp(0, height - 1)
+    depth = depth[torch.arange(batch)[:, None, None], 0, rows[:, :, None], columns[:, None, :]]
+    return scale_crop_flip(snippets, scale_x, scale_y, left, top, flip), depth[:, None]
+
+
+def change_colours(snippets: Snippets, generator: torch.Generator) -> Snippets:
+    """Saturation, colour balance, contrast, brightness, gamma and noise: of a snippet's frames alike, but the noise.
+
+    Args:
+        snippets: images in [0, 1].
+
+    Returns:
+        Images in [-1, 1].
+    """
+    images = torch.cat([snippets.target[:, None], snippets.sources], 1)
+    batch = len(images)
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return low + (high - low) * torch.rand(batch, 1, channels, 1, 1, generator=generator)
+
+    grey = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(2, keepdim=True)
+    coloured = draw(0, 1) >= GREY_SHARE
+    images = grey + torch.where(coloured, draw(0.4, 1.6), 0) * (images - grey)
+    images = images * torch.where(coloured, draw(0.85, 1.15, 3), 1)
+    mean = images.mean((1, 2, 3, 4), keepdim=True)
+    images = (mean + draw(0.6, 1.4) * (images - mean)) * draw(0.6, 1.4)
+    images = images.clamp(0, 1) ** torch.exp(draw(-0.4, 0.4))
+    noise = torch.randn(images.shape, generator=generator) * draw(0, 0.02)
+    images = 2 * (images + noise).clamp(0, 1) - 1
+    return snippets._replace(target=images[:, 0], sources=images[:, 1:])
+
+
+def guided_loss(
+    model: SfMLearner, snippets: Snippets, depth: Tensor, options: ObjectiveOptions, pose_batch: int
+) -> tuple[Tensor, Tensor]:
+    """The loss of the depth network, and the photometric error of the pose network with the true depth.
+
+    Args:
+        snippets: images in [-1, 1].
+        depth: [B, 1, H, W] in metres, 0 where there is nothing.
+        pose_batch: snippets for the pose network, which learns faster than the depth network.
+    """
+    guidance = depth_guidance(model.depth_net(snippets.target), depth)
+    some = Snippets(*(tensor[:pose_batch] for tensor in snippets[:3]))
+    source_from_target, _ = model.pose_net(some.target, some.sources)
+    known = (depth > 0) & (depth < FAR)
+    true = torch.where(known, UNIT / depth.clamp(min=1e-3), UNIT / 500)[:pose_batch]
+    disparities = [functional.avg_pool2d(true, 2**scale) if scale else true for scale in range(SCALES)]
+    loss: Loss = objective(some, Prediction(disparities, source_from_target, None, some.intrinsics), options)
+    return guidance, loss.terms["photometric"]
+
+
+def depth_guidance(disparities: list[Tensor], depth: Tensor) -> Tensor:
+    """Mean |log d - log d* - their mean| of each image with d the disparity and d* the true one, averaged over images.
+
+    The mean difference is the image's scale. It costs little: what a scene's size is, a single image hardly shows when
+    focal length and camera height differ. Where there is nothing, disparity beyond that of `FAR` costs.
+
+    Args:
+        disparities: of several scales, the finest first; scale s counts 1 / 2^s.
+        depth: [B, 1, H, W] in metres, 0 where there is nothing.
+    """
+    known, sky = (depth > 0) & (depth < FAR), depth == 0
+    count = known.sum((1, 2, 3)).clamp(min=1)
+    total = depth.new_zeros(())
+    for scale, disparity in enumerate(disparities[:SCALES]):
+        if scale:
+            disparity = functional.interpolate(disparity, depth.shape[2:], mode="bilinear", align_corners=False)
+        difference = torch.where(known, torch.log(disparity * depth.clamp(min=1e-3) / UNIT), 0)
+        shift = difference.sum((1, 2, 3)) / count
+        aligned = (difference - shift[:, None, None, None]).abs()
+        error = torch.where(known, aligned, 0).sum((1, 2, 3)) / count
+        nearer = functional.relu(torch.log(disparity * FAR / UNIT) - shift[:, None, None, None])
+        error = error + SCALE_WEIGHT * shift.abs() + SKY_WEIGHT * torch.where(sky, nearer, 0).mean((1, 2, 3))
+        total = total + error.mean() / 2**scale
+    return total
