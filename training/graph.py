@@ -56,6 +56,10 @@ class StepGraph:
         self._taken = 0
         self._replay: Callable[[], None] | None = None
 
+    def fresh(self) -> "StepGraph":
+        """A graph that captures anew, for steps that do other work than before."""
+        return StepGraph(self._capture, self._warm_up)
+
     def take(self, step: Callable[[Inputs], None], batches: Iterable[tuple[Snippets, Any]], log: StepLog) -> None:
         """Take a step.
 

@@ -47,6 +47,15 @@ class TrainOptions:
         3, "frames of a snippet; the middle one is the target, the others its sources", group=SNIPPETS, at_least=3
     )
     objective: ObjectiveOptions = ObjectiveOptions()
+    auto_mask_after: float = option(
+        0.0,
+        "share of the steps after which the auto-mask begins; under it, networks with new weights find no depth: until "
+        "the motion is about right, the unwarped source fits better than a warp",
+        group=SNIPPETS,
+        at_least=0,
+        below=1,
+        metavar="SHARE",
+    )
 
     depth_net: NetworkSpec = NetworkSpec("disp_net")
     pose_net: NetworkSpec = NetworkSpec("pose_exp_net")
@@ -275,10 +284,11 @@ def resume_options(stored: Any, given: Mapping[str, Any], run: Path) -> TrainOpt
                 f"{flag_name(name)} {_show(now)}: the run in {run} has {_show(before)}; a resumed run keeps it "
                 "(--start-from begins a new run with these weights)"
             )
-    if options.schedule != "constant" and (changed.steps or changed.epochs):
+    if (options.schedule != "constant" or options.auto_mask_after) and (changed.steps or changed.epochs):
+        spans = "--auto-mask-after" if options.schedule == "constant" else f"the {options.schedule} schedule"
         raise InputError(
-            f"--steps, --epochs: the {options.schedule} schedule of the run in {run} spans all of its steps; a resumed "
-            "run keeps its length (--start-from begins a new run with these weights)"
+            f"--steps, --epochs: {spans} of the run in {run} spans all of its steps; a resumed run keeps its length "
+            "(--start-from begins a new run with these weights)"
         )
     return changed
 

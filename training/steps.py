@@ -17,6 +17,7 @@ from datasets.augmentation import draw_augmentation
 from datasets.loading import Batch, seeded
 from files.errors import InputError
 from geometry.snippets import Snippets
+from loss_functions import ObjectiveOptions
 from models.learned_camera import LearnedCamera
 from training import distributed
 from training.camera_log import camera_values, describe_cameras
@@ -73,11 +74,19 @@ def take_step(run: Run, step: Callable[[Run, Iterable[tuple[Snippets, Random]]],
         rate = learning_rate(group["peak"], run.options, run.step, run.total_steps)
         group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
     run.guard.request(stop=bool(run.stop), save=time.monotonic() > run.next_save)
+    if run.graph is not None and run.step == _auto_mask_start(run):
+        run.graph = run.graph.fresh()  # the steps do other work from here on
     if run.graph is None:
         step(run, batches(run))
     else:
         run.graph.take(lambda inputs: step(run, inputs), batches(run), run.log)
     run.guard.note(run.log.step, run.log.indices)
+
+
+def objective_options(run: Run) -> ObjectiveOptions:
+    """The objective of the next step: without the auto-mask for the first steps with --auto-mask-after."""
+    options = run.options.objective
+    return options if run.step >= _auto_mask_start(run) else replace(options, auto_mask="off")
 
 
 def after_step(run: Run) -> None:
@@ -128,6 +137,11 @@ def learning_rate(peak: float, options: TrainOptions, step: int, total_steps: in
     if options.schedule == "step" and step >= options.decay_after * total_steps:
         return peak * options.decay_factor
     return peak
+
+
+def _auto_mask_start(run: Run) -> int:
+    """The first step (0-based) with the auto-mask."""
+    return math.ceil(run.options.auto_mask_after * run.total_steps)
 
 
 def _draw_noise(run: Run) -> Tensor | None:

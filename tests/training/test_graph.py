@@ -126,12 +126,12 @@ def assert_same(one, other):
     [
         {"schedule": "cosine"},
         {"accumulate": 2, "augmentation": "flip", "precision": "bf16"},
-        {"auto_mask": "minimum", "explainability": False, "smoothed": "depth"},
+        {"auto_mask": "minimum", "explainability": False, "smoothed": "depth", "auto_mask_after": 0.5, "steps": 12},
     ],
     ids=["cosine", "accumulated", "other terms"],
 )
 def test_replayed_or_as_written_the_training_is_the_same_to_the_bit(data, given):
-    given |= {"steps": 7}
+    given = {"steps": 7} | given
     assert_same(finished(data, "written", False, given), finished(data, "replayed", True, given))
 
 

@@ -199,7 +199,7 @@ CHANGES = {  # another value for each field
     **{"skip_non_finite": False, "device": "cpu", "precision": "bf16", "compile": True, "channels_last": True},
     "data_in_memory": True,
     "graph": False,
-    **{"fov": 70.0, "camera_rate": 0.01},
+    **{"fov": 70.0, "camera_rate": 0.01, "auto_mask_after": 0.25},
     **{"workers": 7, "log_every": 1, "pictures_every": 2, "validate_every": 3, "save_every": 1.0},
 }
 MAY_CHANGE = {
