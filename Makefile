@@ -21,6 +21,7 @@ demo: .venv/runtime
 
 demo-video: .venv/runtime
 	$(BIN)/python demo.py --video $(if $(STEPS),--steps $(STEPS))
+
 weights: .venv/runtime
 	$(BIN)/python weights/make_weights.py
 

@@ -12,6 +12,8 @@ import torch
 from path import Path
 
 from cli.flags import add_device_flag, choose_device, positive_float, positive_int, run_script
+from datasets.formats.video import VIDEO_SUFFIXES
+from datasets.layout import IMAGE_SUFFIXES
 from files.atomic import write_json
 from files.errors import InputError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
@@ -36,11 +38,14 @@ from inference.results import (
 from inference.scale import find_scale
 from inference.structure import judge_structure
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
+from models.published import WORLD, WORLD_FILE
 from training.refine import Refinement, refine, stored_objective
 
 DESCRIPTION = """\
 Predict depth of images and videos, and of videos the camera's trajectory and a coloured point cloud.
 
+  python predict.py photo.jpg
+      depth of a photo by the weights in this repository (weights/README.md), in the folder predictions
   python predict.py runs/my_run drive.mp4 --out results
       depth, a video, the trajectory, a point cloud and a page: open results/drive/index.html in a browser
   python predict.py runs/my_run photo.jpg other.png --out results --write depth pictures
@@ -58,10 +63,15 @@ SCALES = "camera-height METRES [PITCH] | speed FILE | distance X1 Y1 X2 Y2 METRE
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's folder, or any checkpoint with a depth network")
+    checkpoint = (
+        "a run's folder, or any checkpoint with a depth network (default: world, the weights in this repository; before "
+        "a single INPUT, or before images and videos, it may be left out)"
+    )
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help=checkpoint)
     inputs = "images (.jpg, .png), folders of images, prepared scenes, videos; a folder or a video is a clip"
-    add("inputs", type=Path, nargs="+", metavar="INPUT", help=inputs)
-    add("--out", type=Path, required=True, metavar="FOLDER", help="a new or empty folder for the results")
+    add("inputs", type=Path, nargs="*", metavar="INPUT", help=inputs)
+    out = "a new or empty folder for the results (default: predictions)"
+    add("--out", type=Path, default=Path("predictions"), metavar="FOLDER", help=out)
     add("--replace", action="store_true", help="remove an earlier result of predict.py in --out first")
     which = "checkpoint of a run's folder: the last, or the best in validation by a criterion (default: last)"
     add("--which", choices=("last", *CRITERIA), help=which)
@@ -97,6 +107,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--workers", type=positive_int, default=workers, help="threads that decode images (default: up to 4)")
     add_device_flag(parser)
     args = parser.parse_args()
+    if not args.inputs or args.checkpoint.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
+        args.checkpoint, args.inputs = Path(WORLD), [args.checkpoint, *args.inputs]
     if args.which and args.checkpoint.is_file():
         parser.error("--which goes with a run's folder in place of a CHECKPOINT")
     if sum(value is not None for value in (args.fov, args.focal, args.intrinsics)) > 1:
@@ -147,7 +159,9 @@ def parse_scale(parser: argparse.ArgumentParser, words: list[str] | None) -> tup
 
 def main() -> None:
     args = parse_arguments()
-    if args.checkpoint.is_dir():
+    if args.checkpoint == WORLD:
+        args.checkpoint = WORLD_FILE
+    elif args.checkpoint.is_dir():
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     clips = open_inputs(args.inputs, args.fps, args.workers)
     device = choose_device(args.device)
