@@ -64,8 +64,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     checkpoint = (
-        "a run's folder, or any checkpoint with a depth network (default: world, the weights in this repository; before "
-        "a single INPUT, or before images and videos, it may be left out)"
+        "a run's folder, or any checkpoint with a depth network (default: world, the weights in this repository; "
+        "before a single INPUT, or before images and videos, it may be left out)"
     )
     add("checkpoint", type=Path, metavar="CHECKPOINT", help=checkpoint)
     inputs = "images (.jpg, .png), folders of images, prepared scenes, videos; a folder or a video is a clip"

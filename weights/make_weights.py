@@ -1,4 +1,4 @@
-"""Make the weights of this folder again: render a varied world, and train on it under the guidance of its true depth."""
+"""Make the weights of this folder again: render a varied world, and train on it, guided by its true depth."""
 
 import argparse
 import math
