@@ -199,8 +199,7 @@ def comparison_frames(
     """Random and real frames at two sizes and batches, unless they are fixed: name, uint8 [B, L, 3, H, W]."""
     length = 1 if sources is None else sources + 1
     pictures = find_pictures(images, data, length)
-    # ONNX graphs of networks with encoders need multiples of 32: what crops odd sizes is lost when they are captured.
-    other = (height + 32, width + 64) if options.dynamic_size else (height, width)
+    other = (height + 13, width + 27) if options.dynamic_size else (height, width)  # one that no stride divides
     sizes = dict.fromkeys([(batch, height, width), (batch + options.dynamic_batch, *other)])
     for b, h, w in sizes:
         yield f"random images, {b} of {w} x {h}", random_frames(b, sources, h, w)

@@ -1,8 +1,8 @@
 """Reading video files through PyAV (FFmpeg): frames by their time, as a player shows them.
 
 A frame is turned by the file's display matrix (a phone's rotation tag) and stretched to square pixels. It is 8-bit RGB
-whatever the file has: grey becomes three equal channels, 10 bits become 8, transparency is dropped. HDR is converted
-without tone mapping.
+whatever the file has: grey becomes three equal channels, 10 bits become 8, transparency is dropped. HDR is mapped to
+the range of an ordinary picture (`datasets.formats.hdr`).
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import av
 import numpy as np
 from path import Path
 
+from datasets.formats.hdr import TRANSFERS, tone_mapped
 from files.errors import InputError
 from files.images import resize_area
 from files.untrusted import MOST_PIXELS, check_pixels, one_line
@@ -22,7 +23,6 @@ VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
     ".ogv", ".gif",
 )  # fmt: skip
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273, transfer characteristics
 _GAP = 2.5  # intervals: a longer time without a frame is a gap
 _JUMP_BACK = 0.5  # seconds: time stamps that jump back by more begin anew, those that jump less are out of order
 _CUT_SHORT = (1.0, 0.02)  # seconds, and share of the length: a file that ends earlier than it claims is cut
@@ -41,6 +41,7 @@ class Video:
     stored: tuple[int, int]  # (width, height) of the frames in the file
     matrix: tuple[int, int, int, int]  # (a, b, c, d) of the display matrix, see `_turn`
     notes: tuple[str, ...] = ()  # what a user should know: HDR, interlaced, no time stamps
+    transfer: str | None = None  # of HDR: "PQ" or "HLG"
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f", {self.rate:.4g} frames/s"
@@ -61,7 +62,10 @@ class VideoFrame:
 
     def image(self) -> np.ndarray:
         """The frame as a player shows it: uint8 [height, width, 3]."""
-        stored = self._picture.to_ndarray(format="rgb24")
+        if self.video.transfer is None:
+            stored = self._picture.to_ndarray(format="rgb24")
+        else:
+            stored = tone_mapped(self._picture.to_ndarray(format="rgb48le"), self.video.transfer)
         shown = np.ascontiguousarray(_turn(stored, self.video.matrix))
         return resize_area(shown, self.video.height, self.video.width)
 
@@ -101,16 +105,18 @@ def open_video(file: Path) -> Video:
         rate = stream.average_rate or stream.guessed_rate
         seconds = _length(container, stream)
         notes = []
-        transfer = _HDR_TRANSFERS.get(int(picture.color_trc or 0))
+        transfer = TRANSFERS.get(int(picture.color_trc or 0))
         if transfer:
-            notes.append(f"HDR ({transfer}) is converted without tone mapping: its pictures look flat")
+            notes.append(f"HDR ({transfer}): its highlights are compressed into the range of an ordinary picture")
         if picture.interlaced_frame:
             notes.append("interlaced: moving edges are combs; deinterlace it first (ffmpeg -vf bwdif)")
         if picture.time is None:
             notes.append(f"it has no time stamps: {float(rate or 25):g} frames/s are assumed")
         codec = f"{stream.codec_context.name} {picture.format.name}"
         stored = picture.width, picture.height
-        return Video(file, width, height, float(rate) if rate else None, seconds, codec, stored, matrix, tuple(notes))
+        return Video(
+            file, width, height, float(rate) if rate else None, seconds, codec, stored, matrix, tuple(notes), transfer
+        )
 
 
 def read_video(video: Video, fps: float, reading: Reading | None = None, threads: int = 0) -> Iterator[VideoFrame]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from path import Path
 
 from datasets.formats import video as video_module
+from datasets.formats.hdr import tone_mapped
 from datasets.formats.video import Reading, nearest_to_ticks, open_video, read_video
 from files.errors import InputError
 
@@ -165,13 +166,22 @@ def test_pixel_formats(write_video, tmp_path, name, pixels, codec, source, conve
         assert np.abs(frames[0].image().astype(int) - images[0]).mean() < 12
 
 
-def test_hdr_is_noted(write_video, tmp_path):
-    options = {"x265-params": "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"}
-    try:
-        file = write_video(tmp_path / "hdr.mp4", moving(2, 128, 128), 25, "libx265", "yuv420p10le", **options)
-    except Exception as error:
-        pytest.skip(f"this PyAV cannot write HEVC ({error})")
-    assert "HDR (PQ)" in open_video(file).notes[0]
+@pytest.mark.parametrize(("name", "number", "white"), [("PQ", "smpte2084", 0.5807), ("HLG", "arib-std-b67", 0.75)])
+def test_hdr_is_mapped_to_an_ordinary_picture(write_video, tmp_path, name, number, white):
+    """Three greys, 10 bits in narrow range: black, 60 % of the reference white's signal, and the reference white."""
+    options = {"x264-params": f"colorprim=bt2020:transfer={number}:colormatrix=bt2020nc", "crf": 4}
+    signals = np.array([0.0, 0.6 * white, white]).repeat(64)
+    images = [np.rint(65535 * signals).astype(np.uint16)[None, :, None].repeat(64, 0).repeat(3, 2)] * 2
+    file = write_video(tmp_path / "hdr.mp4", images, 25, "libx264", "yuv420p10le", "rgb48le", **options)
+    video = open_video(file)
+    assert video.transfer == name
+    assert video.notes == (f"HDR ({name}): its highlights are compressed into the range of an ordinary picture",)
+    image = next(read_video(video, 25)).image()
+    black, middle, bright = (image[20:40, start + 20 : start + 40].astype(int) for start in (0, 64, 128))
+    assert black.max() <= 3
+    expected = tone_mapped(np.full((1, 1, 3), round(65535 * 0.6 * white), np.uint16), name)[0, 0].astype(int)
+    assert np.abs(middle - expected).max() <= 3
+    assert 225 < bright.min() <= bright.max() < 240
 
 
 def test_what_is_no_video_is_one_line(write_video, clip, tmp_path, monkeypatch):
