@@ -172,15 +172,23 @@ def main() -> None:
             print("nothing to do: all inputs are complete")
         records = write_lists(args.prepared)
         report(args.prepared, {name: records[name] for name in names if name in records}, inputs, args.fps)
-        report_data_check(check_data(args.prepared, 3, CHECKED_PAIRS))
-        print(f"depth and motion can be learned from it: python train.py {args.prepared} --recipe small --name mine")
-        if not any(scene["list"] == "val.txt" for record in records.values() for scene in record["scenes"]):
-            print("note: val.txt is empty: too few frames for validation, or --val-fraction 0")
-        if any(record["camera"]["source"] == GUESS for record in records.values()):
-            print(
-                f"note: K is a guess ({GUESSED_FIELD_OF_VIEW:g} degrees along the longer side). Give --fov, --focal or "
-                "--calibration in a new folder, or train with --camera learned"
-            )
+        check = check_data(args.prepared, 3, CHECKED_PAIRS)
+        report_data_check(check)
+        report_next_step(args.prepared, records, bool(check.warnings))
+
+
+def report_next_step(prepared: Path, records: dict[str, dict[str, Any]], warned: bool) -> None:
+    """Print how to train on the prepared data, and what to know before."""
+    guessed = any(record["camera"]["source"] == GUESS for record in records.values())
+    verdict = "the data check warns, see above; all the same" if warned else "depth and motion can be learned from it"
+    print(f"{verdict}: python train.py {prepared} --recipe small {'--camera learned ' if guessed else ''}--name mine")
+    if not any(scene["list"] == "val.txt" for record in records.values() for scene in record["scenes"]):
+        print("note: val.txt is empty: too few frames for validation, or --val-fraction 0")
+    if guessed:
+        print(
+            f"note: K is a guess ({GUESSED_FIELD_OF_VIEW:g} degrees along the longer side). Give --fov, --focal or "
+            "--calibration in a new folder, or train with --camera learned"
+        )
 
 
 def check_sizes(args: argparse.Namespace, inputs: list[Input]) -> None:

@@ -128,7 +128,7 @@ def test_cityscapes_then_kitti_then_make3d(script_here, make3d, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["tum", "euroc"])
-def test_a_recording_with_true_poses_to_scored_trajectories(layout, tmp_path):
+def test_a_recording_with_true_poses_to_scored_trajectories(layout, script_here, tmp_path):
     """TUM RGB-D's and EuRoC's folders, prepared, trained on for two steps, and predicted."""
     folder = Path(tmp_path)
     recording, prepared, runs = folder / "room", folder / "prepared", folder / "runs"
@@ -139,16 +139,22 @@ def test_a_recording_with_true_poses_to_scored_trajectories(layout, tmp_path):
     poses = np.asarray(renderer.scene.world_from_camera)[:24]
     calibration = {"tum": write_tum, "euroc": write_euroc}[layout](recording, images, poses, drive.intrinsics)
 
-    printed = script("data/prepare_video.py", recording, prepared, "--val-fraction", 0.2, "--width", 128, *calibration)
+    printed = script_here(
+        "data/prepare_video.py", recording, prepared, "--jobs", 1, "--val-fraction", 0.2, "--width", 128, *calibration
+    )
     assert "K is a guess" not in printed
     scenes = [(prepared / name).read_text().strip() for name in ("train.txt", "val.txt")]
     small = ("--depth-net", "disp_net", "width=0.0625", "--pose-net", "pose_exp_net", "width=0.0625")
-    script("train.py", prepared, *small, "--steps", 2, "--batch-size", 2, "--workers", 1, "--runs", runs, "--name", "a")
+    script_here(
+        "train.py", prepared, *small, "--steps", 2, "--batch-size", 2, "--workers", 1, "--runs", runs, "--name", "a"
+    )
     lines = [json.loads(line) for line in (runs / "a/metrics.jsonl").read_text().splitlines()]
     assert any(line["split"] == "validation" and line["ate"] > 0 for line in lines)
 
     results = folder / "results"
-    script("predict.py", runs / "a", *(prepared / scene for scene in scenes), "--out", results, "--write", "trajectory")
+    script_here(
+        "predict.py", runs / "a", *(prepared / scene for scene in scenes), "--out", results, "--write", "trajectory"
+    )
     clips = json.loads((results / "predict.json").read_text())["clips"]
     first = prepared / scenes[0] / "poses.txt"
     count = len(first.read_text().splitlines())

@@ -96,6 +96,8 @@ def make_view(calibration: Calibration, margins: tuple[int, int, int, int] = (0,
     width, height = calibration.size
     left, top, right, bottom = margins
     box = left, top, width - right, height - bottom
+    if min(width, height) < MULTIPLE:
+        raise InputError(f"{calibration.name}: {width} x {height} pixels, expected at least {MULTIPLE} x {MULTIPLE}")
     if box[2] - box[0] < MULTIPLE or box[3] - box[1] < MULTIPLE:
         raise InputError(
             f"{calibration.name}: the crop leaves {max(0, box[2] - box[0])} x {max(0, box[3] - box[1])} of {width} x "

@@ -209,7 +209,7 @@ def test_what_a_user_can_get_wrong_is_one_line(prepare, video, write_video, driv
     short = write_video(tmp_path / "short.mp4", drive[0][:2], 10)
     assert "no scene has 3 frames or more" in prepare(short, root, status=1)
     flat = write_video(tmp_path / "flat.mkv", [drive[0][0][:1]] * 5, 10, "ffv1", "yuv444p")
-    assert "the crop leaves 208 x 1 of 208 x 1" in prepare(flat, root, status=1)
+    assert "flat.mkv: 208 x 1 pixels, expected at least 32 x 32" in prepare(flat, root, status=1)
     prepare(video, root)
     assert "prepared with other options (fps was 10.0, is now 5.0)" in prepare(video, root, "--fps", 5, status=1)
 
