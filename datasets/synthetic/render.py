@@ -27,7 +27,7 @@ class Renderer:
         self.scene = scene
         self.device = torch.device(device)
         self._atlas = torch.from_numpy(rip_maps(textures).reshape(-1, 4)).to(self.device)
-        self._ground = Ground(scene.road, self.device)
+        self._ground = Ground(scene.road, self.device, scene.side_roads)
         self._shadows = None
         if scene.shadows:
             path = scene.world_from_camera[:, :2, 3]

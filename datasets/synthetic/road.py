@@ -82,3 +82,19 @@ def make_road(
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     points = np.concatenate([np.zeros((1, 2)), points]) @ rotation.T
     return Road(points, heading, np.gradient(heading, VERTEX_SPACING), section)
+
+
+def make_side_road(
+    rng: np.random.Generator, road: Road, s: float, section: CrossSection, reach: float, both: bool
+) -> Road:
+    """A straight road that crosses another one at `s` metres, or begins there, at nearly a right angle.
+
+    Args:
+        reach: metres from the crossing to an end.
+        both: it goes on at the other side.
+    """
+    middle, heading = road.at(s)
+    turned = float(heading) + rng.choice([-1, 1]) * np.pi / 2 + rng.uniform(-0.3, 0.3)
+    along = np.arange(-reach if both else 0.0, reach, VERTEX_SPACING)
+    points = middle + along[:, None] * np.array([np.cos(turned), np.sin(turned)])
+    return Road(points, np.full(len(along), turned), np.zeros(len(along)), section)

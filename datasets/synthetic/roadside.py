@@ -4,12 +4,13 @@ As in `street.py`, each row walks along the road in steps of random length and p
 `side` is 1 for the left of the road and -1 for its right.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from datasets.synthetic.objects import gable_roof, pole, random_colour
-from datasets.synthetic.road import Road
+from datasets.synthetic.road import VERTEX_SPACING, Road
 from datasets.synthetic.shapes import (
     Polygon,
     Polygons,
@@ -37,6 +38,8 @@ class _Plot:
     length: float  # metres of road
     ground: FreeGround
     terrain: Terrain | None
+    others: cKDTree  # points on the centre lines of the roads that cross this one
+    clear: float  # metres to them that stay free
     polygons: list[Polygon] = field(default_factory=list)
     quadrics: list[Quadric] = field(default_factory=list)
 
@@ -45,16 +48,27 @@ class _Plot:
         terrain = self.terrain
         self.polygons += shapes if terrain is None else [terrain.lift_polygon(p, spot, follow) for p in shapes]
 
+    def crossed(self, spot: np.ndarray) -> bool:
+        """Whether a place (x, y) is where another road crosses."""
+        return bool(self.others.query(spot)[0] < self.clear)
+
     def add_round(self, shapes: list[Quadric]) -> None:
         terrain = self.terrain
         self.quadrics += shapes if terrain is None else [terrain.lift_quadric(q) for q in shapes]
 
 
 def place_roadside(
-    rng: np.random.Generator, road: Road, length: float, variation: Variation, terrain: Terrain | None = None
+    rng: np.random.Generator,
+    road: Road,
+    side_roads: list[Road],
+    length: float,
+    variation: Variation,
+    terrain: Terrain | None = None,
 ) -> tuple[Polygons, Quadrics]:
     """All that stands along the first `length` metres of the road."""
-    plot = _Plot(rng, road, length, FreeGround(road), terrain)
+    sides = np.concatenate([np.full((1, 2), 1e6), *(side.points for side in side_roads)])
+    clear = variation.side_layout.section.kerb + 4
+    plot = _Plot(rng, road, length, FreeGround(road, *side_roads), terrain, cKDTree(sides), clear)
     if terrain is not None:
         plot.polygons += terrain.strips()
     kind, pavement = variation.kind, road.section.pavement
@@ -76,9 +90,25 @@ def place_roadside(
             _farms(plot, side, (40, 160) if kind == "country" else (120, 400))
         _boards(plot, side, (40, 150) if kind == "motorway" else (90, 400))
         _woods(plot, side, kind)
+    for side_road in side_roads:
+        _along_side_road(plot, side_road, kind)
     if variation.layout.median > 1.2:
         _median(plot, variation)
     return stack_polygons(plot.polygons), stack_quadrics(plot.quadrics)
+
+
+def _along_side_road(plot: _Plot, road: Road, kind: str) -> None:
+    """Buildings, trees and parked vehicles along a road that crosses."""
+    length = len(road.points) * VERTEX_SPACING
+    main = cKDTree(plot.road.points)
+    part = replace(plot, road=road, length=length, others=main, clear=plot.road.section.pavement + 3)
+    for side in (1, -1):
+        if kind == "country":
+            _bushes(part, side, (road.section.pavement + 1, road.section.pavement + 5), (4, 30))
+        else:
+            _buildings(part, side, kind)
+            _parked(part, side, 0.3)
+        _trees(part, side, (road.section.pavement + 0.5, road.section.pavement + 10), (8, 30))
 
 
 def _tree_step(rng: np.random.Generator, kind: str) -> tuple[float, float]:
@@ -179,7 +209,7 @@ def tree(rng: np.random.Generator, spot, detail: float = 1.0) -> list[Quadric]:
     thick = height * rng.uniform(0.012, 0.028)
     clear = height * float({"broad": rng.uniform(0.2, 0.45), "conifer": 0.1, "poplar": 0.12, "young": 0.4}[kind])
     parts = [Quadric(root, np.array([thick, thick, np.inf]), -1.0, clear + 0.25 * height, "bark", SIZE / 1.5, brown)]
-    count = max(3, round(detail * {"broad": int(rng.integers(7, 14)), "conifer": 7, "poplar": 6, "young": 5}[kind]))
+    count = max(3, round(detail * {"broad": int(rng.integers(6, 11)), "conifer": 6, "poplar": 5, "young": 4}[kind]))
     spread = height * {"broad": rng.uniform(0.22, 0.4), "conifer": 0.19, "poplar": 0.1, "young": 0.16}[kind]
     crown = (height - clear) / 2
     for k in range(count):
@@ -208,7 +238,7 @@ def _bushes(plot: _Plot, side: int, across: tuple[float, float], step: tuple[flo
         size = rng.uniform(0.5, 1.7)
         if plot.ground.take(spot, 0.7 * size, across[0] + 0.6 * size):
             green, leaves = _green(rng), str(rng.choice(["leaves", "leaves_1", "leaves_2"]))
-            for _ in range(int(rng.integers(1, 4))):
+            for _ in range(int(rng.integers(1, 3))):
                 radius = size * rng.uniform(0.5, 1.0, 3)
                 centre = np.array([*(spot + rng.normal(0, 0.45 * size, 2)), radius[2] * rng.uniform(0.2, 0.8)])
                 plot.add_round([Quadric(centre, radius, -np.inf, np.inf, leaves, SIZE / 2.5, green)])
@@ -223,8 +253,8 @@ def _parked(plot: _Plot, side: int, share: float) -> None:
     wrong_way = rng.uniform(0, 0.3)
     while s < plot.length:
         length = 5.0
-        if rng.random() < share:
-            spot, heading = plot.road.at(s, side * (at + rng.uniform(-0.1, 0.1)))
+        spot, heading = plot.road.at(s, side * (at + rng.uniform(-0.1, 0.1)))
+        if rng.random() < share and not plot.crossed(spot):
             turned = float(heading) + (0 if (side < 0) != (rng.random() < wrong_way) else np.pi) + rng.normal(0, 0.02)
             shapes, length = vehicle(rng, spot, turned, large=0.04)
             plot.add(spot, shapes)
@@ -260,7 +290,7 @@ def _barriers(plot: _Plot, side: int, kind: str) -> None:
     while s < plot.length:
         style, end = str(rng.choice([*names, "none"])), s + rng.uniform(30, 150)
         while s < end and s < plot.length:
-            if style != "none":
+            if style != "none" and not plot.crossed(plot.road.at(s + step / 2, side * pavement)[0]):
                 (bottom, top), thick, away, texture, paint = styles[style]
                 middle, heading = plot.road.at(s + step / 2, side * (pavement + away))
                 tile = (2.0, top - bottom) if texture in ("rail", "fence") else (4.0, 4.0)
@@ -294,6 +324,8 @@ def _median(plot: _Plot, variation: Variation) -> None:
     bottom, top, thick = {"rail": (0.45, 0.78, 0.3), "concrete": (-0.5, 0.9, 0.4)}.get(style, (-0.5, 1.0, 0.9))
     for s in np.arange(4.0, plot.length, 8.0):
         middle, heading = plot.road.at(s, 0.0)
+        if plot.crossed(middle):
+            continue
         if style == "trees":
             if rng.random() < 0.6:
                 plot.add_round(tree(rng, middle))

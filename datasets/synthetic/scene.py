@@ -46,6 +46,7 @@ class Scene:
     exposure: np.ndarray  # [frames], gain of the camera
     sky_fade: float = 1 / 4000  # share of haze per metre, before the clouds
     sky_light: float = 1.0  # brightness of the sky
+    side_roads: tuple[Road, ...] = ()
     terrain: Terrain | None = None  # None: the ground is level; its strips are the first polygons
     shadows: bool = False  # what stands still casts shadows
     photo: Photo | None = None  # what the camera does to its pictures; None: nothing

@@ -13,10 +13,10 @@ from datasets.synthetic.shapes import Polygon, Polygons, Quadric, Quadrics, box,
 
 
 class FreeGround:
-    """The ground that is taken: circles that must not overlap, and the road, on which nothing may stand."""
+    """The ground that is taken: circles that must not overlap, and the roads, on which nothing may stand."""
 
-    def __init__(self, road: Road):
-        self._road = cKDTree(road.points)
+    def __init__(self, *roads: Road):
+        self._road = cKDTree(np.concatenate([road.points for road in roads]))
         self._circles: list[tuple[float, float, float]] = []
 
     def distance_to_road(self, spot) -> float:

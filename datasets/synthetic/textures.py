@@ -239,6 +239,7 @@ MAKERS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 NAMES = tuple(MAKERS)
 # Textures of varied worlds alone (`varied_textures.py`), numbered after the others.
 VARIED_NAMES = (
+    "side_road",
     "facade_4",
     "facade_5",
     "leaves_1",

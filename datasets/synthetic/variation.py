@@ -56,6 +56,8 @@ class Variation:
 
     kind: str
     layout: Layout
+    side_layout: Layout  # of the roads that cross
+    junctions: float  # metres from one to the next, about; inf: none
     pace: float  # factor on the speed of the plain world's car
     field_of_view: float  # degrees, horizontally
     pixel_aspect: float  # focal length along y / along x
@@ -91,7 +93,7 @@ def draw_variation(seed: int, number: int, width: int, height: int) -> Variation
         width, height: of the images, pixels; they decide how other aspect ratios are squeezed.
     """
     rng = np.random.default_rng([seed, number, 3])
-    camera_rng, road_rng, weather_rng, traffic_rng, photo_rng, hills_rng = rng.spawn(6)
+    camera_rng, road_rng, weather_rng, traffic_rng, photo_rng, hills_rng, junction_rng = rng.spawn(7)
     kind = str(road_rng.choice(list(KINDS), p=list(KINDS.values())))
     layout = _draw_layout(road_rng, kind)
     jam = bool(kind in ("avenue", "motorway") and traffic_rng.random() < 0.4)
@@ -106,6 +108,8 @@ def draw_variation(seed: int, number: int, width: int, height: int) -> Variation
     return Variation(
         kind=kind,
         layout=layout,
+        side_layout=_draw_side_layout(junction_rng, kind),
+        junctions=np.inf if kind == "motorway" or junction_rng.random() < 0.25 else junction_rng.uniform(45, 160),
         pace=pace,
         field_of_view=camera_rng.triangular(NARROWEST, MIDDLE, WIDEST),
         pixel_aspect=aspect * camera_rng.uniform(0.97, 1.03),
@@ -145,6 +149,11 @@ def _draw_layout(rng: np.random.Generator, kind: str) -> Layout:
     return Layout(lanes, rng.uniform(3.4, 3.8), rng.uniform(2, 5), shoulder, 0, 0, 0.8, int(rng.integers(lanes)))
 
 
+def _draw_side_layout(rng: np.random.Generator, kind: str) -> Layout:
+    kerb, pavement = (0.0, 0.8) if kind == "country" else (0.2, rng.uniform(1.2, 2.5))
+    return Layout(1, rng.uniform(2.4, 3.3), 0.0, 0.2, kerb, 0.0, pavement, 0)
+
+
 def _draw_slope(rng: np.random.Generator, kind: str) -> float:
     return rng.uniform(0.015, 0.05 if kind == "motorway" else 0.08) if rng.random() < 0.5 else 0.0
 
@@ -167,7 +176,7 @@ def _draw_photo(rng: np.random.Generator, weather: str) -> Photo:
     noise = np.exp(rng.uniform(np.log(0.002), np.log(0.02)))
     dim = weather in ("overcast", "fog")
     return Photo(
-        gain=float(np.exp(rng.normal(0.3 if dim else 0.45, 0.3))),
+        gain=float(np.exp(rng.normal(0.1 if dim else 0.32, 0.24))),
         white_balance=(float(np.exp(tint)), float(np.exp(shift)), float(np.exp(-tint))),
         gamma=float(np.exp(rng.uniform(-0.45, 0.25))),
         contrast=rng.uniform(-0.3, 0.8),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from datasets.synthetic.camera_path import MAX_STEP, START, camera_poses, random_sines, travel
-from datasets.synthetic.road import VERTEX_SPACING, Road, make_road
+from datasets.synthetic.road import VERTEX_SPACING, Road, make_road, make_side_road
 from datasets.synthetic.roadside import place_roadside
 from datasets.synthetic.scene import BEYOND_END, Mover, Scene
 from datasets.synthetic.sensors import FRAME_TIME
@@ -35,7 +35,7 @@ def make_varied_scene(
     jitter: float = 0.25,
 ) -> Scene:
     """A road and a drive of `frames` frames along it. Arguments: see `scene.make_scene`."""
-    road_rng, drive_rng, objects_rng, light_rng, car_rng, terrain_rng = rng.spawn(6)
+    road_rng, drive_rng, objects_rng, light_rng, car_rng, terrain_rng, junction_rng = rng.spawn(7)
     radius, straights, turn = _COURSES[variation.kind]
     length = START + MAX_STEP * max(variation.pace, 0.3) * frames + BEYOND_END
     road = make_road(road_rng, length, variation.layout.section, radius, straights, turn)
@@ -47,7 +47,12 @@ def make_varied_scene(
     terrain = make_terrain(terrain_rng, road.points, variation.steepest) if variation.steepest else None
     if terrain is not None:
         poses = terrain.lift_poses(poses)
-    polygons, quadrics = place_roadside(objects_rng, road, s[-1] + BEYOND_END, variation, terrain)
+    side_roads = _junctions(junction_rng, road, s[-1] + BEYOND_END, variation)
+    polygons, quadrics = place_roadside(objects_rng, road, side_roads, s[-1] + BEYOND_END, variation, terrain)
+    movers = []
+    if moving_cars:
+        movers = _traffic(car_rng, road, s, variation)
+        movers += _crossing(car_rng, side_roads, movers, poses[:, :2, 3], variation)
     elevation, azimuth = np.radians(variation.sun_elevation), light_rng.uniform(0, 2 * np.pi)
     sun = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     warmth = light_rng.uniform(-0.04, 0.04) + (0.06 if variation.weather == "low sun" else 0.0)
@@ -59,7 +64,8 @@ def make_varied_scene(
         road=road,
         polygons=polygons,
         quadrics=quadrics,
-        movers=_traffic(car_rng, road, s, variation) if moving_cars else [],
+        movers=movers,
+        side_roads=tuple(side_roads),
         world_from_camera=poses,
         sun=sun,
         sunlight=variation.sunlight,
@@ -103,6 +109,42 @@ def _traffic(rng: np.random.Generator, road: Road, s: np.ndarray, variation: Var
                 position, heading = _on_lane(road, along, -direction * layout.middle_of(lane))
                 movers.append(Mover(stack_polygons(shapes), position, heading + (0 if direction == 1 else np.pi)))
                 at += length / 2 + max(3.0, rng.exponential(100 / variation.traffic) * rng.uniform(0.4, 1.2))
+    return movers
+
+
+def _junctions(rng: np.random.Generator, road: Road, length: float, variation: Variation) -> list[Road]:
+    """The roads that cross the road or begin at it, along its first `length` metres."""
+    roads = []
+    if np.isfinite(variation.junctions):
+        s = rng.uniform(0.2, 1.2) * variation.junctions
+        while s < length:
+            both = bool(rng.random() < 0.5)
+            roads.append(make_side_road(rng, road, s, variation.side_layout.section, 60.0, both))
+            s += variation.junctions * rng.uniform(0.7, 1.5)
+    return roads
+
+
+def _crossing(
+    rng: np.random.Generator, roads: list[Road], others: list[Mover], path: np.ndarray, variation: Variation
+) -> list[Mover]:
+    """Vehicles on the side roads that cross the road where no other one and not the camera is.
+
+    `path` [frames, 2]: the camera's places, metres.
+    """
+    movers: list[Mover] = []
+    time = np.arange(len(path))
+    for road in roads:
+        reach = len(road.points) * VERTEX_SPACING
+        if np.linalg.norm(road.points.mean(0) - path, axis=1).min() > 120:
+            continue
+        for direction in (1, -1):
+            start, pace = rng.uniform(0, reach), rng.uniform(0.5, 1.2)
+            along = start + direction * pace * time
+            position, heading = _on_lane(road, along, -direction * variation.side_layout.middle_of(0))
+            taken = [path, *(mover.position for mover in (*others, *movers))]
+            if min(np.linalg.norm(place - position, axis=1).min() for place in taken) > 9:
+                shapes, _ = vehicle(rng, (0.0, 0.0), 0.0, 0.0)
+                movers.append(Mover(stack_polygons(shapes), position, heading + (0 if direction == 1 else np.pi)))
     return movers
 
 

@@ -3,6 +3,7 @@
 Same form as `textures.py`: a colour of its own and a share of the surface's paint.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,8 @@ def make_varied_textures(rng: np.random.Generator, variation: Variation) -> np.n
     for name in ALL_NAMES:
         if name == "road":
             texture = _road(rng, variation)
+        elif name == "side_road":
+            texture = _road(rng, dataclasses.replace(variation, layout=variation.side_layout))
         elif name == "clouds":
             texture = _clouds(rng, variation.cloud_cover)
         else:
@@ -88,7 +91,7 @@ def _road(rng: np.random.Generator, variation: Variation) -> np.ndarray:
     along, across = u * section.period, (v - 0.5) * 2 * section.textured
     side = np.abs(across)
     grain, stains = _grain(rng, 0.03), noise(rng, float(rng.choice([1.0, 1.2, 1.5])))
-    tone = rng.uniform(0.2, 0.42) + rng.uniform(0.01, 0.05) * stains + grain
+    tone = rng.uniform(0.17, 0.38) + rng.uniform(0.01, 0.05) * stains + grain
     for lane in range(layout.lanes):  # tyre tracks
         for wheel in (-0.8, 0.8):
             track = np.exp(-(((side - layout.middle_of(lane) - wheel) / 0.3) ** 2))
@@ -246,7 +249,7 @@ def _car_glass(rng: np.random.Generator) -> np.ndarray:
     """Windows in a frame of painted metal, with what they mirror."""
     u, v = uv()
     texture = paint_only(0.9 + 0.03 * noise(rng, 1.0))
-    mirrored = np.clip(0.12 + 0.2 * v + 0.08 * noise(rng, 1.2), 0.02, 0.7)
+    mirrored = np.clip(rng.uniform(0.03, 0.2) + 0.2 * v + rng.uniform(0, 0.06) * noise(rng, 1.2), 0.02, 0.7)
     pillar = (np.abs(u - 0.45) > 0.012) if rng.random() < 0.5 else True
     glass = (np.abs(u - 0.5) < 0.46) & (np.abs(v - 0.48) < 0.42) & pillar
     cover(texture, glass, mirrored[..., None] * np.array([0.92, 1, 1.08]))
@@ -303,7 +306,11 @@ def _bus_side(rng: np.random.Generator) -> np.ndarray:
     u, v = uv()
     texture = paint_only(0.85 + 0.03 * noise(rng, 1.0))
     windows = (np.abs(v - 0.66) < 0.2) & ((u * 6) % 1 > 0.08)
-    cover(texture, windows, np.clip(0.15 + 0.12 * noise(rng, 1.2), 0.02, 0.6)[..., None] * np.array([0.92, 1, 1.08]))
+    cover(
+        texture,
+        windows,
+        np.clip(0.12 + 0.05 * noise(rng, 1.2) + 0.1 * v, 0.02, 0.6)[..., None] * np.array([0.92, 1, 1.08]),
+    )
     cover(texture, v < 0.14, (0.03, 0.03, 0.03))
     for hub in (0.2, 0.78):
         cover(texture, np.hypot((u - hub) * 9, (v - 0.15) * 3) < 0.5, (0.02, 0.02, 0.02))

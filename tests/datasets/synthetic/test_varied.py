@@ -9,12 +9,15 @@ import torch
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer, write_world
 from datasets.synthetic.drive_files import make_drive_scene
 from datasets.synthetic.first_hits import FIRST_OBJECT, first_hits, see
+from datasets.synthetic.ground import Ground
 from datasets.synthetic.options import drive_variation
 from datasets.synthetic.photo import Photo, motion_blur
 from datasets.synthetic.rays import camera_rays
+from datasets.synthetic.rip_map import Footprint
 from datasets.synthetic.shadows import Shadows
 from datasets.synthetic.shapes import Quadric, Quadrics, box, stack_polygons, stack_quadrics
 from datasets.synthetic.terrain import make_terrain
+from datasets.synthetic.textures import ALL_NAMES
 from datasets.synthetic.variation import KINDS, WEATHERS
 from datasets.synthetic.vehicles import vehicle
 from files.errors import InputError
@@ -103,6 +106,29 @@ def test_what_the_camera_sees_of_the_ground_has_the_height_of_the_hills():
         near = np.linalg.norm(points - pose[:3, 3], axis=1) < 100
         np.testing.assert_allclose(points[near, 2], scene.terrain.height(points[near, :2]), atol=0.01)
         assert np.ptp(points[near, 2]) > 0.2
+
+
+def test_a_side_road_opens_the_kerb_and_nothing_is_built_on_it():
+    options = WorldOptions(drives=8, frames=5, width=104, height=48, seed=1, varied=True)
+    drive = next(d for d in list_drives(options) if len(make_drive_scene(options, d).side_roads) > 1)
+    scene = make_drive_scene(options, drive)
+    ground = Ground(scene.road, torch.device("cpu"), scene.side_roads)
+
+    def texture_at(places: np.ndarray) -> list[str]:
+        x, y = torch.tensor(places, dtype=torch.float32).T
+        one, zero = torch.ones_like(x), torch.zeros_like(x)
+        return [ALL_NAMES[k] for k in ground.footprint(Footprint(x, y, one, zero, zero, one))[1]]
+
+    tall = scene.polygons.corners[scene.strips :][..., :2].reshape(-1, 2)
+    for side in scene.side_roads:
+        away = np.linalg.norm(side.points[:, None] - scene.road.points, axis=-1).min(1)
+        assert set(texture_at(side.points[away < scene.road.section.asphalt - 1])) == {"road"}
+        outside = away > scene.road.section.asphalt + 1
+        assert set(texture_at(side.points[outside])) == {"side_road"}
+        clear = side.points[outside & (away > 12)]
+        assert np.linalg.norm(clear[:, None] - tall, axis=-1).min() > 0.4 * side.section.kerb
+    middle = scene.road.at(np.linspace(20, 60, 9))[0]
+    assert set(texture_at(middle)) == {"road"}
 
 
 def test_houses_and_cars_stand_on_the_hills():
