@@ -288,7 +288,7 @@ def test_all_of_it_stopped_and_started_again(tmp_path):
     assert started.returncode != 0
     assert "stopped at step" in out
 
-    done = subprocess.run(demo_command(folder, "--steps", 2), cwd=ROOT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(demo_command(folder, "--steps", 2), cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing to do: all scenes are complete" in done.stdout
     results = json.loads((folder / "results.json").read_text())
