@@ -979,21 +979,34 @@ def test_an_unforeseen_error_ends_the_process(data, tmp_path):
     assert result.stderr.endswith("RuntimeError: unforeseen\n")
 
 
-def torchrun(processes: int, *arguments, torchrun_flags=()) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    command += [*torchrun_flags, ROOT / "train.py", *arguments]
-    return subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-        start_new_session=True,
-    )
+@pytest.fixture
+def torchrun():
+    """Start train.py in several processes; those that still run at the test's end are killed."""
+    started = []
+
+    def start(processes: int, *arguments, torchrun_flags=()) -> subprocess.Popen:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        command += [*torchrun_flags, ROOT / "train.py", *arguments]
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()  # torchrun ends its workers
+            process.wait()
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_there(run, data, tmp_path):
+def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_there(run, torchrun, data, tmp_path):
     """2 processes with batch 2 and 1 with batch 4: the same losses to 1e-5 over 20 steps.
 
     Where a process is killed, torchrun ends the other and starts both again with the same command. They end as the
