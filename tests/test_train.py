@@ -1025,7 +1025,6 @@ def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_t
     out, err = killed.communicate(timeout=300)
     assert killed.returncode == 0, err
     assert re.search(r"from step \d+ on", out)
-    assert "Signal 9" in err or "SIGKILL" in err  # torchrun says who died of what
     out, err = whole.communicate(timeout=300)
     assert whole.returncode == 0, err
     assert "2 processes, cpu" in out
@@ -1103,7 +1102,7 @@ def test_a_shard_that_goes_missing_ends_a_run_after_saving_it(run, shards, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_train_from_shards_as_one_does(shards, tmp_path, run):
+def test_two_processes_train_from_shards_as_one_does(shards, tmp_path, run, torchrun):
     flags = ["--runs", tmp_path / "runs", "--network-width", SMALL, "--workers", 0, "--device", "cpu", "--steps", 8]
     flags += ["--no-check"]
     with serve(shards) as (url, _):
@@ -1203,7 +1202,7 @@ def test_a_constant_depth_sets_off_a_loud_warning(run, data, tmp_path, monkeypat
     monkeypatch.setitem(DEPTH_NETS, "constant", ConstantNet)
     write_text(data / "val.txt", "")
     flags = ["--depth-net", "constant", "--pose-net", "pose_exp_net", "width=0.0625"]
-    status, out, err = run(data, "--pictures-every", 1000, *flags, steps=200)
+    status, out, err = run(data, "--pictures-every", 1000, *flags, steps=200, **{"batch-size": 1})
     assert status == 0, err
     assert "!!!!!!!!!! WARNING, step 200: disparity is the same everywhere" in out
     folder = Path(tmp_path) / "runs" / "run"
