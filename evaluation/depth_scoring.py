@@ -11,11 +11,13 @@ from tqdm import tqdm
 from evaluation.ground_truth import read_truth
 from evaluation.metrics.depth import (
     KnownDepth,
+    Neighbours,
     best_constant,
     check_counted,
     check_prediction,
     constant_weights,
     counted_pixels,
+    find_neighbours,
     median_ratio,
     resized_depth,
     scaled_errors,
@@ -156,8 +158,9 @@ def _score_image(task: Task, name: str, scales: dict[str, dict[str, float]]) -> 
     for item in _compare(task, name, task.tests):
         protocol = task.tests[item.test].protocol
         result[item.test] = {}
+        middle = np.median(item.truth)
         for method, depth in item.depths.items():
-            ratio = median_ratio(item.truth, depth)
+            ratio = float(middle / np.median(depth))
             if protocol.scaling == "median":
                 scale = ratio
             elif protocol.scaling == "speed" and method == "network":
@@ -176,6 +179,7 @@ def _compare(task: Task, name: str, tests: dict[str, DepthTest]) -> Iterator[Com
     truths: dict[str, KnownDepth] = {}
     counted: dict[tuple, np.ndarray] = {}
     resized: dict[tuple, np.ndarray] = {}
+    neighbours: dict[tuple, Neighbours] = {}
     for test_name, test in tests.items():
         places = task.sets[test.images, test.ground_truth].places
         if name not in places:
@@ -191,6 +195,10 @@ def _compare(task: Task, name: str, tests: dict[str, DepthTest]) -> Iterator[Com
         for method, depth in methods.items():
             key = (kind, protocol.resized, method)
             if key not in resized:
-                resized[key] = resized_depth(depth, truths[kind], protocol.resized)
+                size = (kind, depth.shape)
+                if depth.size > 1 and size not in neighbours:
+                    truth = truths[kind]
+                    neighbours[size] = find_neighbours(depth.shape, truth.shape, truth.rows, truth.columns)
+                resized[key] = resized_depth(depth, truths[kind], protocol.resized, neighbours.get(size))
             depths[method] = resized[key][counted[pixels]]
         yield Compared(test_name, truths[kind].depth[counted[pixels]], depths)

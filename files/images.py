@@ -2,8 +2,10 @@
 
 import io
 import re
+import zlib
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from path import Path
 from PIL import ExifTags, Image, ImageOps
@@ -11,7 +13,7 @@ from scipy import sparse
 
 from files.atomic import write_bytes
 from files.errors import InputError
-from files.untrusted import check_pixels, one_line, read_bounded
+from files.untrusted import MOST_PIXELS, check_pixels, one_line, read_bounded
 
 JPEG_QUALITY = 95
 # An image of one colour has fewer pixels per byte than this in both formats. A header that claims more is damaged, and
@@ -20,6 +22,8 @@ _MOST_PIXELS_PER_BYTE = 1100
 _LARGEST_FILE = 256 * 2**20  # bytes
 # A JPEG marker that begins a segment or ends the image; ff00 and ffd0 to ffd7 belong to the compressed pixels.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_PLAIN_HEADERS = (bytes([8, 0, 0, 0, 0]), bytes([8, 2, 0, 0, 0]))  # 8 bits, grey or RGB, not interlaced
+_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME"}  # none of them changes what the pixels mean
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # a chunk without content
 
 
@@ -38,9 +42,11 @@ def read_image(file: Path) -> np.ndarray:
 def decode_image(data: bytes, file: Path) -> np.ndarray:
     """The content of an image file as RGB, as `read_image` has it; `file` is named in the error."""
     # Pillow is used because torchvision.io is at most 10 % faster, crashes the process on some damaged PNGs, and is
-    # deprecated since torchvision 0.29.
+    # deprecated since torchvision 0.29. OpenCV decodes plain PNGs in a sixth less time.
     kind = _kind(data, file)
     try:
+        if kind == "PNG" and (plain := _decode_plain_png(data)) is not None:
+            return plain
         image = _open_whole(data, kind)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
             grey = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
@@ -136,6 +142,27 @@ def _png_end(data: bytes) -> int:
     raise ValueError("the image data have no end")
 
 
+def _decode_plain_png(data: bytes) -> np.ndarray | None:
+    """A plain PNG (8 bits, grey or RGB, with its checksums), decoded by OpenCV; None for what Pillow has to look at.
+
+    OpenCV's libpng prints on the terminal what it finds wrong, so it gets nothing that is damaged.
+    """
+    position, kinds = 8, set()
+    while position + 12 <= len(data) and b"IEND" not in kinds:
+        end = position + 8 + int.from_bytes(data[position : position + 4])
+        if zlib.crc32(memoryview(data)[position + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            return None
+        kinds.add(data[position + 4 : position + 8])
+        position = end + 4
+    if not {b"IHDR", b"IDAT", b"IEND"} <= kinds <= _PLAIN_CHUNKS or data[24:29] not in _PLAIN_HEADERS:
+        return None
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    if not 1 <= width * height <= min(MOST_PIXELS, _MOST_PIXELS_PER_BYTE * position):
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8, position), cv2.IMREAD_COLOR_RGB)
+    return image if image is not None and image.shape == (height, width, 3) else None
+
+
 def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize an image by area averaging (anti-aliased).
 
@@ -159,7 +186,8 @@ def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
     # Rows first, then columns: two sparse products, the second with each weight repeated for the channels.
     rows = _axis_weights(image.shape[0], height, 1) @ values.reshape(image.shape[0], -1)
-    both = (_axis_weights(image.shape[1], width, channels) @ rows.T).T.reshape(height, width, *image.shape[2:])
+    columns = cv2.transpose(rows)  # in a third less time than NumPy
+    both = (_axis_weights(image.shape[1], width, channels) @ columns).T.reshape(height, width, *image.shape[2:])
     return np.rint(both).astype(np.uint8) if image.dtype == np.uint8 else np.ascontiguousarray(both)
 
 

@@ -351,8 +351,11 @@ def _near_the_view(points: np.ndarray, projection: np.ndarray, shape: tuple[int,
     planes = np.stack([ahead, z, *borders])
     slack = np.array([0, 0.1, 0.1, 0.1, 0.1, 0.1])  # more than float32 rounds, for points close to the camera
     offsets = (-planes[:, 3] - slack).astype(np.float32)
+    # The reflectance, which points may have, counts 0: without it, the product would copy the points.
+    normals = np.zeros((len(planes), points.shape[1]), np.float32)
+    normals[:, :3] = planes[:, :3]
     with np.errstate(over="ignore", invalid="ignore"):
-        sides = planes[:, :3].astype(np.float32) @ points[:, :3].astype(np.float32, copy=False).T
+        sides = normals @ points.astype(np.float32, copy=False).T
     near = sides[0] >= offsets[0]
     for side, offset in zip(sides[1:], offsets[1:], strict=True):
         near &= side >= offset

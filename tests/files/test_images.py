@@ -1,8 +1,10 @@
 """Every kind of image is read as RGB, damage is an error, and resizing averages areas."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from path import Path
 from PIL import Image
 
+from files import images
 from files.errors import InputError, WriteError
 from files.images import read_image, resize_area, write_jpeg
 
@@ -324,3 +327,49 @@ def test_a_disk_that_gets_full_within_a_picture_leaves_no_truncated_one(folder):
     result = subprocess.run([sys.executable, "-c", code, folder / "0.jpg"], cwd=ROOT, capture_output=True, text=True)
     assert result.stderr.splitlines()[-1].endswith("0.jpg: could not be written (File too large)")
     assert folder.files() == []
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("level", [0, 9])
+def test_plain_pngs_have_pillows_pixels(folder, mode, level):
+    """OpenCV decodes them."""
+    shape = (37, 53, 3) if mode == "RGB" else (37, 53)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for name, image in (("noise", pixels), ("smooth", np.sort(pixels, axis=1))):
+        file = folder / f"{name}.png"
+        Image.fromarray(image).save(file, compress_level=level)
+        assert images._decode_plain_png(file.read_bytes()) is not None
+        np.testing.assert_array_equal(read_image(file), np.asarray(Image.open(file).convert("RGB")))
+        file.write_bytes(file.read_bytes() + b"a video")
+        assert images._decode_plain_png(file.read_bytes()) is not None
+
+
+def png_of(stream: bytes) -> bytes:
+    """A PNG of 64 x 32 pixels with this stream of compressed rows, all checksums right."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 64, 32, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+
+
+ROWS = b"".join(b"\0" + bytes(range(192)) for _ in range(32))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        zlib.compress(ROWS)[:-30],
+        zlib.compress(ROWS)[:-1] + b"x",
+        zlib.compress(b"\x09" + ROWS[1:]),
+        b"",
+        b"no stream",
+    ],
+)
+def test_a_png_whose_stream_is_damaged_below_right_checksums_is_an_error(folder, stream):
+    (folder / "a.png").write_bytes(png_of(zlib.compress(ROWS)))
+    assert read_image(folder / "a.png").shape == (32, 64, 3)
+    (folder / "a.png").write_bytes(png_of(stream))
+    with pytest.raises(InputError, match=r"a\.png: truncated or damaged PNG"):
+        read_image(folder / "a.png")
