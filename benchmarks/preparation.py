@@ -22,6 +22,7 @@ sys.path.insert(0, Path(__file__).absolute().parent.parent)
 from benchmarks.surroundings import device_name
 from cli.flags import positive_int, run_script
 from data import prepare_kitti
+from files.errors import InputError
 from files.images import JPEG_QUALITY
 from files.memory import keep_freed_memory
 
@@ -71,6 +72,8 @@ def time_bound(images: list[bytes], frames: int) -> dict[str, float]:
         times = [time.process_time()]
         image = cv2.imdecode(np.frombuffer(images[number % len(images)], np.uint8), cv2.IMREAD_COLOR)
         times.append(time.process_time())
+        if image is None:
+            raise InputError("an image cannot be decoded, expected PNGs")
         small = cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_AREA)
         times.append(time.process_time())
         Image.fromarray(small).save(io.BytesIO(), format="JPEG", quality=JPEG_QUALITY)
@@ -100,6 +103,8 @@ def make_drive(folder: Path, images: Path | None, frames: int) -> list[bytes]:
     """A drive of KITTI raw that repeats the given images, or ones that are made; the content of each of them."""
     if images is not None:
         contents = [file.read_bytes() for file in sorted(images.files("*.png"))[:10]]
+        if not contents:
+            raise InputError(f"{images}: no PNG, expected images of one size")
     else:
         contents = [make_png(number) for number in range(10)]
     drive = folder / "kitti" / DRIVE
@@ -108,7 +113,7 @@ def make_drive(folder: Path, images: Path | None, frames: int) -> list[bytes]:
         (folder / f"{number}.png").write_bytes(content)
     for frame in range(frames):
         os.link(folder / f"{frame % len(contents)}.png", drive / f"image_02/data/{frame:010d}.png")
-    height, width = cv2.imdecode(np.frombuffer(contents[0], np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    width, height = Image.open(io.BytesIO(contents[0])).size
     projection = "721.5 0 609.6 44.9 0 721.5 172.9 0.2 0 0 1 0.003"
     (drive.parent / "calib_cam_to_cam.txt").write_text(
         f"R_rect_00: 1 0 0 0 1 0 0 0 1\nS_rect_02: {width} {height}\nP_rect_02: {projection}\n"
