@@ -167,13 +167,16 @@ def main() -> None:
     device = choose_device(args.device)
     loaded = load_networks(args, device)
     wanted = [check_clip(clip, loaded, args) for clip in clips]
+    given = GivenByFlag(args.fov, args.focal, args.intrinsics)
+    cameras = [choose_intrinsics(clip, given, loaded) for clip in clips]
     size = input_size((args.height, args.width), (loaded.height, loaded.width))
     claim_folder(args.out, [clip.name for clip in clips], args.inputs, args.replace)
     checkpoint = {"file": str(args.checkpoint), "sha256": sha256(args.checkpoint), "step": loaded.step}
     report: dict[str, Any] = {"complete": False, "checkpoint": checkpoint, "device": str(device), "clips": {}}
     write_json(args.out / MARKER, report)
-    for clip, kinds in zip(clips, wanted, strict=True):
-        report["clips"][clip.name] = predict_one(clip, kinds, loaded, size, device, {"checkpoint": checkpoint}, args)
+    about = {"checkpoint": checkpoint}
+    for clip, kinds, camera in zip(clips, wanted, cameras, strict=True):
+        report["clips"][clip.name] = predict_one(clip, camera, kinds, loaded, size, device, dict(about), args)
         write_json(args.out / MARKER, report)
     report["complete"] = True
     write_json(args.out / MARKER, report)
@@ -216,6 +219,7 @@ def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> fro
 
 def predict_one(
     clip: Clip,
+    camera: tuple[np.ndarray, str],
     kinds: frozenset[str],
     loaded: LoadedModel,
     size: tuple[int, int],
@@ -223,8 +227,12 @@ def predict_one(
     about: dict[str, Any],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Predict a clip, write what is asked for, print a line, and return its part of the report."""
-    intrinsics, source = choose_intrinsics(clip, GivenByFlag(args.fov, args.focal, args.intrinsics), loaded)
+    """Predict a clip, write what is asked for, print what was done, and return its part of the report.
+
+    Args:
+        camera: K of the clip, and where it is from.
+    """
+    intrinsics, source = camera
     depth_net: Any = loaded.depth_net
     refined, pose_net = None, loaded.pose_net
     if args.refine and clip.ordered:

@@ -314,3 +314,6 @@ def test_cameras_by_flag(checkpoint, folder, run, tmp_path):
     assert report["focal"]["K"][1] == pytest.approx([0, 123, 23.5])
     assert report["file"]["K"][1][1] == 71
     assert "a guess: 60 degrees" in report["guess"]["source"]
+    (tmp_path / "cam.txt").write_text("70 0 47.5\n")
+    assert "cam.txt" in error_of(run(checkpoint, folder, "--out", tmp_path / "o", "--intrinsics", tmp_path / "cam.txt"))
+    assert not (tmp_path / "o").exists()  # the same command with another file goes on without --replace
