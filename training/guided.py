@@ -1,11 +1,12 @@
-"""Training on a synthetic world under the guidance of its true depth: how the weights in weights/ are made.
+"""Training on a synthetic world, guided by its true depth and motion: how the weights in weights/ are made.
 
-The depth network learns the true depth, up to a scale for each image. The pose network learns by the photometric error
-alone, with the true depth in place of a predicted one. Neither needs anything real.
+The depth network learns the true depth, up to a scale for each image. The pose network learns the motion by where it
+moves the pixels. Neither sees anything real.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,16 +18,22 @@ from tqdm import tqdm
 from datasets.augmentation import scale_crop_flip
 from datasets.formats.kitti import read_raw_calibration
 from datasets.loading import seeded
+from datasets.synthetic.drive_files import make_drive_scene
+from datasets.synthetic.options import list_drives, read_options
 from files.errors import InputError
 from files.images import read_depth_picture, read_image
+from geometry.camera import project, unproject
 from geometry.snippets import Snippets
-from loss_functions import Loss, ObjectiveOptions, objective
-from models import Prediction, SfMLearner
+from models import SfMLearner
 
 UNIT = 10.0  # metres: the networks' unit of depth
 FAR = 80.0  # metres: depth is learned up to here, and what lies behind it need only be farther
 SCALE_WEIGHT, SKY_WEIGHT = 0.1, 0.2  # of an image's common scale, and of the sky
+SKY = 500.0  # metres: the depth of the sky for the motion
+NEAREST = 0.05  # in `UNIT`
 SCALES = 3  # of the predicted disparities, the finest first
+MOTION_WEIGHT = 20.0  # of an image motion that is wrong by the image's width
+MOTION_STRIDE = 4  # the motion is compared at every fourth pixel of every fourth row
 MOST_ENLARGED = 1.5
 GREY_SHARE = 0.3  # of the snippets become grey
 
@@ -38,6 +45,17 @@ class WorldDrive:
     images: np.ndarray  # uint8 [N, 3, H, W]
     depths: np.ndarray  # float32 [N, H, W], metres; 0 where there is nothing
     intrinsics: np.ndarray  # float32 [3, 3]
+    world_from_camera: np.ndarray  # float64 [N, 4, 4], metres
+
+
+class Truth(NamedTuple):
+    """What a batch of snippets shows."""
+
+    depth: Tensor  # [B, 1, H, W] of the target, metres; 0 where there is nothing
+    source_from_target: Tensor  # [B, N, 4, 4], in units of `UNIT`
+
+    def to(self, device: torch.device) -> "Truth":
+        return Truth(*(tensor.to(device) for tensor in self))
 
 
 def read_world(world: Path) -> list[WorldDrive]:
@@ -46,9 +64,10 @@ def read_world(world: Path) -> list[WorldDrive]:
     Raises:
         InputError: a file is missing or damaged, or there is no drive of 3 frames.
     """
+    options = read_options(world / "world.json")
     drives = []
-    folders = sorted((world / "raw").glob("*/*_sync"))
-    for folder in tqdm(folders, desc="reading the world", unit="drive", leave=False):
+    for drive in tqdm(list_drives(options), desc="reading the world", unit="drive", leave=False):
+        folder = world / "raw" / drive.name
         files = sorted((folder / "image_02/data").files("*.png"))
         if len(files) < 3:
             continue
@@ -59,6 +78,7 @@ def read_world(world: Path) -> list[WorldDrive]:
                 np.stack([read_image(file) for file in files]).transpose(0, 3, 1, 2),
                 np.stack([read_depth_picture(file) for file in truths]).astype(np.float32),
                 camera.astype(np.float32),
+                make_drive_scene(options, drive).world_from_camera,
             )
         )
     if not drives:
@@ -66,8 +86,8 @@ def read_world(world: Path) -> list[WorldDrive]:
     return drives
 
 
-def draw_batches(drives: list[WorldDrive], size: int, seed: int) -> Iterator[tuple[Snippets, Tensor]]:
-    """Augmented snippets of 3 frames in [-1, 1] and the true depth [B, 1, H, W] of their targets, without an end."""
+def draw_batches(drives: list[WorldDrive], size: int, seed: int) -> Iterator[tuple[Snippets, Truth]]:
+    """Augmented snippets of 3 frames in [-1, 1] and what they show, without an end."""
     places = [(drive, middle) for drive in drives for middle in range(1, len(drive.images) - 1)]
     if len(places) < size:
         raise InputError(f"the world has {len(places)} snippets of 3 frames, expected {size} or more, those of a batch")
@@ -82,16 +102,25 @@ def draw_batches(drives: list[WorldDrive], size: int, seed: int) -> Iterator[tup
         images = torch.from_numpy(frames).float() / 255
         intrinsics = torch.from_numpy(np.stack([drive.intrinsics for drive, _ in chosen]))
         depth = torch.from_numpy(np.stack([drive.depths[middle] for drive, middle in chosen]))[:, None]
-        snippets, depth = enlarge_and_flip(Snippets(images[:, 0], images[:, 1:], intrinsics), depth, generator)
-        yield change_colours(snippets, generator), depth
+        motion = np.stack([true_motion(drive.world_from_camera, middle) for drive, middle in chosen])
+        truth = Truth(depth, torch.from_numpy(motion).float())
+        snippets, truth = enlarge_and_flip(Snippets(images[:, 0], images[:, 1:], intrinsics), truth, generator)
+        yield change_colours(snippets, generator), truth
         step += 1
 
 
-def enlarge_and_flip(snippets: Snippets, depth: Tensor, generator: torch.Generator) -> tuple[Snippets, Tensor]:
-    """Enlarge each snippet, crop it to the old size, and flip one in two; the depth of the target with it.
+def true_motion(world_from_camera: np.ndarray, middle: int) -> np.ndarray:
+    """source_from_target [2, 4, 4] of the frames before and after the middle one, translations in `UNIT`."""
+    motion = np.linalg.inv(world_from_camera[[middle - 1, middle + 1]]) @ world_from_camera[middle]
+    motion[:, :3, 3] /= UNIT
+    return motion
+
+
+def enlarge_and_flip(snippets: Snippets, truth: Truth, generator: torch.Generator) -> tuple[Snippets, Truth]:
+    """Enlarge each snippet, crop it to the old size, and flip one in two; depth and motion with it.
 
     Depth takes the nearest pixel's value, since a mean of two depths belongs to neither thing. It stays in metres: an
-    enlarged image shows the same things by a longer focal length.
+    enlarged image shows the same things by a longer focal length. A mirror image has the mirrored motion.
     """
     batch, _, height, width = snippets.target.shape
     random = torch.rand(5, batch, generator=generator)
@@ -103,8 +132,12 @@ def enlarge_and_flip(snippets: Snippets, depth: Tensor, generator: torch.Generat
     x = torch.where(flip[:, None] > 0, width - 1 - x, x)
     columns = ((x + left[:, None] + 0.5) / scale_x[:, None] - 0.5).round().long().clamp(0, width - 1)
     rows = ((y + top[:, None] + 0.5) / scale_y[:, None] - 0.5).round().long().clamp(0, height - 1)
-    depth = depth[torch.arange(batch)[:, None, None], 0, rows[:, :, None], columns[:, None, :]]
-    return scale_crop_flip(snippets, scale_x, scale_y, left, top, flip), depth[:, None]
+    depth = truth.depth[torch.arange(batch)[:, None, None], 0, rows[:, :, None], columns[:, None, :]]
+    mirror = torch.diag(torch.tensor([-1.0, 1, 1, 1]))
+    motion = torch.where(
+        flip[:, None, None, None] > 0, mirror @ truth.source_from_target @ mirror, truth.source_from_target
+    )
+    return scale_crop_flip(snippets, scale_x, scale_y, left, top, flip), Truth(depth[:, None], motion)
 
 
 def change_colours(snippets: Snippets, generator: torch.Generator) -> Snippets:
@@ -134,24 +167,36 @@ def change_colours(snippets: Snippets, generator: torch.Generator) -> Snippets:
     return snippets._replace(target=images[:, 0], sources=images[:, 1:])
 
 
-def guided_loss(
-    model: SfMLearner, snippets: Snippets, depth: Tensor, options: ObjectiveOptions, pose_batch: int
-) -> tuple[Tensor, Tensor]:
-    """The loss of the depth network, and the photometric error of the pose network with the true depth.
+def guided_loss(model: SfMLearner, snippets: Snippets, truth: Truth) -> tuple[Tensor, Tensor]:
+    """The losses of the depth network and of the pose network.
 
     Args:
         snippets: images in [-1, 1].
-        depth: [B, 1, H, W] in metres, 0 where there is nothing.
-        pose_batch: snippets for the pose network, which learns faster than the depth network.
     """
-    guidance = depth_guidance(model.depth_net(snippets.target), depth)
-    some = Snippets(*(tensor[:pose_batch] for tensor in snippets[:3]))
-    source_from_target, _ = model.pose_net(some.target, some.sources)
-    known = (depth > 0) & (depth < FAR)
-    true = torch.where(known, UNIT / depth.clamp(min=1e-3), UNIT / 500)[:pose_batch]
-    disparities = [functional.avg_pool2d(true, 2**scale) if scale else true for scale in range(SCALES)]
-    loss: Loss = objective(some, Prediction(disparities, source_from_target, None, some.intrinsics), options)
-    return guidance, loss.terms["photometric"]
+    source_from_target, _ = model.pose_net(snippets.target, snippets.sources)
+    motion = motion_guidance(source_from_target, truth, snippets.intrinsics)
+    return depth_guidance(model.depth_net(snippets.target), truth.depth), motion
+
+
+def motion_guidance(source_from_target: Tensor, truth: Truth, intrinsics: Tensor) -> Tensor:
+    """Mean distance, as a share of the image's width, between where predicted and true motion bring the pixels.
+
+    It weighs turns and translations by what they do to the image. A distance counts as a fifth of the width at most.
+
+    Args:
+        source_from_target: [B, N, 4, 4], predicted.
+        intrinsics: [B, 3, 3].
+    """
+    width = truth.depth.shape[3]
+    depth = torch.where(truth.depth > 0, truth.depth, SKY) / UNIT
+    points = unproject(depth, intrinsics)[:, :, ::MOTION_STRIDE, ::MOTION_STRIDE].flatten(2)[:, None]
+    repeated = intrinsics.repeat_interleave(source_from_target.shape[1], 0)
+    pixels = []
+    for motion in (source_from_target, truth.source_from_target):
+        moved = (motion[:, :, :3, :3] @ points + motion[:, :, :3, 3:]).flatten(0, 1)
+        # A point that a wrong motion brings behind the camera is kept before it.
+        pixels.append(project(torch.cat([moved[:, :2], moved[:, 2:].clamp(min=NEAREST)], 1), repeated))
+    return MOTION_WEIGHT * ((pixels[0] - pixels[1]).abs() / width).clamp(max=0.2).mean()
 
 
 def depth_guidance(disparities: list[Tensor], depth: Tensor) -> Tensor:

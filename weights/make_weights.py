@@ -29,8 +29,8 @@ from training.start import make_model, make_optimizer, network_specs
 from training.steps import learning_rate
 
 DESCRIPTION = """\
-Render a varied world and train the networks of the recipe small on it, under the guidance of its true depth. Nothing
-real is shown to them but the images of ImageNet, whose weights the encoder begins with.
+Render a varied world and train the networks of the recipe small on it, guided by its true depth and motion. Nothing
+real is shown to them; the encoder begins with the weights of ImageNet.
 
   make weights
   python weights/make_weights.py --encoder-weights mobilenet_v2-b0353104.pth --out mine.safetensors
@@ -58,15 +58,13 @@ def main() -> None:
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], options, step, args.steps)
-        snippets, depth = next(batches)
+        snippets, truth = next(batches)
         optimizer.zero_grad()
-        guidance, photometric = guided_loss(
-            model, snippets.to(device), depth.to(device), options.objective, max(1, args.batch_size // 2)
-        )
-        (guidance + photometric).backward()
+        of_depth, of_motion = guided_loss(model, snippets.to(device), truth.to(device))
+        (of_depth + of_motion).backward()
         optimizer.step()
         if step % 50 == 0:
-            values = torch.stack([guidance, photometric]).tolist()
+            values = torch.stack([of_depth, of_motion]).tolist()
             if not all(map(math.isfinite, values)):
                 raise InputError(f"step {step + 1}: the loss is not finite")
             bar.set_postfix_str(f"depth {values[0]:.3f}, motion {values[1]:.3f}", refresh=False)
@@ -87,11 +85,11 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=WORLD_FILE, metavar="FILE", help="safetensors (default: weights/world.safetensors)")
     add("--world", type=Path, metavar="FOLDER", help="keep the world there, or take the one that is there")
-    add("--drives", type=positive_int, default=160, help="of the world (default: 160)")
-    add("--frames", type=positive_int, default=8, help="per drive (default: 8)")
+    add("--drives", type=positive_int, default=240, help="of the world (default: 240)")
+    add("--frames", type=positive_int, default=6, help="per drive (default: 6)")
     add("--width", type=positive_int, default=320, help="of the images (default: 320)")
     add("--height", type=positive_int, default=96, help="of the images (default: 96)")
-    add("--steps", type=positive_int, default=2000, help="of training (default: 2000)")
+    add("--steps", type=positive_int, default=4000, help="of training (default: 4000)")
     add("--batch-size", type=positive_int, default=8, help="snippets per step (default: 8)")
     weights = "first weights of the encoder (default: imagenet, which torchvision downloads)"
     add("--encoder-weights", default=IMAGENET, metavar="none|imagenet|FILE", help=weights)
@@ -101,14 +99,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def weights_options(encoder_weights: str, batch_size: int, steps: int, seed: int) -> TrainOptions:
-    """The recipe small with another objective for the motion, and another first disparity."""
+    """The networks and the schedule of the recipe small, with another first disparity."""
     given: dict[str, Any] = {
         "recipe": "small",
         "encoder_weights": encoder_weights,
         "encoder_rate": 1.0 if encoder_weights == "none" else 0.3,
         "depth_net": NetworkSpec("mobilenet_v2", {"first_disparity": 0.6}),  # 10 m / 0.6: about the mean of a street
-        "over_sources": "minimum",
-        "smoothness_weight": 0.0,
         "batch_size": batch_size,
         "steps": steps,
         "seed": seed,
