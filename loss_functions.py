@@ -1,4 +1,4 @@
-"""The objective: photometric error, smoothness, geometry consistency, explainability.
+"""The objective: photometric error, smoothness, geometry consistency, prior, explainability.
 
 The terms are those of three papers, and any combination of their options runs:
 
@@ -107,6 +107,13 @@ class ObjectiveOptions:
     )
     geometry_mask: bool = option(False, "weigh the photometric error by 1 - the geometry inconsistency of each pixel")
 
+    prior_weight: float = option(
+        0.0,
+        "weight of the prior: the mean difference of log disparity from what another network predicts (--prior), up to "
+        "a scale for each image. It holds depth where the photometric error misleads: on cars that move",
+        at_least=0,
+    )
+
     explainability: bool = option(True, "predict masks that weigh the photometric error")
     explainability_weight: float = option(
         0.2, "lambda_e, the weight of L_reg, the cross-entropy of the masks to 1", at_least=0
@@ -197,6 +204,11 @@ def objective(
         terms["smoothness"], weights["smoothness"] = _over_scales(smoothness, options), options.smoothness_weight
     if options.geometry_weight:
         terms["geometry"], weights["geometry"] = _over_scales(geometry, options), options.geometry_weight
+    if options.prior_weight:
+        if prediction.prior_disparity is None:
+            raise ValueError("the objective has a prior, but the prediction has no prior_disparity")
+        terms["prior"] = prior_distance(prediction.disparities[0], prediction.prior_disparity)
+        weights["prior"] = options.prior_weight
     if prediction.mask_logits is not None:
         penalties = [explainability_loss(prediction.mask_logits[scale]) for scale in scales]
         terms["explainability"] = _over_scales(penalties, options)
@@ -365,6 +377,16 @@ def edge_aware_smoothness(values: Tensor, image: Tensor) -> Tensor:
         weight = (-image.diff(dim=axis).abs().mean(1, keepdim=True)).exp()
         total = total + (values.diff(dim=axis).abs() * weight).mean()
     return total
+
+
+def prior_distance(disparity: Tensor, prior: Tensor) -> Tensor:
+    """Mean |log d - log p - the image's mean of that| of disparity d and its prior p, both [B, 1, h, w].
+
+    SC-DepthV3 (Sun et al., TPAMI 2023) has a trained network's depth as a guide for cars that move, too, by ranks and
+    normals. The logarithm makes this one blind to the scale, which a monocular training chooses by itself.
+    """
+    difference = disparity.log() - prior.log()
+    return (difference - difference.mean((1, 2, 3), keepdim=True)).abs().mean()
 
 
 def explainability_loss(logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from geometry.snippets import Snippets
 from training import distributed
 from training.options import OLD_FLAGS, TrainOptions, describe_recipe, new_options
 from training.run import Run, open_run, read_stopped_run, restarted_arguments, resumed_on, resumed_options
-from training.steps import Random, after_step, before_step, end_run, objective_options, take_step
+from training.steps import Random, add_prior, after_step, before_step, end_run, objective_options, take_step
 
 DESCRIPTION = """\
 Train a depth network and a pose network from a prepared data set.
@@ -51,7 +51,7 @@ def train_step(run: Run, batches: Iterable[tuple[Snippets, Random]]) -> None:
     for snippets, random in batches:  # several where gradients are accumulated
         snippets = augment(normalise_snippets(snippets), random.augmentation, options.augmentation)
         with run.precision():
-            prediction = model(snippets)
+            prediction = add_prior(run, snippets, model(snippets))
         loss = run.objective(snippets, prediction, objective_options(run), random.noise)
         (loss.total / options.accumulate).backward()
         run.log.add(snippets, prediction, loss)

@@ -19,6 +19,8 @@ class Prediction(NamedTuple):
     # Of a model with `predicts_source_depth`, else None.
     source_disparities: list[Tensor] | None = None  # [B, N, 1, h_s, w_s]
     target_from_source: Tensor | None = None  # [B, N, 4, 4]
+    # Of another network, where a training has a prior:
+    prior_disparity: Tensor | None = None  # [B, 1, H, W], of the target
 
 
 class GivenCamera(nn.Module):

@@ -19,6 +19,7 @@ from loss_functions import (
     make_view,
     objective,
     photometric_error,
+    prior_distance,
     reversed_view,
     second_order_smoothness,
 )
@@ -657,3 +658,15 @@ def test_any_combination_runs_and_has_finite_gradients(changes):
         assert not warps.warped.requires_grad
         assert (warps.auto_mask is not None) == (options.auto_mask != "off")
         assert (warps.geometry_mask is not None) == options.compares_depth
+
+
+def test_the_prior_is_blind_to_the_scale_and_sees_all_else():
+    generator = torch.Generator().manual_seed(3)
+    prior = torch.rand(2, 1, 6, 8, generator=generator, dtype=torch.float64) + 0.1
+    scale = torch.tensor([0.2, 7.0], dtype=torch.float64)[:, None, None, None]
+    assert prior_distance(scale * prior, prior) < 1e-12
+    half = prior.clone()
+    half[:, :, :, :4] *= 4  # half of the pixels four times as near: log 2 from the mean on either side
+    torch.testing.assert_close(prior_distance(half, prior), torch.tensor(np.log(2), dtype=torch.float64))
+    disparity = (prior + 0.3 * torch.rand(prior.shape, generator=generator, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d: prior_distance(d, prior), disparity)

@@ -88,6 +88,13 @@ class TrainOptions:
         metavar="FILE",
     )
 
+    prior: str | None = option(
+        None,
+        "checkpoint whose depth network predicts the prior of --prior-weight; world: the weights in this repository",
+        group=START,
+        metavar="FILE",
+    )
+
     steps: int | None = option(
         None, "length of the training (default: 150000, as in the paper)", group=STEPS, above=0, may_change=True
     )
@@ -258,6 +265,8 @@ def change(options: TrainOptions, given: Mapping[str, Any]) -> TrainOptions:
         others["data"] = os.path.abspath(others["data"])
     if others.get("encoder_weights", NONE) not in (NONE, IMAGENET):
         others["encoder_weights"] = os.path.abspath(others["encoder_weights"])
+    if others.get("prior") not in (None, WORLD):
+        others["prior"] = os.path.abspath(others["prior"])
     if "start_from" in others:
         others["start_from"] = tuple(file if file == WORLD else os.path.abspath(file) for file in others["start_from"])
     return dataclasses.replace(options, objective=objective, **others)

@@ -5,7 +5,7 @@ set do. It is what Chen et al., "Self-supervised learning with geometric constra
 call online refinement.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,7 +66,8 @@ def stored_objective(options: dict[str, Any] | None, where: str) -> ObjectiveOpt
         InputError: a damaged entry.
     """
     stored = (options or {}).get("objective")
-    return OF_OTHERS if stored is None else from_plain(ObjectiveOptions, stored, where)
+    # Without the prior, which is a network of the training alone.
+    return OF_OTHERS if stored is None else replace(from_plain(ObjectiveOptions, stored, where), prior_weight=0.0)
 
 
 def refine(

@@ -44,7 +44,7 @@ from training.in_memory import load_frames
 from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
 from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
-from training.start import check_before_training, make_model, make_optimizer, network_specs
+from training.start import check_before_training, load_prior, make_model, make_optimizer, network_specs
 from training.step_log import StepLog
 from training.throughput import Throughput
 
@@ -69,6 +69,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     objective: Callable[..., Loss]
     guard: NonFiniteGuard
+    prior: nn.Module | None = None  # depth network of --prior
     graph: StepGraph | None = None  # takes the steps by replaying one; None: they are run as written
     loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
 
@@ -175,6 +176,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
 
     first = options if stopped is None else replace(options, encoder_weights=NONE, start_from=())
     model, ancestors = make_model(first, dataset.cameras)
+    prior = load_prior(options, device)
     warnings = check_before_training(options) if stopped is None else []
     model.to(device).train()
     if options.channels_last:
@@ -196,6 +198,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         model=model,
         optimizer=optimizer,
         objective=objective,
+        prior=prior,
         guard=NonFiniteGuard(model, optimizer, options.skip_non_finite, late=device.type == "cuda"),
         validation_watch=watch_validations(total_steps),
         log=StepLog(options.accumulate, device),

@@ -19,6 +19,7 @@ from files.errors import InputError
 from geometry.snippets import Snippets
 from loss_functions import ObjectiveOptions
 from models.learned_camera import LearnedCamera
+from models.sfm_learner import Prediction
 from training import distributed
 from training.camera_log import camera_values, describe_cameras
 from training.guard import Outcome
@@ -87,6 +88,14 @@ def objective_options(run: Run) -> ObjectiveOptions:
     """The objective of the next step: without the auto-mask for the first steps with --auto-mask-after."""
     options = run.options.objective
     return options if run.step >= _auto_mask_start(run) else replace(options, auto_mask="off")
+
+
+def add_prior(run: Run, snippets: Snippets, prediction: Prediction) -> Prediction:
+    """The prediction with what the network of --prior says about the target."""
+    if run.prior is None:
+        return prediction
+    with torch.no_grad():
+        return prediction._replace(prior_disparity=run.prior(snippets.target)[0])
 
 
 def after_step(run: Run) -> None:

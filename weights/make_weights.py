@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--frames", type=positive_int, default=6, help="per drive (default: 6)")
     add("--width", type=positive_int, default=320, help="of the images (default: 320)")
     add("--height", type=positive_int, default=96, help="of the images (default: 96)")
-    add("--steps", type=positive_int, default=4000, help="of training (default: 4000)")
+    add("--steps", type=positive_int, default=2400, help="of training (default: 2400)")
     add("--batch-size", type=positive_int, default=8, help="snippets per step (default: 8)")
     weights = "first weights of the encoder (default: imagenet, which torchvision downloads)"
     add("--encoder-weights", default=IMAGENET, metavar="none|imagenet|FILE", help=weights)

@@ -105,5 +105,5 @@ def test_colours_change_alike_in_the_frames_of_a_snippet_and_stay_in_range():
 
 
 def test_a_folder_that_is_no_world_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="world.json: does not hold the options of a world"):
+    with pytest.raises(InputError, match=r"world\.json: does not hold the options of a world"):
         guided.read_world(Path(tmp_path))

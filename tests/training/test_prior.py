@@ -1,0 +1,75 @@
+"""Training with a prior: depth stays near what another network predicts."""
+
+import signal
+import sys
+
+import pytest
+import torch
+from path import Path
+
+from benchmarks.surroundings import make_noise
+from datasets.augmentation import normalise
+from datasets.snippets import SnippetDataset
+from files.errors import InputError, UsageError
+from loss_functions import prior_distance
+from models.checkpoint import load_checkpoint, load_model
+from train import train
+from training.options import new_options
+from training.run import open_run, read_stopped_run, resumed_options
+from training.start import load_prior
+
+TINY = {"network_width": 1 / 16, "batch_size": 2, "workers": 0, "check": False, "learning_rate": 3e-3}
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    """A run listens to signals and wraps the output."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    streams = sys.stdout, sys.stderr
+    yield
+    sys.stdout, sys.stderr = streams
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def run(data, name, steps, stop_at=None, **given):
+    options = new_options(
+        TINY | {"data": str(data), "runs": str(data.parent), "name": name, "device": "cpu", "steps": steps} | given
+    )
+    with open_run(options, None, torch.device("cpu")) as opened:
+        if stop_at:
+            opened.total_steps = stop_at
+        train(opened)
+    return data.parent / name / "last.pt"
+
+
+def test_depth_stays_near_the_prior_and_a_stopped_run_resumes_exactly(tmp_path):
+    data = Path(tmp_path) / "data"
+    make_noise(data, 32, 48, 12)
+    prior = run(data, "prior", 1, seed=5)
+    with_prior = {"prior": str(prior), "prior_weight": 5.0}
+    near, free = run(data, "near", 8, **with_prior), run(data, "free", 8)
+    target = normalise(SnippetDataset(data, "train.txt", 3)[0]["frames"][1:2])
+    with torch.no_grad():
+        of_prior, *others = [load_model(file).depth_net(target)[0] for file in (prior, near, free)]
+        distances = [float(prior_distance(disparity, of_prior)) for disparity in others]
+    assert distances[0] < 0.7 * distances[1]
+    assert not any("prior" in name for name in load_checkpoint(near)["model"])
+
+    stopped_file = run(data, "parts", 8, stop_at=4, **with_prior)
+    stopped = read_stopped_run(stopped_file.parent)
+    assert stopped.checkpoint["step"] == 4
+    options = resumed_options(stopped, {"steps": 8})
+    with open_run(options, stopped, torch.device("cpu")) as opened:
+        train(opened)
+    whole, parts = (load_checkpoint(file)["model"] for file in (near, stopped_file))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_prior_without_a_weight_or_a_depth_network_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"--prior-weight 0\.1: expected --prior FILE beside it, or --prior world"):
+        load_prior(new_options({"prior_weight": 0.1}), torch.device("cpu"))
+    with pytest.raises(UsageError, match="--prior world: expected --prior-weight above 0 beside it"):
+        load_prior(new_options({"prior": "world"}), torch.device("cpu"))
+    with pytest.raises(InputError, match="no such file"):
+        load_prior(new_options({"prior": str(tmp_path / "a.pt"), "prior_weight": 0.1}), torch.device("cpu"))
