@@ -317,3 +317,16 @@ def test_cameras_by_flag(checkpoint, folder, run, tmp_path):
     (tmp_path / "cam.txt").write_text("70 0 47.5\n")
     assert "cam.txt" in error_of(run(checkpoint, folder, "--out", tmp_path / "o", "--intrinsics", tmp_path / "cam.txt"))
     assert not (tmp_path / "o").exists()  # the same command with another file goes on without --replace
+
+
+def test_a_photo_needs_no_checkpoint(run, pictures, tmp_path):
+    photo = Path(tmp_path) / "photo.png"
+    imageio.imwrite(photo, pictures[0])
+    status, out, err = run(photo, "--out", Path(tmp_path) / "results")
+    assert status == 0, err
+    report = json.loads((Path(tmp_path) / "results/predict.json").read_text())
+    assert report["checkpoint"]["file"].endswith("weights/world.safetensors")
+    assert report["complete"]
+    named = run("world", photo, "--out", Path(tmp_path) / "named")
+    assert named[0] == 0, named[2]
+    assert json.loads((Path(tmp_path) / "named/predict.json").read_text())["checkpoint"] == report["checkpoint"]
