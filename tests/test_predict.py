@@ -322,7 +322,7 @@ def test_cameras_by_flag(checkpoint, folder, run, tmp_path):
 def test_a_photo_needs_no_checkpoint(run, pictures, tmp_path):
     photo = Path(tmp_path) / "photo.png"
     imageio.imwrite(photo, pictures[0])
-    status, out, err = run(photo, "--out", Path(tmp_path) / "results")
+    status, _, err = run(photo, "--out", Path(tmp_path) / "results")
     assert status == 0, err
     report = json.loads((Path(tmp_path) / "results/predict.json").read_text())
     assert report["checkpoint"]["file"].endswith("weights/world.safetensors")
