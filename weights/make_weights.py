@@ -75,7 +75,7 @@ def main() -> None:
     standing = {"step": args.steps, "skipped": 0, "validation_due": False, "best": {}, "damaged": []}
     specs = network_specs(options, 1)
     content = checkpoint_content(model.cpu(), specs, optimizer, plain_options(options), record, standing)
-    content["options"]["data"] = "varied synthetic world"
+    content["options"]["data"] = None  # the world is not kept
     publish(content, args.out, half=True)
     print(f"{args.out}: {args.out.size / 1e6:.1f} MB")
 
