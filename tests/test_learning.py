@@ -50,7 +50,7 @@ def mean_depth_map(depths: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_depth_gets_better_than_the_mean_depth_map(world, tmp_path):
     prepared, drives = world
-    flags = ("--runs", tmp_path, "--name", "run", "--steps", 450, "--workers", 0, *demo.TRAINING)
+    flags = ("--runs", tmp_path, "--name", "run", "--steps", 350, "--workers", 0, *demo.TRAINING)
     command = [sys.executable, ROOT / "train.py", prepared, *flags, "--device", "cpu"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
