@@ -2,6 +2,8 @@
 
 import os
 import resource
+import signal
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -26,6 +28,18 @@ def shared() -> Path:
     if not all((folder / part).is_dir() for part in parts):
         pytest.skip(f"no folder shared/ with {', '.join(parts)} beside the project: real data and reference figures")
     return folder
+
+
+@pytest.fixture
+def process_as_before():
+    """Undo what a run in this process changes: it listens to signals, wraps the output, and rounds tiny numbers."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    streams = sys.stdout, sys.stderr
+    yield
+    sys.stdout, sys.stderr = streams
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 import json
-import signal
 import sys
 
 import pytest
@@ -11,17 +10,7 @@ from benchmarks.surroundings import make_noise
 from datasets.layout import write_depth, write_poses, write_scene_names
 from training.options import new_options
 
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """A run listens to signals and wraps the output."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 def test_every_variant_is_a_valid_training_and_differs_from_the_others():

@@ -1,5 +1,4 @@
 import json
-import signal
 import sys
 
 import pytest
@@ -10,17 +9,7 @@ from benchmarks import time_to_depth as benchmark
 from benchmarks.surroundings import make_noise
 from datasets.layout import write_depth, write_poses, write_scene_names
 
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """A run listens to signals and wraps the output."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 @pytest.fixture

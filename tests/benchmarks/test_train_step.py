@@ -1,5 +1,4 @@
 import re
-import signal
 import sys
 
 import pytest
@@ -11,17 +10,7 @@ from benchmarks.surroundings import make_noise
 from training.options import new_options
 from training.run import open_run
 
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """A run listens to signals and wraps the output."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_flush_denormal(False)
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

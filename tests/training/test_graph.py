@@ -5,9 +5,6 @@ numbers that they had, and a replay computes them again in place: what reaches t
 buffers stays as it was.
 """
 
-import signal
-import sys
-
 import pytest
 import torch
 from path import Path
@@ -64,15 +61,7 @@ def no_gradient(function):
         function()
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    """A run listens to signals and wraps the output."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 @pytest.fixture

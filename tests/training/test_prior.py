@@ -1,8 +1,5 @@
 """Training with a prior: depth stays near what another network predicts."""
 
-import signal
-import sys
-
 import pytest
 import torch
 from path import Path
@@ -21,15 +18,7 @@ from training.start import load_prior
 TINY = {"network_width": 1 / 16, "batch_size": 2, "workers": 0, "check": False, "learning_rate": 3e-3}
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    """A run listens to signals and wraps the output."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 def run(data, name, steps, stop_at=None, **given):
