@@ -44,12 +44,12 @@ def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
     options = weights_options(args.encoder_weights, args.batch_size, args.steps, args.seed)
+    model, _ = make_model(options)  # before the world is rendered, which takes minutes: the encoder's weights may be missing
     with tempfile.TemporaryDirectory() if args.world is None else nullcontext(args.world) as folder:
         world = Path(folder)
         if args.world is None or not world.exists():
             render(world, args)
         drives = read_world(world)
-    model, _ = make_model(options)
     model.to(device).train()
     model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, options)
