@@ -44,7 +44,7 @@ def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
     options = weights_options(args.encoder_weights, args.batch_size, args.steps, args.seed)
-    model, _ = make_model(options)  # before the world is rendered, which takes minutes: the encoder's weights may be missing
+    model, _ = make_model(options)  # first, since its encoder's weights may be missing
     with tempfile.TemporaryDirectory() if args.world is None else nullcontext(args.world) as folder:
         world = Path(folder)
         if args.world is None or not world.exists():
