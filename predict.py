@@ -252,6 +252,7 @@ def predict_one(
     scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known)
     small = resized_intrinsics(intrinsics, clip.size, size)
     structure = judge_structure(predicted, small) if len(predicted.names) > 1 and clip.ordered else None
+    poses = scale.in_unit_of_depth(poses)
     result = ScaledClip(clip, predicted, intrinsics, source, scale, poses, structure)
     about |= {"refinement": refined}
     outputs = Outputs(kinds, args.depth_format, args.size == "network", args.far, args.voxel, args.sure)
@@ -265,7 +266,7 @@ def predict_one(
         "images_per_second": rate,
         "seconds": {"predicting": predicted.seconds, "writing": time.perf_counter() - start},
         "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
-        | {"spread": scale.spread, "frames_used": scale.frames_used},
+        | {"spread": scale.spread, "frames_used": scale.frames_used, "motion": scale.motion},
         "camera": {"K": intrinsics.tolist(), "source": source},
         "structure": structure,
         "refinement": refined,

@@ -65,7 +65,7 @@ class ScaledClip:
     intrinsics: np.ndarray  # K, float64 [3, 3], in pixels of the clip's frames
     camera_source: str
     scale: Scale
-    world_from_camera: np.ndarray | None  # float64 [F, 3, 4] in the networks' unit
+    world_from_camera: np.ndarray | None  # float64 [F, 3, 4] in the unit of the disparities
     structure: dict[str, Any] | None = None  # of `judge_structure`; None for single images
 
 
@@ -137,6 +137,7 @@ def _depth_writer(
             "source": scale.source,
             "spread": scale.spread,
             "frames_used": scale.frames_used,
+            "motion": scale.motion,
         },
         "intrinsics": {"K": intrinsics.tolist(), "source": result.camera_source, "of": "the depth files"},
         "input": {"source": str(result.clip.source), "width": result.clip.size[1], "height": result.clip.size[0]},
@@ -290,6 +291,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     shown = f"scale: {unit} ({scale['source']}"
     if scale["spread"] is not None:
         shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
+    if scale["motion"] is not None:
+        shown += f", motion {scale['motion']:.4g} m per unit"
     lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown})"]
     lines.append(f"camera: {report['camera']['source']}")
     if report["structure"]:

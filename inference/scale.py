@@ -1,6 +1,7 @@
 """From the networks' unit to metres: by the camera's height, the vehicle's speed, a known distance, or a constant.
 
-Depth and translations of monocular training share one unknown unit. A clip has one factor from it to metres.
+Depth and translations of monocular training share one unknown unit, as far as both networks agree. A clip has one
+factor from it to metres. The camera's height gives the translations a factor of their own.
 """
 
 from dataclasses import dataclass
@@ -16,17 +17,12 @@ from files.errors import InputError
 from files.text import read_rows
 from inference.camera import resized_intrinsics
 from inference.clip import PredictedClip
+from inference.ground import MetricView, find_ground, metric_views
 
-# The part of the image in which the ground is looked for, as shares of height and width: lower middle.
-_TOP, _BOTTOM, _LEFT, _RIGHT = 0.6, 0.97, 0.25, 0.75
-_POINTS = 1200  # of a frame, on a regular grid
-_FEWEST_POINTS = 12
-_SMALLEST_TRIANGLE = 2.0  # square pixels, twice its area: a smaller one has no plane that means anything
-_TRIALS = 128  # planes through three points that are tried
-_INLIER = 0.05  # largest |d - plane| / plane of a point of the ground, d its disparity
-_STEEPEST = 25.0  # degrees between the ground's normal and the camera's y axis
 _FEWEST_INLIERS = 0.5  # share of a frame's points
 _FEWEST_FRAMES = 0.1  # share of a clip's frames
+_FEWEST_VIEWS = 3
+_NEAR = 12.0  # camera heights: points within this depth give the scale (20 m for a car)
 _WINDOW = 10  # steps over which the speed's ratio is taken for its spread
 
 
@@ -39,10 +35,19 @@ class Scale:
     metric: bool  # False: the unit is arbitrary
     spread: float | None = None  # standard deviation over the clip (robust), as a share of the value
     frames_used: float | None = None  # share of the clip's frames
+    motion: float | None = None  # the translations' own factor; None: `value`
 
     @property
     def unit(self) -> str:
         return "metres" if self.metric else "arbitrary"
+
+    def in_unit_of_depth(self, world_from_camera: np.ndarray | None) -> np.ndarray | None:
+        """A trajectory [F, 3, 4] for which `value` is the right factor."""
+        if world_from_camera is None or self.motion is None:
+            return world_from_camera
+        poses = world_from_camera.copy()
+        poses[..., 3] *= self.motion / self.value
+        return poses
 
 
 NETWORK_UNIT = Scale(1.0, "none: the network's own unit", metric=False)
@@ -69,7 +74,7 @@ def find_scale(
     kind, values = choice
     if kind == "camera-height":
         small = resized_intrinsics(intrinsics, size, clip.disparity[0].shape)
-        return scale_from_height(clip, small, *values)
+        return scale_from_height(clip, world_from_camera, small, *values)
     if kind == "speed":
         return scale_from_speed(clip, world_from_camera, values[0], times_known)
     if kind == "distance":
@@ -78,29 +83,62 @@ def find_scale(
     return Scale(values[0], f"constant {values[0]:g}", True)
 
 
-@dataclass(frozen=True)
-class Ground:
-    """A plane in the camera's frame: normal @ X = height, y down, in the unit of the depth."""
+def scale_from_height(
+    clip: PredictedClip,
+    world_from_camera: np.ndarray | None,
+    intrinsics: np.ndarray,
+    metres: float,
+    pitch: float | None = None,
+) -> Scale:
+    """The scale from the camera's height above a flat road.
 
-    height: float  # distance of the camera from the plane
-    normal: np.ndarray  # [3], unit length, towards the ground
-    inliers: float  # share of the points looked at
+    The clip's images give points and motion in metres (`metric_views`). The scale of the depth is the median over the
+    points near the camera, that of the translations the ratio of the distances.
 
-
-def scale_from_height(clip: PredictedClip, intrinsics: np.ndarray, metres: float, pitch: float | None = None) -> Scale:
-    """The scale from the camera's height above the ground.
-
-    The plane is found in each frame. A frame counts if most of its points lie on the plane, and if the normal is
-    within 10 degrees of the clip's median.
+    Where fewer than a tenth of the frames show motion over a road, a plane is fitted to the depth of each frame
+    instead. Predicted roads are often tilted by a degree, which changes the height by several percent.
 
     Args:
+        world_from_camera: [F, 3, 4] in the networks' unit; None without a pose network.
         intrinsics: K at the size of the disparities.
-        pitch: degrees by which the camera looks down, without roll; None: the plane's tilt is found, too. Predicted
-            roads are often tilted by a degree, which changes the height by several percent: a known pitch helps.
+        pitch: degrees by which the camera looks down, without roll; None: it is found.
 
     Raises:
-        InputError: fewer than a tenth of the frames show a plane.
+        InputError: fewer than a tenth of the frames show a plane, either.
     """
+    if clip.grey is not None:
+        views, tried, found = metric_views(clip.grey, intrinsics, metres, pitch)
+        if len(views) >= max(_FEWEST_VIEWS, _FEWEST_FRAMES * tried):
+            return _scale_of_views(clip, world_from_camera, views, tried, metres, found)
+        pitch = found
+    return _scale_of_planes(clip, intrinsics, metres, pitch)
+
+
+def _scale_of_views(
+    clip: PredictedClip,
+    world_from_camera: np.ndarray | None,
+    views: list[MetricView],
+    tried: int,
+    metres: float,
+    pitch: float | None,
+) -> Scale:
+    ratios = []  # of metric and predicted depth, for each view's near points
+    for view in views:
+        x, y = view.pixels[view.depth < _NEAR * metres].round().astype(int).T
+        ratios.append(view.depth[view.depth < _NEAR * metres] * clip.disparity[view.frame][y, x])
+    value = float(np.median(np.concatenate(ratios)))
+    motion = None
+    if world_from_camera is not None:
+        centres = world_from_camera[..., 3]
+        predicted = sum(np.linalg.norm(centres[view.other] - centres[view.frame]) for view in views)
+        motion = sum(view.distance for view in views) / predicted if predicted > 0 else None
+    source = f"camera height {metres:g} m over the road by the motion in the images, pitch {pitch:.2f} degrees"
+    spread = _spread(np.array([np.median(part) for part in ratios if len(part)]))
+    return Scale(value, source, True, spread, len(views) / tried, motion)
+
+
+def _scale_of_planes(clip: PredictedClip, intrinsics: np.ndarray, metres: float, pitch: float | None) -> Scale:
+    """A frame counts if most of its points lie on the plane, and if the normal is within 10 degrees of the median."""
     grounds = [find_ground(clip.disparity[index], intrinsics, pitch) for index in range(len(clip.disparity))]
     found = [ground for ground in grounds if ground is not None and ground.inliers >= _FEWEST_INLIERS]
     if found:
@@ -113,90 +151,10 @@ def scale_from_height(clip: PredictedClip, intrinsics: np.ndarray, metres: float
             f"expected {100 * _FEWEST_FRAMES:.0f} % or more; use another --scale"
         )
     heights = np.array([ground.height for ground in found])
-    middle_height = float(np.median(heights))
-    tilt = "found" if pitch is None else f"{pitch:g} degrees"
-    source = f"camera height {metres:g} m over the ground plane, pitch {tilt}"
-    return Scale(metres / middle_height, source, True, _spread(heights), len(found) / len(grounds))
-
-
-def find_ground(disparity: np.ndarray, intrinsics: np.ndarray, pitch: float | None = None) -> Ground | None:
-    """The ground plane in the lower middle of a disparity map [h, w]; None where no plane fits.
-
-    The inverse depth of a plane is linear in the pixel: 1 / Z = n^T K^-1 p / height. So three coefficients are fitted
-    to disparities: by trials through three points, then by iteratively reweighted least squares on the relative
-    residual (Tukey's biweight). With a given pitch (see `scale_from_height`) only the height is left.
-    """
-    height, width = disparity.shape
-    step = max(1, int(np.sqrt((_BOTTOM - _TOP) * (_RIGHT - _LEFT) * height * width / _POINTS)))
-    y, x = np.mgrid[int(_TOP * height) : int(_BOTTOM * height) : step, int(_LEFT * width) : int(_RIGHT * width) : step]
-    pixels = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], 1).astype(np.float64)
-    values = disparity[y.ravel(), x.ravel()].astype(np.float64)
-    if len(values) < _FEWEST_POINTS:
-        return None
-    plane = _best_trial(pixels, values, intrinsics) if pitch is None else _tilted(pitch, intrinsics)
-    if plane is None:
-        return None
-    plane = _reweighted(pixels, values, plane, None if pitch is None else plane)
-    if plane is None or not _is_ground(plane[None], intrinsics)[0]:
-        return None
-    fitted = pixels @ plane
-    share = float(np.mean(np.abs(values - fitted) < _INLIER * fitted))
-    over_height = intrinsics.T @ plane  # n / height
-    length = float(np.linalg.norm(over_height))
-    return Ground(1 / length, over_height / length, share)
-
-
-def _best_trial(pixels: np.ndarray, values: np.ndarray, intrinsics: np.ndarray) -> np.ndarray | None:
-    """Of `_TRIALS` planes through three points the one with most inliers; None where none is a ground."""
-    chosen = np.random.default_rng(0).integers(0, len(values), (_TRIALS, 3))
-    corners = pixels[chosen]  # [T, 3, 3]
-    whole = np.abs(np.linalg.det(corners)) > _SMALLEST_TRIANGLE
-    planes = np.linalg.solve(corners[whole], values[chosen[whole]][..., None])[..., 0]  # [T, 3]
-    planes = planes[_is_ground(planes, intrinsics)]
-    if not len(planes):
-        return None
-    fitted = planes @ pixels.T
-    return planes[int(np.argmax((np.abs(values - fitted) < _INLIER * fitted).sum(1)))]
-
-
-def _tilted(pitch: float, intrinsics: np.ndarray) -> np.ndarray:
-    """The plane's coefficients at height 1 below a camera that looks down by `pitch` degrees."""
-    normal = np.array([0, np.cos(np.radians(pitch)), np.sin(np.radians(pitch))])
-    return np.linalg.solve(intrinsics.T, normal)
-
-
-def _reweighted(
-    pixels: np.ndarray, values: np.ndarray, plane: np.ndarray, direction: np.ndarray | None
-) -> np.ndarray | None:
-    """The plane [3] by iteratively reweighted least squares, from a first one; None where too few points are near.
-
-    Args:
-        direction: coefficients that the plane is a multiple of; its first size is then the median ratio.
-    """
-    if direction is not None:
-        below = pixels @ direction > 0  # the horizon
-        if np.count_nonzero(below) < _FEWEST_POINTS:
-            return None
-        pixels, values = pixels[below], values[below]
-        plane = direction * np.median(values / (pixels @ direction))
-    columns = pixels if direction is None else (pixels @ direction)[:, None]
-    for _ in range(10):
-        fitted = pixels @ plane
-        ratio = np.abs(values - fitted) / (2 * _INLIER * np.maximum(fitted, 1e-12))
-        weights = np.where((ratio < 1) & (fitted > 0), (1 - ratio**2) ** 2, 0) / np.maximum(fitted, 1e-12) ** 2
-        if np.count_nonzero(weights) < _FEWEST_POINTS:
-            return None
-        root = np.sqrt(weights)
-        found = np.linalg.lstsq(columns * root[:, None], values * root, rcond=None)[0]
-        plane = found if direction is None else found[0] * direction
-    return plane
-
-
-def _is_ground(planes: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Whether planes [T, 3] (of 1 / Z over pixels) lie below the camera and are not steeper than `_STEEPEST`."""
-    normals = planes @ intrinsics
-    lengths = np.linalg.norm(normals, axis=1)
-    return normals[:, 1] > np.cos(np.radians(_STEEPEST)) * np.maximum(lengths, 1e-12)
+    tilt = "its tilt found, too" if pitch is None else f"pitch {pitch:.2f} degrees"
+    source = f"camera height {metres:g} m over a plane in the predicted depth, {tilt}, as the images show no motion"
+    value = metres / float(np.median(heights))
+    return Scale(value, f"{source} over a road", True, _spread(heights), len(found) / len(grounds))
 
 
 def scale_from_speed(clip: PredictedClip, world_from_camera: np.ndarray | None, file: Path, times_known: bool) -> Scale:

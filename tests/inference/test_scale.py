@@ -4,23 +4,10 @@ from path import Path
 
 from files.disk_array import DiskArray
 from files.errors import InputError
-from geometry.rigid import axis_rotation
 from inference.clip import PredictedClip
-from inference.scale import find_ground, scale_from_distance, scale_from_height, scale_from_speed
-
-HEIGHT, WIDTH = 64, 208
-K = np.array([[120, 0, 103.5], [0, 130, 30.0], [0, 0, 1.0]])
-
-
-def rays():
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    return np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(K).T
-
-
-def road(height, pitch=0.0, roll=0.0, far=200.0):
-    """Disparity of a road that a camera at this height, pitched and rolled by degrees, sees below a wall."""
-    down = axis_rotation(0, np.radians(pitch)) @ axis_rotation(2, np.radians(roll)) @ [0, 1, 0]
-    return np.maximum(rays() @ down / height, 1 / far).astype(np.float32)
+from inference.scale import scale_from_distance, scale_from_height, scale_from_speed
+from tests.street import HEIGHT, WIDTH, K, frames_of, road
+from tests.street import drive as drive_street
 
 
 def clip_of(folder, maps, times=None):
@@ -32,45 +19,46 @@ def clip_of(folder, maps, times=None):
     return PredictedClip(names, times, array, None, None, np.zeros(2000, np.int64), 1.0)
 
 
-@pytest.mark.parametrize(("height", "pitch", "roll"), [(1.65, 0, 0), (0.3, 3, -2), (2.0, -4, 1.5)])
-def test_the_height_over_a_tilted_plane_is_exact(height, pitch, roll):
-    ground = find_ground(road(height, pitch, roll, far=1e6), K)
-    assert ground.height == pytest.approx(height, rel=1e-5)
-    down = axis_rotation(0, np.radians(pitch)) @ axis_rotation(2, np.radians(roll)) @ [0, 1, 0]
-    np.testing.assert_allclose(ground.normal, down, atol=1e-5)
-
-
-def test_with_a_known_pitch_a_bent_road_does_not_matter():
-    """A road that is seen a degree too steep: the height that is found with the tilt is 7 % off."""
-    pitch = 2.0
-    disparity, truth = road(1.65, pitch + 1), road(1.65, pitch)
-    y = slice(int(0.6 * HEIGHT), int(0.97 * HEIGHT))
-    disparity *= np.median(truth[y] / disparity[y])
-    free, known = find_ground(disparity, K), find_ground(disparity, K, pitch)
-    assert abs(known.height / 1.65 - 1) < 0.02 < abs(free.height / 1.65 - 1)
-    assert find_ground(truth, K, pitch).height == pytest.approx(1.65, rel=1e-3)
-    np.testing.assert_allclose(known.normal, [0, np.cos(np.radians(2)), np.sin(np.radians(2))], atol=1e-9)
-
-
-def test_a_car_on_the_road_and_noise_do_not_matter():
-    disparity = road(1.65) * np.random.default_rng(0).normal(1, 0.02, (HEIGHT, WIDTH)).astype(np.float32)
-    disparity[20:60, 60:110] = 1 / 6  # the back of a car: 45 % of the area that is looked at
-    assert find_ground(disparity, K).height == pytest.approx(1.65, rel=0.02)
-
-
-def test_a_wall_is_no_ground():
-    assert find_ground(np.full((HEIGHT, WIDTH), 0.1, np.float32), K) is None
-
-
 def test_scale_over_a_clip(tmp_path):
     wall = np.full((HEIGHT, WIDTH), 0.1, np.float32)
     maps = [road(0.5 * factor) for factor in (0.95, 1.0, 1.0, 1.05, 1.0)] + [wall] * 3
-    scale = scale_from_height(clip_of(tmp_path, maps), K, 1.65)
+    scale = scale_from_height(clip_of(tmp_path, maps), None, K, 1.65)
     assert scale.metric
     assert scale.value == pytest.approx(3.3, rel=1e-4)
     assert scale.frames_used == pytest.approx(5 / 8)
     with pytest.raises(InputError, match="0 of 3 frames show a ground plane"):
-        scale_from_height(clip_of(tmp_path, [wall] * 3), K, 1.65)
+        scale_from_height(clip_of(tmp_path, [wall] * 3), None, K, 1.65)
+
+
+def test_the_height_gives_depth_and_motion_their_factors(tmp_path):
+    """Depth in a third of a metre, translations in a quarter, and a predicted road that is tilted does not matter."""
+    poses = drive_street([0.6, 0.7, 0.8, 0.7, 0.6, 0.5], pitch=1.0, turn=0.5)
+    grey, disparity = frames_of(Path(tmp_path), poses, 1.65)
+    clip = clip_of(tmp_path, [disparity[number] / 3 for number in range(len(poses))])
+    clip.grey = grey
+    predicted = poses[:, :3].copy()
+    predicted[..., 3] *= 4
+    scale = scale_from_height(clip, predicted, K, 1.65)
+    assert scale.value == pytest.approx(1 / 3, rel=0.03)
+    assert scale.motion == pytest.approx(1 / 4, rel=0.03)
+    np.testing.assert_allclose(
+        scale.value * scale.in_unit_of_depth(predicted)[..., 3], scale.motion * predicted[..., 3]
+    )
+    assert "by the motion in the images" in scale.source
+    assert scale.frames_used > 0.8
+    assert scale.spread < 0.1
+    assert scale_from_height(clip, None, K, 1.65).motion is None
+
+
+def test_a_clip_that_stands_falls_back_to_the_predicted_plane(tmp_path):
+    grey, disparity = frames_of(Path(tmp_path), drive_street([0.0] * 4), 1.65)
+    clip = clip_of(tmp_path, [disparity[number] / 3 for number in range(5)])
+    clip.grey = grey
+    scale = scale_from_height(clip, drive([0.0] * 4), K, 1.65)
+    assert scale.value == pytest.approx(1 / 3, rel=0.005)
+    assert scale.motion is None
+    assert "a plane in the predicted depth" in scale.source
+    assert "show no motion over a road" in scale.source
 
 
 def drive(steps):
