@@ -130,7 +130,7 @@ def _scale_of_views(
     motion = None
     if world_from_camera is not None:
         centres = world_from_camera[..., 3]
-        predicted = sum(np.linalg.norm(centres[view.other] - centres[view.frame]) for view in views)
+        predicted = sum(float(np.linalg.norm(centres[view.other] - centres[view.frame])) for view in views)
         motion = sum(view.distance for view in views) / predicted if predicted > 0 else None
     source = f"camera height {metres:g} m over the road by the motion in the images, pitch {pitch:.2f} degrees"
     spread = _spread(np.array([np.median(part) for part in ratios if len(part)]))
