@@ -1,7 +1,7 @@
 # make test   makes a virtual environment in .venv, installs what the project needs, and runs all checks and tests
 # make demo   renders a world, trains on it, tests, and prints how far it comes: 10 minutes on 2 cores (STEPS=n: longer)
 # make demo-video   the same for one's own video: an mp4 of the world in, depth and trajectory out (STEPS=n: longer)
-# make weights   trains the networks of weights/world.safetensors on a synthetic world again: about an hour
+# make weights   trains the networks of weights/world.safetensors on a synthetic world again: about two hours
 # make venv   only makes the environment
 # make clean  removes it, and what the tools left
 

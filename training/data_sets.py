@@ -12,6 +12,8 @@ from training import distributed
 from training.options import TrainOptions
 from training.validation import open_validation
 
+LEAST_SIDE = 32  # pixels that the networks can halve often enough
+
 
 def open_data_sets(
     options: TrainOptions,
@@ -32,10 +34,20 @@ def open_data_sets(
     else:
         root = Path(data)
         training = SnippetDataset(root, "train.txt", length, fov=options.fov)
+    _check_size(training)
     validation = open_validation(root, length, (training.height, training.width), options.fov)
     if validation is not None:
         validation.number_cameras_like(training)
     return training, validation, scratch
+
+
+def _check_size(training: SnippetDataset) -> None:
+    """InputError if the images are too small for the networks."""
+    if min(training.height, training.width) < LEAST_SIDE:
+        raise InputError(
+            f"images of {training.width} x {training.height} pixels, expected {LEAST_SIDE} or more along each side; "
+            "prepare the data at a larger --width and --height"
+        )
 
 
 def shuffled_batches(dataset: SnippetDataset, options: TrainOptions, start: int, stop: int) -> ShuffledBatches:

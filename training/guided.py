@@ -4,7 +4,7 @@ The depth network learns the true depth, up to a scale for each image. The pose 
 moves the pixels. Neither sees anything real.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from datasets.synthetic.drive_files import make_drive_scene
 from datasets.synthetic.options import list_drives, read_options
 from files.errors import InputError
 from files.images import read_depth_picture, read_image
-from geometry.camera import project, unproject
+from geometry.camera import project, scale_intrinsics, unproject
 from geometry.snippets import Snippets
 from models import SfMLearner
 
@@ -36,6 +36,7 @@ MOTION_WEIGHT = 20.0  # of an image motion that is wrong by the image's width
 MOTION_STRIDE = 4  # the motion is compared at every fourth pixel of every fourth row
 MOST_ENLARGED = 1.5
 GREY_SHARE = 0.3  # of the snippets become grey
+SIZES = (0.65, 0.65, 0.65, 1.0)  # a batch's size over that of the world's images: one of these, rounded to 16 pixels
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def draw_batches(drives: list[WorldDrive], size: int, seed: int) -> Iterator[tup
         depth = torch.from_numpy(np.stack([drive.depths[middle] for drive, middle in chosen]))[:, None]
         motion = np.stack([true_motion(drive.world_from_camera, middle) for drive, middle in chosen])
         truth = Truth(depth, torch.from_numpy(motion).float())
-        snippets, truth = enlarge_and_flip(Snippets(images[:, 0], images[:, 1:], intrinsics), truth, generator)
+        snippets, truth = resize(Snippets(images[:, 0], images[:, 1:], intrinsics), truth, draw_share(generator))
+        snippets, truth = enlarge_and_flip(snippets, truth, generator)
         yield change_colours(snippets, generator), truth
         step += 1
 
@@ -114,6 +116,31 @@ def true_motion(world_from_camera: np.ndarray, middle: int) -> np.ndarray:
     motion = np.linalg.inv(world_from_camera[[middle - 1, middle + 1]]) @ world_from_camera[middle]
     motion[:, :3, 3] /= UNIT
     return motion
+
+
+def draw_share(generator: torch.Generator) -> float:
+    """One of `SIZES`."""
+    return SIZES[int(torch.randint(len(SIZES), (1,), generator=generator))]
+
+
+def resized(size: Sequence[int], share: float) -> tuple[int, int]:
+    """A share of height and width, rounded to multiples of 16. Example: 0.65 of 96 x 320 are 64 x 208."""
+    height, width = (max(16, 16 * round(share * pixels / 16)) for pixels in size)
+    return height, width
+
+
+def resize(snippets: Snippets, truth: Truth, share: float) -> tuple[Snippets, Truth]:
+    """Snippets at a share of their size, rounded to a multiple of 16 pixels; depth takes the nearest pixel's value."""
+    old = snippets.target.shape[2:]
+    height, width = resized(old, share)
+    if (height, width) == old:
+        return snippets, truth
+    images = torch.cat([snippets.target[:, None], snippets.sources], 1)
+    small = functional.interpolate(images.flatten(0, 1), (height, width), mode="bilinear", antialias=True)
+    small = small.unflatten(0, images.shape[:2])
+    intrinsics = scale_intrinsics(snippets.intrinsics, width / old[1], height / old[0])
+    depth = functional.interpolate(truth.depth, (height, width), mode="nearest-exact")
+    return Snippets(small[:, 0], small[:, 1:], intrinsics), truth._replace(depth=depth)
 
 
 def enlarge_and_flip(snippets: Snippets, truth: Truth, generator: torch.Generator) -> tuple[Snippets, Truth]:

@@ -90,7 +90,8 @@ class TrainOptions:
 
     prior: str | None = option(
         None,
-        "checkpoint whose depth network predicts the prior of --prior-weight; world: the weights in this repository",
+        "checkpoint whose depth network predicts the prior of --prior-weight, at about the image size of its own "
+        "training; world: the weights in this repository",
         group=START,
         metavar="FILE",
     )

@@ -44,7 +44,8 @@ from training.in_memory import load_frames
 from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
 from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
-from training.start import check_before_training, load_prior, make_model, make_optimizer, network_specs
+from training.prior import Prior, load_prior
+from training.start import check_before_training, make_model, make_optimizer, network_specs
 from training.step_log import StepLog
 from training.throughput import Throughput
 
@@ -69,7 +70,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     objective: Callable[..., Loss]
     guard: NonFiniteGuard
-    prior: nn.Module | None = None  # depth network of --prior
+    prior: Prior | None = None  # depth network of --prior
     graph: StepGraph | None = None  # takes the steps by replaying one; None: they are run as written
     loader: Iterator[Batch] = field(default_factory=lambda: iter(()))
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from path import Path
-from torch import nn
 
 from cli.tables import report_data_check
 from datasets.preparation.check import check_data
@@ -52,26 +51,6 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
         ancestors.append(loaded.scenes)
         _take_weights(model, specs, loaded, Path(file))
     return model, ancestors
-
-
-def load_prior(options: TrainOptions, device: torch.device) -> nn.Module | None:
-    """The depth network of --prior, without gradients; None without a prior.
-
-    Raises:
-        UsageError: one of --prior and --prior-weight is missing.
-        InputError: the checkpoint has no depth network.
-    """
-    weight = options.objective.prior_weight
-    if options.prior is None:
-        if weight:
-            raise UsageError(f"--prior-weight {weight:g}: expected --prior FILE beside it, or --prior world")
-        return None
-    if not weight:
-        raise UsageError(f"--prior {options.prior}: expected --prior-weight above 0 beside it, for example 0.1")
-    network = load_model(Path(options.prior), device).depth_net
-    if network is None:
-        raise InputError(f"--prior {options.prior}: holds no depth network")
-    return network.requires_grad_(False)
 
 
 def network_specs(options: TrainOptions, cameras: int) -> dict[str, NetworkSpec]:

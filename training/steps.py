@@ -94,8 +94,7 @@ def add_prior(run: Run, snippets: Snippets, prediction: Prediction) -> Predictio
     """The prediction with what the network of --prior says about the target."""
     if run.prior is None:
         return prediction
-    with torch.no_grad():
-        return prediction._replace(prior_disparity=run.prior(snippets.target)[0])
+    return prediction._replace(prior_disparity=run.prior(snippets.target))
 
 
 def after_step(run: Run) -> None:

@@ -23,7 +23,7 @@ from models import NetworkSpec
 from models.checkpoint import checkpoint_content
 from models.encoder_weights import IMAGENET
 from models.published import WORLD_FILE, publish
-from training.guided import draw_batches, guided_loss, read_world
+from training.guided import SIZES, draw_batches, guided_loss, read_world, resized
 from training.options import TrainOptions, new_options, plain_options
 from training.start import make_model, make_optimizer, network_specs
 from training.steps import learning_rate
@@ -68,7 +68,7 @@ def main() -> None:
             if not all(map(math.isfinite, values)):
                 raise InputError(f"step {step + 1}: the loss is not finite")
             bar.set_postfix_str(f"depth {values[0]:.3f}, motion {values[1]:.3f}", refresh=False)
-    height, width = drives[0].images.shape[2:]
+    height, width = resized(drives[0].images.shape[2:], SIZES[0])  # that of most batches
     snippets_of = sum(len(drive.images) - 2 for drive in drives)
     record = {"height": height, "width": width, "snippets": snippets_of, "processes": 1, "total_steps": args.steps}
     record["scenes"] = [f"world_{args.seed}_drive_{number:04d}" for number in range(1, len(drives) + 1)]
@@ -85,11 +85,11 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=WORLD_FILE, metavar="FILE", help="safetensors (default: weights/world.safetensors)")
     add("--world", type=Path, metavar="FOLDER", help="keep the world there, or take the one that is there")
-    add("--drives", type=positive_int, default=240, help="of the world (default: 240)")
-    add("--frames", type=positive_int, default=6, help="per drive (default: 6)")
+    add("--drives", type=positive_int, default=1000, help="of the world (default: 1000)")
+    add("--frames", type=positive_int, default=3, help="per drive (default: 3)")
     add("--width", type=positive_int, default=320, help="of the images (default: 320)")
     add("--height", type=positive_int, default=96, help="of the images (default: 96)")
-    add("--steps", type=positive_int, default=2400, help="of training (default: 2400)")
+    add("--steps", type=positive_int, default=6600, help="of training (default: 6600)")
     add("--batch-size", type=positive_int, default=8, help="snippets per step (default: 8)")
     weights = "first weights of the encoder (default: imagenet, which torchvision downloads)"
     add("--encoder-weights", default=IMAGENET, metavar="none|imagenet|FILE", help=weights)

@@ -61,6 +61,21 @@ def test_depth_and_motion_stay_with_the_image_and_the_camera():
     assert torch.equal(now.source_from_target[:, :, 1:3, 3], truth.source_from_target[:, :, 1:3, 3])
 
 
+def test_a_smaller_image_shows_the_same_points():
+    snippets, truth = make_snippets(batch=2, height=96, width=176)
+    small, now = guided.resize(snippets, truth, 0.65)
+    assert small.target.shape == (2, 3, 64, 112)
+    assert small.sources.shape == (2, 2, 3, 64, 112)
+    assert (100 * small.target[:, :1] - now.depth).abs().max() < 1.0
+    for before, after in ((truth.depth, now.depth), (snippets.target[:, :1], small.target[:, :1])):
+        assert (before.mean() - after.mean()).abs() < 0.01 * before.mean()
+    # The corners of both images lie in the same directions.
+    corners = [torch.tensor([[w - 0.5], [h - 0.5], [1.0]]) for h, w in ((96, 176), (64, 112))]
+    directions = [k.inverse() @ corner for k, corner in zip((snippets[2], small[2]), corners, strict=True)]
+    torch.testing.assert_close(*directions)
+    assert guided.resize(snippets, truth, 1.0)[0] is snippets
+
+
 def test_true_motion_costs_nothing_and_a_wrong_turn_what_it_moves():
     snippets, truth = make_snippets()
     assert guided.motion_guidance(truth.source_from_target, truth, snippets.intrinsics) < 1e-5

@@ -12,8 +12,8 @@ from loss_functions import prior_distance
 from models.checkpoint import load_checkpoint, load_model
 from train import train
 from training.options import new_options
+from training.prior import Prior, load_prior
 from training.run import open_run, read_stopped_run, resumed_options
-from training.start import load_prior
 
 TINY = {"network_width": 1 / 16, "batch_size": 2, "workers": 0, "check": False, "learning_rate": 3e-3}
 
@@ -53,6 +53,28 @@ def test_depth_stays_near_the_prior_and_a_stopped_run_resumes_exactly(tmp_path):
         train(opened)
     whole, parts = (load_checkpoint(file)["model"] for file in (near, stopped_file))
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+class Brightness(torch.nn.Module):
+    """Disparity = the first channel + 2, of images of the sizes that it remembers."""
+
+    def forward(self, image):
+        self.size = tuple(image.shape[2:])
+        return [image[:, :1] + 2]
+
+
+def test_a_prior_predicts_large_images_at_the_size_of_its_training():
+    prior = Prior(Brightness(), 64 * 208)
+    assert prior.size_for(128, 416) == (64, 208)
+    assert prior.size_for(256, 832) == (64, 208)
+    assert prior.size_for(64, 208) == (64, 208)
+    assert prior.size_for(48, 160) == (48, 160)  # small images are not enlarged
+    assert Prior(Brightness(), None).size_for(128, 416) == (128, 416)
+    x = torch.linspace(-0.5, 0.5, 416).expand(2, 3, 128, 416)  # an area's mean and its enlargement keep a ramp
+    disparity = prior(x)
+    assert prior.depth_net.size == (64, 208)
+    torch.testing.assert_close(disparity[..., 4:-4], x[:, :1, :, 4:-4] + 2, rtol=0, atol=1e-4)
+    assert not disparity.requires_grad
 
 
 def test_a_prior_without_a_weight_or_a_depth_network_is_one_line(tmp_path):
