@@ -2,9 +2,11 @@
 
 import os
 import resource
+import runpy
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
@@ -19,6 +21,8 @@ from PIL import Image
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, build, complete
 from models.checkpoint import checkpoint_content, save_checkpoint
 
+ROOT = Path(__file__).absolute().parent.parent
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -30,16 +34,39 @@ def shared() -> Path:
     return folder
 
 
+@contextmanager
+def _as_before() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+    streams = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def process_as_before():
     """Undo what a run in this process changes: it listens to signals, wraps the output, and rounds tiny numbers."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
-    yield
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_flush_denormal(False)
+    with _as_before():
+        yield
+
+
+@pytest.fixture
+def script_here(monkeypatch) -> Callable[..., None]:
+    """Run a script of the project in this process, as typed: `script_here("train.py", "prepared", "--steps", 2)`.
+
+    A process of its own would import PyTorch again, which takes seconds.
+    """
+
+    def run(file: str, *words: object) -> None:
+        with _as_before(), monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [file, *map(str, words)])
+            runpy.run_path(ROOT / file, run_name="__main__")
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,9 @@
 
 import json
 import os
-import runpy
 import signal
-import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from path import Path
 from PIL import Image
 
 import demo
+from cli.flags import run_script
 from files.errors import InputError
 from files.images import read_image
 
@@ -251,12 +250,6 @@ def test_depth_in_metres_is_compared_with_the_truth(tmp_path):
     assert 0.01 < scores["abs_rel_mean_map"] < scores["abs_rel_constant"]
 
 
-def demo_command(folder: Path, *flags: object) -> list[str]:
-    size = ("--drives", 3, "--frames", 12, "--width", 96, "--height", 64)
-    words = ("demo.py", "--folder", folder, *size, "--device", "cpu", *flags)
-    return [sys.executable, *(str(word) for word in words)]
-
-
 @pytest.mark.slow
 def test_encoder_weights_reach_the_training(monkeypatch, folder, commands, tmp_path):
     weights = Path(tmp_path) / "mobilenet_v2.pth"
@@ -276,22 +269,59 @@ def test_a_missing_file_of_encoder_weights_is_one_line(monkeypatch, folder, comm
     assert not commands
 
 
-def test_all_of_it_stopped_and_started_again(tmp_path):
-    folder = Path(tmp_path) / "demo"
-    started = subprocess.Popen(demo_command(folder, "--steps", 200), cwd=ROOT, start_new_session=True, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-    while not (folder / "runs/steps_200/metrics.jsonl").is_file():  # until it trains
-        assert started.poll() is None, started.communicate()
-        time.sleep(0.1)
-    started.send_signal(signal.SIGTERM)
-    out, err = started.communicate(timeout=120)
-    assert "Traceback" not in err, err
-    assert started.returncode != 0
-    assert "stopped at step" in out
+@pytest.fixture
+def scripts_here(monkeypatch, script_here):
+    """The demo's scripts run in this process, but for those that are named in the set, which is empty at first."""
+    in_processes, run_process = set(), demo.run
 
-    done = subprocess.run(demo_command(folder, "--steps", 2), cwd=ROOT, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing to do: all scenes are complete" in done.stdout
+    def run(seconds, name, command):
+        if name in in_processes:
+            run_process(seconds, name, command)
+            return
+        alone = ("--jobs", 1) if name == "world" else ()  # each of several processes would import PyTorch
+        try:
+            script_here(*command, *alone)
+        except SystemExit as end:
+            raise InputError(f"{command[0]} failed with exit status {end.code}") from None
+        seconds[name] = 1.0
+
+    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(demo, "bf16_speedup", lambda: 1.0)
+    return in_processes
+
+
+@pytest.mark.slow
+def test_all_of_it_stopped_and_started_again(scripts_here, process_as_before, monkeypatch, folder, capfd):
+    """SIGTERM reaches a training in a process of its own, which stops in order; then the same folder goes on."""
+    size = ("--drives", "3", "--frames", "12", "--width", "96", "--height", "64")
+
+    def demo_of(steps):
+        monkeypatch.setattr(sys, "argv", ["demo.py", "--folder", str(folder), *size, "--device", "cpu", *steps])
+        run_script(demo.main)
+
+    ended = threading.Event()
+
+    def stop():
+        while not (folder / "runs/steps_200/metrics.jsonl").is_file():  # until it trains
+            if ended.wait(0.05):
+                return
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+    scripts_here.add("train")
+    signal.signal(signal.SIGTERM, lambda *given: None)  # outside the training, where the demo listens to it
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(SystemExit) as end:
+        demo_of(["--steps", "200"])
+    ended.set()
+    out, err = capfd.readouterr()  # of all processes
+    assert "Traceback" not in err, err
+    assert end.value.code == 130
+    assert "stopped at step" in out
+    assert not (folder / "depth.json").exists()
+
+    scripts_here.clear()
+    demo_of(["--steps", "2"])
+    assert "nothing to do: all scenes are complete" in capfd.readouterr().out
     results = json.loads((folder / "results.json").read_text())
     assert results["depth"].keys() >= {"abs_rel", "a1", "abs_rel_mean_map", "abs_rel_constant"}
     assert results["pose"].keys() >= {"ate", "ate_straight_line"}
@@ -301,29 +331,6 @@ def test_all_of_it_stopped_and_started_again(tmp_path):
     assert results["training"].endswith("--steps 2")
     assert read_image(folder / "pictures/depth.png").std() > 10
     assert read_image(folder / "pictures/trajectories/09.png").std() > 10
-
-
-@pytest.fixture
-def scripts_here(monkeypatch):
-    """The demo's scripts run in this process, which saves their imports."""
-
-    def run(seconds, name, command):
-        words = [str(word) for word in command]
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", words)
-            try:
-                runpy.run_path(ROOT / words[0], run_name="__main__")
-            except SystemExit as end:
-                raise InputError(f"{words[0]} failed with exit status {end.code}") from None
-            finally:
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
-                torch.set_flush_denormal(False)
-        seconds[name] = 1.0
-
-    monkeypatch.setattr(demo, "run", run)
-    monkeypatch.setattr(demo, "bf16_speedup", lambda: 1.0)
 
 
 @pytest.mark.slow

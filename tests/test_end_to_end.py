@@ -1,8 +1,6 @@
 """From a download to the tables, with the scripts as users type them."""
 
 import json
-import runpy
-import signal
 import subprocess
 import sys
 
@@ -30,19 +28,12 @@ def script(*words: object) -> str:
 
 
 @pytest.fixture
-def script_here(monkeypatch, capsys):
+def script_here(script_here, capsys):
     """Run a script of the project in this process; its standard output."""
 
     def run(file: str, *words: object) -> str:
-        monkeypatch.setattr(sys, "argv", [file, *(str(word) for word in words)])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
         capsys.readouterr()
-        try:
-            runpy.run_path(ROOT / file, run_name="__main__")
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            torch.set_flush_denormal(False)
+        script_here(file, *words)
         return capsys.readouterr().out
 
     return run
@@ -55,22 +46,23 @@ def row(table: str) -> str:
 
 
 @pytest.mark.slow
-def test_from_a_download_to_the_tables(tmp_path):
+def test_from_a_download_to_the_tables(script_here, tmp_path):
     """A small world stands in for KITTI: it has the same layouts, and nothing in the scripts knows it."""
     folder = Path(tmp_path)
     world, prepared, runs = folder / "world", folder / "prepared", folder / "runs"
     size = ("--height", 64, "--width", 96)
-    script("data/make_world.py", world, "--drives", 3, "--frames", 8, *size, "--mono", "--no-halts")
+    script_here("data/make_world.py", world, "--drives", 3, "--frames", 8, *size, "--mono", "--no-halts", "--jobs", 1)
     test_drives = world / "splits/test_scenes.txt"
 
-    script(
-        *("data/prepare_kitti.py", world / "raw", prepared, *size, "--with-depth", "--with-poses"),
+    script_here(
+        *("data/prepare_kitti.py", world / "raw", prepared, *size, "--with-depth", "--with-poses", "--jobs", 1),
         *("--test-scenes", test_drives, "--static", "none"),
     )
     trained_on = (prepared / "train.txt").read_text().split() + (prepared / "val.txt").read_text().split()
     assert not any(drive in scene for scene in trained_on for drive in test_drives.read_text().split())
 
-    script("train.py", prepared, "--steps", 4, "--batch-size", 2, "--runs", runs, "--name", "run", "--workers", 1)
+    short = ("--steps", 4, "--batch-size", 2, "--workers", 1, "--network-width", 1 / 8)
+    script_here("train.py", prepared, *short, "--runs", runs, "--name", "run")
     lines = [json.loads(line) for line in (runs / "run/metrics.jsonl").read_text().splitlines()]
     (validation,) = (line for line in lines if line["split"] == "validation")
     assert validation["abs_rel"] > 0
@@ -78,10 +70,12 @@ def test_from_a_download_to_the_tables(tmp_path):
     checkpoint = runs / "run/best_abs_rel.pt"
 
     images = world / "splits/test_files.txt"
-    table = script("test_depth.py", checkpoint, "--kitti", world / "raw", "--list", images, "--json", folder / "d.json")
+    table = script_here(
+        "test_depth.py", checkpoint, "--kitti", world / "raw", "--list", images, "--json", folder / "d.json"
+    )
     assert "protocol" in table
     predictions = runs / "run/best_abs_rel_depth.npz"
-    scored = script("test_depth.py", "--predictions", predictions, "--kitti", world / "raw", "--list", images)
+    scored = script_here("test_depth.py", "--predictions", predictions, "--kitti", world / "raw", "--list", images)
     assert row(scored) == row(table)
     assert (folder / "d.json").is_file()
 

@@ -6,7 +6,6 @@ import re
 import runpy
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import types
@@ -76,23 +75,16 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def type_command(place, monkeypatch):
+def type_command(place, script_here):
     """Run a command of the page in this process, with more flags."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
 
     def type_command(line: str, *more: str) -> None:
         python, script, *arguments = shlex.split(line)
         assert python == "python"
-        monkeypatch.setattr(sys, "argv", [script, *arguments, *more])
-        file = script if os.path.exists(script) else ROOT / script
-        runpy.run_path(str(file), run_name="__main__")
+        file = os.path.abspath(script) if os.path.exists(script) else script
+        script_here(file, *arguments, *more)
 
-    yield type_command
-    sys.stdout, sys.stderr = streams
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_flush_denormal(False)
+    return type_command
 
 
 def install(example: Example, name: str, monkeypatch) -> types.ModuleType:

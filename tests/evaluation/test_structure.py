@@ -1,8 +1,6 @@
 """The judge that needs no truth: on a rendered drive, and on real frames with LiDAR where they are at hand."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -175,7 +173,7 @@ def test_samples_are_at_pixel_centres():
 
 
 @pytest.fixture
-def real_drive(shared, tmp_path):
+def real_drive(shared, script_here, tmp_path):
     """Frames 28 to 56 of a real KITTI drive at 416 x 128, every fourth with the depth of its LiDAR scan."""
     raw, prepared = Path(tmp_path) / "raw", Path(tmp_path) / "prepared"
     name = Path("2011_09_26") / "2011_09_26_drive_0000_sync"
@@ -187,9 +185,8 @@ def real_drive(shared, tmp_path):
                 os.symlink(file, raw / name / folder / file.name)
     for file in (shared / "kitti_raw" / name.parent).files("calib_*.txt"):
         os.symlink(file, raw / name.parent / file.name)
-    script = Path(__file__).absolute().parent.parent.parent / "data" / "prepare_kitti.py"
     flags = ["--with-depth", "--cameras", "02", "--static", "none", "--keep-test-scenes", "--jobs", "1"]
-    subprocess.run([sys.executable, script, raw, prepared, *flags], check=True, capture_output=True)
+    script_here("data/prepare_kitti.py", raw, prepared, *flags)
     (prepared / "train.txt").copy(prepared / "val.txt")
     return prepared
 

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import torch
@@ -7,7 +8,13 @@ from models.checkpoint import load_model
 from weights import make_weights
 
 
-def test_a_tiny_world_gives_weights_that_load(tmp_path, monkeypatch, capsys):
+def test_a_tiny_world_gives_weights_that_load(tmp_path, monkeypatch, capsys, script_here):
+    def render_here(command, check):
+        _, file, *words = command
+        script_here(file, *words, "--jobs", 1)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(make_weights.subprocess, "run", render_here)
     out = Path(tmp_path) / "tiny.safetensors"
     flags = ["--out", out, "--world", Path(tmp_path) / "world", "--drives", 2, "--frames", 3, "--width", 64]
     flags += ["--height", 32, "--steps", 2, "--batch-size", 2, "--encoder-weights", "none", "--device", "cpu"]
