@@ -1,3 +1,4 @@
+import faulthandler
 import itertools
 import json
 import math
@@ -7,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,7 @@ from geometry.snippets import Snippets
 from models import DEPTH_NETS, pose_exp_net
 from models.checkpoint import load_checkpoint, load_model
 from tests.tools.file_server import serve
+from tests.tools.kill_and_resume import train_in_copy
 from training import run as training_run
 from training import start, validation
 from training import steps as training_steps
@@ -421,11 +424,6 @@ def test_wrong_use(run, flags, message):
     status, _, err = run(*flags)
     assert status == 2
     assert message in err.splitlines()[-1]
-
-
-def test_an_error_as_typed_is_one_line():
-    result = subprocess.run([sys.executable, ROOT / "train.py", "nowhere"], capture_output=True, text=True, check=False)
-    expect_one_line((result.returncode, result.stdout, result.stderr), "nowhere: no such folder")
 
 
 def test_a_run_that_is_there_is_refused_and_untouched(run, data, tmp_path):
@@ -1005,8 +1003,40 @@ def torchrun():
             process.wait()
 
 
+@pytest.fixture
+def train_in_two(monkeypatch, tmp_path, capsys):
+    """Run train.py in this process and a copy of it: (exit status, standard output, standard error) of this one.
+
+    They find each other as those that torchrun starts, which import PyTorch each.
+    """
+
+    def train_in_two(*arguments):
+        said = Path(tmp_path) / "second.txt"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        with monkeypatch.context() as patch:
+            for name, value in (address | {"WORLD_SIZE": "2", "RANK": "0"}).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+            faulthandler.cancel_dump_traceback_later()  # the copy would wait for the thread of pytest's timer
+            second = train_in_copy(arguments, said, 120, RANK="1", LOCAL_RANK="1")
+            try:
+                status = type_train()
+            finally:
+                if torch.distributed.is_initialized():  # a training that fails leaves its group
+                    torch.distributed.destroy_process_group()
+                ended = os.waitpid(second, 0)[1]  # it fails without the first
+        assert os.waitstatus_to_exitcode(ended) == 0, said.read_text()
+        assert "done: step" not in said.read_text()  # only the first speaks
+        return status, *capsys.readouterr()
+
+    return train_in_two
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_there(run, torchrun, data, tmp_path):
+def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_there(
+    run, train_in_two, torchrun, data, tmp_path
+):
     """2 processes with batch 2 and 1 with batch 4: the same losses to 1e-5 over 20 steps.
 
     Where a process is killed, torchrun ends the other and starts both again with the same command. They end as the
@@ -1016,7 +1046,6 @@ def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_t
     flags = ["--log-every", 1, "--validate-every", 10, "--workers", 0, "--device", "cpu", "--no-check", "--runs", runs]
     flags += ["--network-width", SMALL]
     group = [data, *flags, "--steps", 20, "--batch-size", 2]
-    whole = torchrun(2, *group, "--name", "two")
     killed = torchrun(2, *group, "--name", "killed", torchrun_flags=["--max-restarts", 1])
     assert wait_until(lambda: (runs / "killed/metrics.jsonl").is_file() and metrics(runs / "killed", "validation"))
     other = worker_of(killed.pid, local_rank=0)
@@ -1025,10 +1054,11 @@ def test_two_processes_train_as_one_even_if_one_is_killed_and_one_goes_on_from_t
     out, err = killed.communicate(timeout=300)
     assert killed.returncode == 0, err
     assert re.search(r"from step \d+ on", out)
-    out, err = whole.communicate(timeout=300)
-    assert whole.returncode == 0, err
-    assert "2 processes, cpu" in out
     assert out.count("done: step 20") == 1  # only one speaks
+    status, out, err = train_in_two(*group, "--name", "two")
+    assert status == 0, err
+    assert "2 processes, cpu" in out
+    assert "done: step 20" in out
     assert len((runs / "two").files("events.out.tfevents.*")) == 1  # and writes
     assert_same_run(runs / "two", runs / "killed", ["model", "optimizer", "step", "best"])
 
@@ -1102,13 +1132,12 @@ def test_a_shard_that_goes_missing_ends_a_run_after_saving_it(run, shards, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_train_from_shards_as_one_does(shards, tmp_path, run, torchrun):
+def test_two_processes_train_from_shards_as_one_does(shards, tmp_path, run, train_in_two):
     flags = ["--runs", tmp_path / "runs", "--network-width", SMALL, "--workers", 0, "--device", "cpu", "--steps", 8]
     flags += ["--no-check"]
     with serve(shards) as (url, _):
-        two = torchrun(2, url, "--name", "two", "--batch-size", 1, "--log-every", 1, *flags)
-        _, err = two.communicate(timeout=300)
-        assert two.returncode == 0, err
+        status, _, err = train_in_two(url, "--name", "two", "--batch-size", 1, "--log-every", 1, *flags)
+        assert status == 0, err
         assert run(url, "--log-every", 1, name="one", steps=8)[0] == 0
     losses = [
         [line["objective/loss"] for line in metrics(tmp_path / "runs" / name, "train")] for name in ("one", "two")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # by every optimiser: imported here, it need not be imported by each copy of this process
 from path import Path
 from torch.nn import functional
 from tqdm import tqdm
@@ -87,12 +88,9 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[dict[str, int]
 
 
 def start(folder: Path, name: str, steps: int, save_every: str = "10") -> int:
-    """Begin a run in a process of its own, or go on with it where it has a checkpoint; the process's number.
-
-    The process is a copy of this one, which has imported PyTorch already: that takes longer than all else.
-    """
+    """Begin a run in a process of its own, or go on with it where it has a checkpoint; the process's number."""
     run = folder / "runs" / name
-    command = ["train.py", "--steps", str(steps), "--save-every", save_every]
+    command = ["--steps", str(steps), "--save-every", save_every]
     if (run / "last.pt").exists():
         command += ["--resume", run]
     else:
@@ -100,16 +98,33 @@ def start(folder: Path, name: str, steps: int, save_every: str = "10") -> int:
         command += [folder / "data", "--runs", folder / "runs", "--name", name, "--no-check", "--batch-size", "2"]
         command += ["--workers", "1", "--log-every", "1", "--validate-every", "5", "--device", "cpu"]
         command += ["--network-width", "0.0625"]
+    return train_in_copy(command, folder / "stderr.txt", 120 + steps)
+
+
+def train_in_copy(arguments: list[Any], output: Path, seconds: int, **environment: str) -> int:
+    """Run train.py in a copy of this process, which has imported PyTorch already: that takes longer than all else.
+
+    Args:
+        arguments: the command line.
+        output: the file for all that it prints.
+        seconds: a copy that takes longer says where it hangs, and ends.
+        environment: further environment variables.
+
+    Returns:
+        The process's number.
+    """
     process = os.fork()
     if process == 0:
         os.setsid()
-        output = os.open(folder / "stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        os.environ.update(environment)
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
         # tqdm's own lock is one semaphore for all copies of a process: killed with it, this one would halt them all.
         tqdm.set_lock(threading.RLock())
-        faulthandler.dump_traceback_later(120 + steps, exit=True)  # one that hangs says where, and ends
-        sys.argv = [str(argument) for argument in command]
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        sys.argv = ["train.py", *map(str, arguments)]
         code = 1
         try:
             run_script(train.main)
