@@ -556,6 +556,7 @@ def places(content, path=()):
         yield from places(value, (*path, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_checkpoint_with_another_value_anywhere(tmp_path, version):
     file = Path(tmp_path) / "last.pt"

@@ -250,7 +250,6 @@ def test_depth_in_metres_is_compared_with_the_truth(tmp_path):
     assert 0.01 < scores["abs_rel_mean_map"] < scores["abs_rel_constant"]
 
 
-@pytest.mark.slow
 def test_encoder_weights_reach_the_training(monkeypatch, folder, commands, tmp_path):
     weights = Path(tmp_path) / "mobilenet_v2.pth"
     weights.touch()

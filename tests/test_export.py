@@ -73,6 +73,7 @@ def frames(batch: int, length: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (batch, length, 3, height, width), dtype=torch.uint8)
 
 
+@pytest.mark.slow
 def test_a_pose_network_in_a_file_that_torch_loads(run, tmp_path):
     file = Path(tmp_path) / "pose.pt2"
     status, out, error = run(RECORDED, file, "--network", "pose", "--height", 32, "--width", 64, "--fixed", "size")
@@ -87,6 +88,7 @@ def test_a_pose_network_in_a_file_that_torch_loads(run, tmp_path):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_depth_network_by_onnx_runtime_at_any_size(run, tmp_path):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

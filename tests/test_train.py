@@ -135,6 +135,7 @@ def metrics(folder: Path, split: str) -> list[dict]:
     return [line for line in read_metrics(folder / "metrics.jsonl") if line["split"] == split]
 
 
+@pytest.mark.slow
 def test_a_run_as_typed_stopped_by_ctrl_c_leaves_its_folder(data, tmp_path):
     """The whole thing as a user has it: the real networks, worker processes, Ctrl-C as a terminal sends it."""
     command = [sys.executable, ROOT / "train.py", data, "--name", "mine", "--log-every", "1", "--validate-every", "2"]
@@ -730,6 +731,7 @@ def test_a_worker_that_is_killed_in_validation_ends_the_run_saved(run, data, tmp
     assert (content["step"], content["validation_due"]) == (3, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signalled", [True, False])
 def test_when_nobody_listens_any_more_the_run_ends_in_order(data, tmp_path, signalled):
     """As a terminal's Ctrl-C does it with `train.py ... | tee log`: tee ends first."""
@@ -956,6 +958,7 @@ def test_denormal_numbers_are_rounded_to_zero_in_all_threads():
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_unforeseen_error_ends_the_process(data, tmp_path):
     """Out of memory, say: its traceback holds the loader, whose workers ignore SIGTERM."""
     script = (

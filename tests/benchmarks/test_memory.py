@@ -49,6 +49,7 @@ def peak(job, folder: Path, frames: int) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_memory_does_not_grow_with_the_frames(tmp_path, name):
     job = JOBS[name]

@@ -113,7 +113,7 @@ def test_a_full_disk_ends_in_one_line_that_names_the_file(tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_killed_it_goes_on_alone(tmp_path):
-    flags = ["--drives", "3", "--frames", "40", "--width", "64", "--height", "32", "--mono", "--jobs", "2"]
+    flags = ["--drives", "3", "--frames", "24", "--width", "64", "--height", "32", "--mono", "--jobs", "2"]
     command = [str(tmp_path / "killed"), *flags]
     first = subprocess.Popen(
         [sys.executable, "data/make_world.py", *command], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL

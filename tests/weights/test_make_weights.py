@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from path import Path
 
@@ -8,6 +9,7 @@ from models.checkpoint import load_model
 from weights import make_weights
 
 
+@pytest.mark.slow
 def test_a_tiny_world_gives_weights_that_load(tmp_path, monkeypatch, capsys, script_here):
     def render_here(command, check):
         _, file, *words = command
