@@ -27,6 +27,7 @@ from cli.flags import add_device_flag, choose_device, non_negative_int, positive
 from cli.tables import table
 from datasets.augmentation import normalise
 from datasets.formats.trajectories import read_trajectory
+from datasets.layout import CAMERA_FILE, SELF_CALIBRATION, read_scene_names
 from datasets.preparation.view import GUESSED_FIELD_OF_VIEW, MULTIPLE
 from datasets.synthetic import Drive, WorldOptions, list_drives
 from evaluation.metrics.depth import DepthProtocol, image_metrics
@@ -51,6 +52,7 @@ ENCODER_RATE = 0.3  # of an encoder that is not new
 TRAINING = ("--recipe", "small")  # docs/experiments.md has the comparisons
 # Without --steps the training gets the rest of ten minutes, less a reserve and the time of what follows it.
 TOTAL_SECONDS, TEST_SECONDS, MIN_STEPS, MAX_STEPS = 570, 20, 500, 3000
+VIDEO_SECONDS = 530  # in place of TOTAL_SECONDS: a training of 351 seconds by the speed of 40 steps took 435
 PREDICT_SECONDS_PER_FRAME = 0.15  # of the video demo, with all that is written and scored
 FLOAT32, BF16 = ["--precision", "float32"], ["--precision", "bf16", "--channels-last"]
 PICTURED = 5  # test images in the picture of depths
@@ -71,8 +73,9 @@ Everything is written to one folder: demo/results.json, demo/pictures, the world
 `tensorboard --logdir demo/runs` shows. After Ctrl-C the same command continues: every script does what is missing.
 
 --video shows the way of your own video. It renders one long drive as an mp4 at twice the size, without calibration;
-prepares it, trains on it with a learned camera, predicts all of it, and compares focal length, depth, trajectory and
-the scale from the camera's height with the truth. demo_video/predicted/drive_1/index.html shows the result."""
+prepares it, which estimates the focal length from the video itself; trains on it, predicts all of it, and compares
+focal length, depth, trajectory and the scale from the camera's height with the truth.
+demo_video/predicted/drive_1/index.html shows the result."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -150,7 +153,7 @@ def demo_of_data_set(args: argparse.Namespace, device: torch.device) -> None:
     command = ["data/prepare_kitti.py", world / "raw", prepared, *size, "--cameras", "02", "--static", "speed"]
     command += ["--with-depth", "--with-poses", "--test-scenes", world / "splits/test_scenes.txt"]
     run(seconds, "prepare", command)
-    checkpoint, steps, training = train_or_resume(args, TRAINING, device, seconds, TEST_SECONDS)
+    checkpoint, steps, training = train_or_resume(args, TRAINING, device, seconds, TOTAL_SECONDS - TEST_SECONDS)
 
     command = ["test_depth.py", checkpoint, "--kitti", world / "raw", "--list", images, "--protocol", "dense"]
     command += ["--crop", "garg", "--training-data", prepared, "--json", depth_json, *on_device]
@@ -170,12 +173,12 @@ def demo_of_data_set(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def train_or_resume(
-    args: argparse.Namespace, flags: Sequence[Any], device: torch.device, seconds: dict[str, float], later: float
+    args: argparse.Namespace, flags: Sequence[Any], device: torch.device, seconds: dict[str, float], until: float
 ) -> tuple[Path, int, str]:
     """Train on the folder's prepared data, or go on with it: the checkpoint, its steps, and the command.
 
     Args:
-        later: seconds that what follows the training takes.
+        until: seconds of the whole demo at which the training ends.
     """
     folder, on_device = args.folder, ("--device", device)
     runs = folder / "runs"
@@ -185,7 +188,7 @@ def train_or_resume(
         command += ["--encoder-weights", args.encoder_weights, "--encoder-rate", ENCODER_RATE]
     command += precision_flags(device, runs / f"steps_{steps}/config.json")
     if steps is None:
-        steps = affordable_steps(seconds, command, folder, later)
+        steps = affordable_steps(seconds, command, folder, until)
         print(f"\n{steps} steps are what this machine has time for; --steps {steps} repeats this run", flush=True)
     command += ["--steps", steps]
     run_folder = runs / f"steps_{steps}"
@@ -284,18 +287,14 @@ def bf16_speedup() -> float:
     return min(seconds[False]) / min(seconds[True])
 
 
-def affordable_steps(seconds: dict[str, float], train: list[Any], folder: Path, later: float) -> int:
-    """Training steps for which the whole demo takes about `TOTAL_SECONDS`, from the speed of 40 steps.
-
-    Args:
-        later: seconds that what follows the training takes.
-    """
+def affordable_steps(seconds: dict[str, float], train: list[Any], folder: Path, until: float) -> int:
+    """Training steps that end about `until` seconds after the demo began, from the speed of 40 steps."""
     # In a folder of a new name, so that removing it removes nothing else.
     with tempfile.TemporaryDirectory(prefix="speed-", dir=folder) as runs:
         flags = ["--runs", runs, "--name", "run", "--steps", 40, "--log-every", 10, "--no-check"]
         run(seconds, "speed", [*train, *flags])
         records = read_metrics(Path(runs) / "run/metrics.jsonl")
-    return steps_in(TOTAL_SECONDS - later - sum(seconds.values()), records)
+    return steps_in(until - sum(seconds.values()), records)
 
 
 def steps_in(seconds: float, records: list[dict[str, Any]]) -> int:
@@ -452,10 +451,13 @@ def demo_of_video(args: argparse.Namespace, device: torch.device) -> None:
 
     command = ["data/prepare_video.py", *videos, prepared, "--width", args.width, "--height", args.height]
     run(seconds, "prepare", command)
-    later = PREDICT_SECONDS_PER_FRAME * options.drives * options.frames
-    checkpoint, steps, training = train_or_resume(args, (*TRAINING, "--camera", "learned"), device, seconds, later)
+    estimate = estimated_camera(prepared)  # of all videos, which have one size
+    training_flags = (*TRAINING, *(() if estimate else ("--camera", "learned")))
+    until = VIDEO_SECONDS - PREDICT_SECONDS_PER_FRAME * options.drives * options.frames
+    checkpoint, steps, training = train_or_resume(args, training_flags, device, seconds, until)
     command = ["predict.py", checkpoint, *videos, "--out", predicted, "--replace", "--write", *KINDS]
     command += ["--size", "network", "--device", device]
+    command += ["--focal", f"{estimate['focal']:.3f}"] if estimate else []
     try:
         run(seconds, "predict", [*command, "--scale", "camera-height", CAMERA_HEIGHT])
     except InputError as error:  # after a short training the depth may show no road
@@ -465,7 +467,7 @@ def demo_of_video(args: argparse.Namespace, device: torch.device) -> None:
     start = time.perf_counter()
     reports = read_json(predicted / "predict.json")["clips"]
     scores = [
-        score_video(world, drive, options, predicted / video.stem, reports[video.stem])
+        score_video(world, drive, options, predicted / video.stem, reports[video.stem], estimate)
         for drive, video in zip(drives, videos, strict=True)
     ]
     seconds["score"] = time.perf_counter() - start
@@ -485,14 +487,26 @@ def film(images: Path, video: Path) -> None:
     print(f"\n{video}: {len(files)} frames, {VIDEO_RATE} per second, {video.size / 2**20:.1f} MiB", flush=True)
 
 
+def estimated_camera(prepared: Path) -> dict[str, Any] | None:
+    """What camera.json says of the first scene if its focal length was estimated; None if K is a guess."""
+    camera = read_json(prepared / read_scene_names(prepared / "train.txt")[0] / CAMERA_FILE)
+    return camera if camera["source"] == SELF_CALIBRATION else None
+
+
 def score_video(
-    world: Path, drive: Drive, options: WorldOptions, predicted: Path, report: dict[str, Any]
+    world: Path,
+    drive: Drive,
+    options: WorldOptions,
+    predicted: Path,
+    report: dict[str, Any],
+    estimate: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What predict.py has made of a drive's video, beside the truth.
 
     Args:
         predicted: the clip's folder.
         report: its part of predict.json.
+        estimate: of `estimated_camera`.
     """
     if report["frames"] != options.frames:
         raise InputError(f"{predicted}: {report['frames']} frames were predicted, expected {options.frames}")
@@ -506,6 +520,7 @@ def score_video(
             "K": report["camera"]["K"],
             "true_K": drive.intrinsics.tolist(),
             "first_guess_of_focal_length": focal_of(GUESSED_FIELD_OF_VIEW, options.width),
+            "self_calibration": estimate,
         },
         "depth": score_depth(world / "raw" / drive.name / "proj_depth/groundtruth/image_02", predicted, options.frames),
         "pose": {
@@ -555,10 +570,11 @@ def score_depth(truth: Path, predicted: Path, frames: int) -> dict[str, Any]:
 def print_video_results(results: dict[str, Any], folder: Path) -> None:
     for name, scores in results["videos"].items():
         camera, depth, pose, scale = (scores[key] for key in ("camera", "depth", "pose", "scale"))
-        start = camera["first_guess_of_focal_length"]
+        guess = f"{camera['first_guess_of_focal_length']:.1f}"
+        way = f"by self-calibration, the guess is {guess}" if camera["self_calibration"] else f"learned from {guess}"
         rows = [
             ("focal length fx in pixels of the video", f"{camera['K'][0][0]:.1f}",
-             f"{camera['true_K'][0][0]:.1f} true; training began at {start:.1f}"),
+             f"{camera['true_K'][0][0]:.1f} true; {way}"),
             ("depth: Abs Rel, all frames", f"{depth['abs_rel']:.3f}",
              f"to beat: {depth['abs_rel_mean_map']:.3f} mean depth map, {depth['abs_rel_constant']:.3f} constant"),
             ("depth: Abs Rel, last tenth, not trained on", f"{depth['abs_rel_unseen']:.3f}", ""),

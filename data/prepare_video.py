@@ -8,7 +8,8 @@ Each video, and each folder of images (JPEG or PNG, in order of the numbers in t
 layout, with poses), becomes scenes: frames
 (0000000.jpg) and the camera matrix of these images (cam.txt). A cut, a gap in time and black frames begin a new scene.
 Repeated frames, and those in which the camera stands, are left out. The last tenth of each input is for validation.
-Without --fov, --focal or --calibration, K is a guess, and camera.json says so.
+Without --fov, --focal or --calibration, the focal length comes from the video itself where the camera turns, by
+structure from motion. Where it cannot be told, K is a guess. camera.json says what K is.
 
 The data check runs at the end and says whether depth and motion can be learned from the result. After a stop the same
 command goes on. Run again with more videos, it adds them. docs/own_video.md shows the whole way.
@@ -28,9 +29,10 @@ from path import Path
 
 from cli.flags import fraction, non_negative_float, positive_float, positive_int, run_script
 from cli.tables import report_data_check, table
-from datasets.layout import GUESS
+from datasets.layout import GUESS, SELF_CALIBRATION
 from datasets.preparation.check import check_data
 from datasets.preparation.jobs import claim_folder
+from datasets.preparation.self_calibration import missing_package, self_calibrate
 from datasets.preparation.still_borders import Borders
 from datasets.preparation.video import VideoJob, find_borders, is_complete, read_records
 from datasets.preparation.video_inputs import Input, find_inputs
@@ -43,7 +45,14 @@ from datasets.preparation.video_jobs import (
     run_jobs,
     write_lists,
 )
-from datasets.preparation.view import GUESSED_FIELD_OF_VIEW, MULTIPLE, View, make_view, round_to_multiple
+from datasets.preparation.view import (
+    GUESSED_FIELD_OF_VIEW,
+    MULTIPLE,
+    View,
+    make_view,
+    round_to_multiple,
+    simple_calibration,
+)
 from files.errors import UsageError
 from files.lock import FolderLock
 
@@ -110,7 +119,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def add_camera_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say where K comes from; at most one is given."""
     group = parser.add_argument_group(
-        "camera", f"default: a guess of {GUESSED_FIELD_OF_VIEW:g} degrees along the longer side, marked in camera.json"
+        "camera",
+        "default: the focal length from the video itself, where the camera turns (a minute or two); else a guess of "
+        f"{GUESSED_FIELD_OF_VIEW:g} degrees along the longer side. camera.json says which",
     )
     camera = group.add_mutually_exclusive_group()
     camera.add_argument("--fov", type=_angle, metavar="DEGREES", help="horizontal field of view of the whole picture")
@@ -126,6 +137,11 @@ def add_camera_flags(parser: argparse.ArgumentParser) -> None:
         "--calibration-camera",
         metavar="NAME",
         help="the camera in a file with several: KITTI's 0 to 3 (default: 2), COLMAP's id, the name of an entry",
+    )
+    group.add_argument(
+        "--no-self-calibration",
+        action="store_true",
+        help="without a flag for the camera, K is a guess at once, which training can learn (--camera learned)",
     )
 
 
@@ -165,6 +181,8 @@ def main() -> None:
         print(f"note: left out: {problem}", flush=True)
     views = [make_whole_view(args, source) for source in inputs]
     with claim(args):
+        if not args.no_self_calibration:
+            calibrate_guessed(args, inputs, views)
         jobs, names = make_jobs(args, inputs, views)
         if jobs:
             run_jobs(jobs, min(args.jobs, len(jobs)))
@@ -184,6 +202,11 @@ def report_next_step(prepared: Path, records: dict[str, dict[str, Any]], warned:
     print(f"{verdict}: python train.py {prepared} --recipe small {'--camera learned ' if guessed else ''}--name mine")
     if not any(scene["list"] == "val.txt" for record in records.values() for scene in record["scenes"]):
         print("note: val.txt is empty: too few frames for validation, or --val-fraction 0")
+    focals = {
+        record["camera"]["focal"] for record in records.values() if record["camera"]["source"] == SELF_CALIBRATION
+    }
+    for focal in sorted(focals):
+        print(f"to predict from the video itself, give predict.py its camera: --focal {focal:.1f}")
     if guessed:
         print(
             f"note: K is a guess ({GUESSED_FIELD_OF_VIEW:g} degrees along the longer side). Give --fov, --focal or "
@@ -208,6 +231,60 @@ def make_whole_view(args: argparse.Namespace, source: Input) -> tuple[View, dict
     return make_view(calibration, margins), camera
 
 
+def calibrate_guessed(args: argparse.Namespace, inputs: list[Input], views: list[tuple[View, dict[str, Any]]]) -> None:
+    """Replace views whose K is a guess by those with a focal length from the inputs themselves, where they tell it.
+
+    Inputs of one size are taken to be recorded by one camera, as `--camera learned` takes them. An estimate of an
+    earlier run in the folder counts for later inputs of the size.
+    """
+    records = read_records(args.prepared)
+    names = choose_names(inputs, records)
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for number, (name, source) in enumerate(zip(names, inputs, strict=True)):
+        complete = name in records and is_complete(args.prepared, records[name], source)
+        if views[number][1]["source"] == GUESS and not complete:
+            by_size.setdefault(source.size, []).append(number)
+    margins = args.crop if isinstance(args.crop, tuple) else (0, 0, 0, 0)
+    for size, numbers in by_size.items():
+        estimate = estimate_of_records(records, size) or estimate_camera(args, [inputs[n] for n in numbers], margins)
+        if estimate is None:
+            continue
+        for number in numbers:
+            calibration = simple_calibration(estimate["focal"], *size, str(inputs[number].path))
+            views[number] = make_view(calibration, margins), estimate
+
+
+def estimate_of_records(records: dict[str, dict[str, Any]], size: tuple[int, int]) -> dict[str, Any] | None:
+    """What camera.json says of an input of this size (width, height) whose focal length was estimated before."""
+    for record in records.values():
+        camera = record["camera"]
+        if camera["source"] == SELF_CALIBRATION and tuple(camera["size"]) == size:
+            return camera
+    return None
+
+
+def estimate_camera(
+    args: argparse.Namespace, inputs: list[Input], margins: tuple[int, int, int, int]
+) -> dict[str, Any] | None:
+    """The focal length from inputs of one size, as camera.json has it; None, and a line with the reason, if unknown."""
+    missing = missing_package()
+    if missing is not None:
+        print(f"note: self-calibration: {missing}; without it, K is a guess", flush=True)
+        return None
+    others = f" and {len(inputs) - 1} more of its size" if len(inputs) > 1 else ""
+    print(
+        f"self-calibration: the focal length from {inputs[0].path}{others} itself, by structure from motion (a minute "
+        "or two; --no-self-calibration skips it)",
+        flush=True,
+    )
+    result = self_calibrate(inputs, args.jobs, margins)
+    if isinstance(result, str):
+        print(f"note: self-calibration: {result}; K is a guess", flush=True)
+        return None
+    print(f"self-calibration: {result}", flush=True)
+    return result.record
+
+
 def claim(args: argparse.Namespace) -> FolderLock:
     """The output folder, with the options that all of its inputs share; a later run must have the same ones."""
     options = {
@@ -229,7 +306,8 @@ def claim(args: argparse.Namespace) -> FolderLock:
 def describe_camera(args: argparse.Namespace) -> str:
     """The flag that says where K comes from, for the options of the folder."""
     given = {"fov": args.fov, "focal": args.focal, "calibration": args.calibration and args.calibration.absolute()}
-    return next((f"{name} {value}" for name, value in given.items() if value is not None), "by the input")
+    default = "a guess" if args.no_self_calibration else "by the input"
+    return next((f"{name} {value}" for name, value in given.items() if value is not None), default)
 
 
 def make_jobs(

@@ -6,7 +6,8 @@
     root/SCENE/poses.txt    (optional)   one line per frame: 3 x 4, row by row, world_from_camera
     root/SCENE/0000000.npy  (optional)   a frame's depth, float32 [H, W], metres along the axis, 0 = unknown
     root/SCENE/prepared.json (optional)  the record of this project's preparation: frames that were left out, and why
-    root/SCENE/camera.json  (optional)   where K comes from: {"source": "guess"} or "fov", "focal", "calibration"
+    root/SCENE/camera.json  (optional)   where K comes from: {"source": "guess"}, "fov", "focal",
+                                         "calibration", or "self-calibration" with what it is based on
 
 It is the layout of the well-known PyTorch port, whose prepared data can be read.
 """
@@ -34,6 +35,7 @@ from files.untrusted import check_pixels, one_line, read_npy, read_npy_header
 RECORD_FILE = "prepared.json"  # marks a prepared scene as complete
 CAMERA_FILE = "camera.json"
 GUESS = "guess"  # the source of a K that nobody has measured
+SELF_CALIBRATION = "self-calibration"  # the source of a K that structure from motion has estimated
 NO_DEPTH = "no depth: "  # begins the problem of a frame that is there and lacks its depth only
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _NUMBERS = re.compile(r"(^[0-9]+\.[0-9]+$|[0-9]+)")  # a decimal fraction only where it is the whole name: a time
@@ -244,7 +246,8 @@ def camera_is_guessed(folder: Path) -> bool:
 
 
 def write_camera_source(folder: Path, camera: dict[str, Any]) -> None:
-    """Write `camera.json`: where a scene's K comes from; its "source" is GUESS, "fov", "focal" or "calibration"."""
+    """Write `camera.json`: where a scene's K comes from; its "source" is GUESS, SELF_CALIBRATION, "fov", "focal" or
+    "calibration"."""
     write_json(Path(folder) / CAMERA_FILE, camera)
 
 

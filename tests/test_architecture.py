@@ -37,7 +37,16 @@ MOST_LINES_OF_TRAIN = 120
 MOST_LINES_OF_A_FUNCTION = 60
 
 # Packages that take from half a second to several seconds to import, and that few commands need.
-IMPORTED_LATE = ("torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "huggingface_hub", "scipy.stats")
+IMPORTED_LATE = (
+    "torchvision",
+    "pycolmap",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "huggingface_hub",
+    "scipy.stats",
+)
 
 PAPER_NETWORKS = re.compile(r"\b(DispNet|PoseExpNet)\b")
 FILES_OF_PAPER_NETWORKS = ("disp_net.py", "pose_exp_net.py", "__init__.py", "version_1.py")  # in models/

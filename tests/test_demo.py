@@ -14,6 +14,7 @@ from PIL import Image
 
 import demo
 from cli.flags import run_script
+from datasets.layout import GUESS, SELF_CALIBRATION, write_camera_source, write_scene_names
 from files.errors import InputError
 from files.images import read_image
 
@@ -211,27 +212,46 @@ def test_wrong_use_of_the_video_demo(monkeypatch, folder, capsys, flags, message
     assert not folder.exists()
 
 
-def test_the_video_demo_gives_no_camera_to_any_script(commands, monkeypatch, folder):
-    """The scripts get the video alone. Without steps as many are trained as the time for prediction leaves."""
+@pytest.mark.parametrize(
+    ("estimate", "training", "prediction"),
+    [(None, ["--camera", "learned"], []), ({"focal": 223.07}, [], ["--focal", "223.070"])],
+)
+def test_the_video_demo_gives_no_camera_to_any_script(commands, monkeypatch, folder, estimate, training, prediction):
+    """The scripts get the video, and the focal length that its preparation estimated. Without steps as many are trained
+    as the time for prediction leaves."""
 
     def film(images, video):
         video.parent.makedirs_p()
         video.touch()
 
     monkeypatch.setattr(demo, "film", film)
+    monkeypatch.setattr(demo, "estimated_camera", lambda prepared: estimate)
     monkeypatch.setattr(demo, "read_json", lambda file: (_ for _ in ()).throw(InputError("far enough")))
     main(monkeypatch, folder, "--video")
     assert [name for name, _ in commands] == ["world", "prepare", "speed", "train", "predict"]
     words = dict(commands)
     video, prepared = folder / "videos/drive_1.mp4", folder / "prepared"
     assert words["prepare"] == ["data/prepare_video.py", video, prepared, "--width", "192", "--height", "64"]
-    assert "--recipe small --camera learned" in " ".join(words["train"])
+    given = [*demo.TRAINING, *training, "--device"]
+    assert words["train"][words["train"].index("--recipe") :][: len(given)] == given
+    assert words["predict"][words["predict"].index("cpu") + 1 :][: len(prediction)] == prediction
     later = 600 * demo.PREDICT_SECONDS_PER_FRAME
-    steps = (570 - later - 30) * 20 / 8  # world, prepare and speed take 10 seconds each, here
+    steps = (demo.VIDEO_SECONDS - later - 30) * 20 / 8  # world, prepare and speed take 10 seconds each, here
     assert words["train"][-1] == f"steps_{steps // 10 * 10:.0f}"
     checkpoint = folder / "runs" / words["train"][-1] / "last.pt"
     assert words["predict"][1:5] == [checkpoint, video, "--out", folder / "predicted"]
     assert " ".join(words["predict"]).endswith("--scale camera-height 1.65")
+
+
+def test_the_camera_that_the_preparation_estimated(tmp_path):
+    prepared = Path(tmp_path)
+    write_scene_names(prepared / "train.txt", ["a_00"])
+    (prepared / "a_00").makedirs()
+    write_camera_source(prepared / "a_00", {"source": GUESS})
+    assert demo.estimated_camera(prepared) is None
+    estimate = {"source": SELF_CALIBRATION, "focal": 223.07}
+    write_camera_source(prepared / "a_00", estimate)
+    assert demo.estimated_camera(prepared) == estimate
 
 
 def test_depth_in_metres_is_compared_with_the_truth(tmp_path):

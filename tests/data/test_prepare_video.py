@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -13,8 +14,9 @@ from path import Path
 
 from cli.flags import run_script
 from data import prepare_video
-from datasets.layout import camera_is_guessed, read_scene, read_scene_names
+from datasets.layout import SELF_CALIBRATION, camera_is_guessed, read_scene, read_scene_names
 from datasets.preparation import video_jobs
+from datasets.preparation.self_calibration import SelfCalibration
 from datasets.snippets import SnippetDataset
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from files.atomic import atomic_write, write_bytes
@@ -212,6 +214,48 @@ def test_what_a_user_can_get_wrong_is_one_line(prepare, video, write_video, driv
     assert "flat.mkv: 208 x 1 pixels, expected at least 32 x 32" in prepare(flat, root, status=1)
     prepare(video, root)
     assert "prepared with other options (fps was 10.0, is now 5.0)" in prepare(video, root, "--fps", 5, status=1)
+
+
+def test_the_focal_length_comes_from_the_videos_of_one_size(prepare, write_video, video, tmp_path, monkeypatch):
+    """Inputs of one size have one estimate, which a later run takes over; K is then no guess. With a flag for the
+    camera, or without self-calibration, nothing is estimated."""
+    asked = []
+
+    def estimate(inputs, processes, margins):
+        asked.append(([str(source.path.name) for source in inputs], margins))
+        sections = [{"input": "drive.mp4", "frames": [0, 40]}]
+        figures = {"size": [WIDTH, HEIGHT], "images": 60, "points": 900, "turn_degrees": 50.0, "spread": None}
+        record = {"source": SELF_CALIBRATION, "focal": 130.0, "sections": sections} | figures
+        return SelfCalibration(130.0, record)
+
+    monkeypatch.setattr(prepare_video, "self_calibrate", estimate)
+    second, third = (Path(shutil.copy(video, tmp_path / name)) for name in ("second.mp4", "third.mp4"))
+    small = Path(write_video(tmp_path / "small.mp4", [image[:64, :96] for image in render(1, 12)[0]], 10, crf=12))
+    root = tmp_path / "out"
+    out = prepare(video, second, root, "--crop", "0,0,0,16", "--width", "96", "--height", "32")
+    assert asked == [(["drive.mp4", "second.mp4"], (0, 0, 0, 16))]
+    assert "f = 130.0 pixels" in out
+    assert "--camera learned" not in out
+    assert "--focal 130.0" in out
+    for name in ("drive_00", "second_00"):
+        assert not camera_is_guessed(root / name)
+        assert read_scene(root / name).intrinsics[0, 0] == pytest.approx(130 * 96 / WIDTH, rel=0.2)
+    assert json.loads((root / "drive_00/camera.json").read_text())["points"] == 900
+    prepare(video, second, third, root, "--crop", "0,0,0,16", "--width", "96", "--height", "32")
+    assert len(asked) == 1
+    assert not camera_is_guessed(root / "third_00")
+
+    monkeypatch.setattr(prepare_video, "self_calibrate", lambda *_: "the view hardly turns")
+    out = prepare(small, tmp_path / "other", "--width", "96", "--height", "64")
+    assert "note: self-calibration: the view hardly turns; K is a guess" in out
+    assert "--camera learned" in out
+    monkeypatch.setattr(prepare_video, "self_calibrate", lambda *_: pytest.fail("asked for"))
+    for flags in (["--fov", "60"], ["--no-self-calibration"]):
+        prepare(small, tmp_path / flags[0], "--width", "96", "--height", "64", *flags)
+    monkeypatch.setattr(prepare_video, "missing_package", lambda: "pycolmap is not installed (pip install pycolmap)")
+    out = prepare(small, tmp_path / "without", "--width", "96", "--height", "64")
+    assert "note: self-calibration: pycolmap is not installed (pip install pycolmap); without it, K is a guess" in out
+    assert camera_is_guessed(tmp_path / "without/small_00")
 
 
 def test_a_calibration_with_distortion(prepare, video, drive, tmp_path):

@@ -1,0 +1,101 @@
+"""The focal length by structure from motion: when it is believed, and one real run."""
+
+import builtins
+import sys
+
+import pytest
+from path import Path
+
+from datasets.layout import SELF_CALIBRATION
+from datasets.preparation import self_calibration
+from datasets.preparation.self_calibration import SelfCalibration, combine, judge, missing_package, reconstruct_all
+from datasets.preparation.turns import Section
+
+
+def run(focal=0.6, registered=30, turn=60.0, error=0.5, points=1000):
+    return {
+        "registered": registered,
+        "points": points,
+        "reprojection_error": error,
+        "turn_degrees": turn,
+        "focal": focal,
+    }
+
+
+def result(*runs, images=30):
+    return {"images": images, "runs": list(runs)}
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (result(), "only 0 of 30 images"),
+        (result(run(registered=12)), "only 12 of 30 images"),
+        (result(run(registered=14), images=20), "only 14 of 20 images"),
+        (result(run(turn=8)), "turns by 8 degrees only"),
+        (result(run(error=2.5)), "reprojection error is 2.5"),
+        (result(run(focal=10.5)), "absurd"),
+        (result(run(focal=0.1)), "absurd"),
+        (result(run(focal=0.5), run(focal=0.8)), "several focal lengths fit: 0.50 to 0.80"),
+        ({"problem": "out of luck"}, "out of luck"),
+    ],
+)
+def test_a_section_that_does_not_tell(found, reason):
+    assert reason in judge(found)
+    told = combine([found], [Section(0, (0, 90), 0.8)], ["a.mp4"], (384, 128))
+    assert isinstance(told, str)
+    assert reason in told
+
+
+def test_the_run_with_most_images_counts():
+    best = run(focal=0.6)
+    assert judge(result(run(focal=3.0, registered=5), best, run(focal=0.59, registered=29))) == best
+
+
+def test_the_estimate_is_the_median_in_pixels_of_the_input():
+    sections = [Section(k, (100 * k, 100 * k + 90), 0.8) for k in range(4)]
+    results = [result(run(0.58)), result(run(0.60, turn=80)), result(run(0.595, registered=28)), result(run(turn=3))]
+    found = combine(results, sections, ["a.mp4", "b.mp4", "c.mp4", "d.mp4"], (192, 640))
+    assert isinstance(found, SelfCalibration)
+    assert found.focal == pytest.approx(0.595 * 640)  # over the longer side
+    record = found.record
+    assert record["source"] == SELF_CALIBRATION
+    assert record["spread"] == pytest.approx(0.02 / 0.595)
+    assert (record["images"], record["points"], record["turn_degrees"]) == (88, 3000, 80)
+    assert record["sections"][1]["input"] == "b.mp4"
+    assert record["sections"][1]["frames"] == [100, 190]
+    assert record["refused"] == ["the camera turns by 3 degrees only"]
+    assert "in 3 sections, which differ by 3.4 %" in str(found)
+
+
+def test_sections_that_disagree_tell_nothing():
+    sections = [Section(0, (0, 90), 0.8), Section(0, (100, 190), 0.8)]
+    told = combine([result(run(0.5)), result(run(0.6))], sections, ["a.mp4"] * 2, (1000, 500))
+    assert told == "the sections disagree: 500, 600 pixels"
+
+
+def test_without_pycolmap_a_line_says_how_to_install_it(monkeypatch):
+    found = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name == "pycolmap":
+            raise ModuleNotFoundError("No module named 'pycolmap'", name="pycolmap")
+        return found(name, *arguments, **keywords)
+
+    monkeypatch.delitem(sys.modules, "pycolmap", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert missing_package() == "pycolmap is not installed (pip install pycolmap)"
+
+
+def test_a_section_whose_process_dies_is_a_problem_of_that_section(monkeypatch, tmp_path):
+    def die_or_fail(folder, count):
+        if folder.name == "dies":
+            sys.exit(3)
+        raise RuntimeError("no\nmatches")
+
+    monkeypatch.setattr(self_calibration, "reconstruct", die_or_fail)
+    folders = [Path(tmp_path) / name for name in ("dies", "fails")]
+    for folder in folders:
+        folder.makedirs()
+    found = reconstruct_all(folders, [20, 20], 1)
+    assert found == [{"problem": "COLMAP ended without a result"}, {"problem": "no matches"}]
