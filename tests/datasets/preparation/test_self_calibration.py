@@ -33,7 +33,7 @@ def result(*runs, images=30):
         (result(run(registered=12)), "only 12 of 30 images"),
         (result(run(registered=14), images=20), "only 14 of 20 images"),
         (result(run(turn=8)), "turns by 8 degrees only"),
-        (result(run(error=2.5)), "reprojection error is 2.5"),
+        (result(run(error=0.9)), "reprojection error is 0.9"),
         (result(run(focal=10.5)), "absurd"),
         (result(run(focal=0.1)), "absurd"),
         (result(run(focal=0.5), run(focal=0.8)), "several focal lengths fit: 0.50 to 0.80"),
@@ -47,9 +47,11 @@ def test_a_section_that_does_not_tell(found, reason):
     assert reason in told
 
 
-def test_the_run_with_most_images_counts():
-    best = run(focal=0.6)
-    assert judge(result(run(focal=3.0, registered=5), best, run(focal=0.59, registered=29))) == best
+def test_the_run_that_fits_best_counts():
+    """A run with few images, and one that fits worse, are no rivals."""
+    best = run(focal=0.6, error=0.4)
+    assert judge(result(run(focal=3.0, registered=5, error=0.1), run(focal=0.9, error=0.6), best)) == best
+    assert "several" in judge(result(run(focal=0.9, error=0.45), best))
 
 
 def test_the_estimate_is_the_median_in_pixels_of_the_input():
