@@ -290,7 +290,7 @@ def map_images(folder: Path, database: str, guess: float, count: Callable[[], No
     options.num_threads, options.random_seed = 1, _SEED
     options.multiple_models, options.extract_colors = False, False
     options.ba_refine_focal_length, options.ba_refine_principal_point = True, False
-    options.mapper.filter_max_reproj_error = _OUTLIER
+    options.mapper.filter_max_reproj_error = options.mapper.init_max_error = _OUTLIER
     models = pycolmap.incremental_mapping(
         database, str(folder / "images"), str(folder / "model"), options=options, next_image_callback=count
     )
