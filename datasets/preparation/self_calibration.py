@@ -37,6 +37,7 @@ from datasets.preparation.video_inputs import Input
 from datasets.preparation.view import focal_length
 from files.atomic import write_json
 from files.errors import InputError
+from files.images import image_size
 from files.parallel import end_with_parent
 from files.text import read_json
 
@@ -48,10 +49,11 @@ FEWEST_REGISTERED = 15
 LEAST_REGISTERED = 0.6  # share of a section's images that one reconstruction must have
 LEAST_TURN_DEGREES = 20.0  # between two images of a section
 LARGEST_ERROR = 0.8  # pixels, mean reprojection error
-RIVAL_ERROR = 1.25  # a run from another first guess counts if its reprojection error is at most this times the least
+RIVAL_ERROR = 1.2  # a run from another first guess counts if its reprojection error is at most this times the least
 LARGEST_SPREAD = 0.1  # of f: the difference between sections, or between first guesses, over the median
 LEAST_ANGLE, LARGEST_ANGLE = 15.0, 130.0  # degrees along the longer side that a camera with a pinhole's picture has
-_GUESSES = (60.0, 90.0)  # degrees along the longer side
+_GUESSES = (75.0, 60.0, 90.0)  # degrees along the longer side
+_AGREE = 0.03  # of f: guesses that lead this near to each other make the next ones needless
 _SMALL = 700  # pixels: features of pictures with a shorter longer side are found at twice their size
 _FEATURES, _OVERLAP, _PEAK = 1200, 6, 0.004
 _OUTLIER = 2.0  # pixels: with COLMAP's 4, mappings ended up to 24 % beside the true f
@@ -192,8 +194,8 @@ def reconstruct_all(folders: Sequence[Path], images: Sequence[int], processes: i
 
 
 def _steps(images: int) -> int:
-    """Units of the progress bar: features of each image, and its registration for each guess."""
-    return (1 + len(_GUESSES)) * images
+    """Units of the progress bar: features of each image, and its registration for two guesses."""
+    return 3 * images
 
 
 def _work(folder: Path, done: Any) -> None:
@@ -213,7 +215,7 @@ def _work(folder: Path, done: Any) -> None:
 
 
 def reconstruct(folder: Path, count: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Structure from motion on the images of a folder, once from each first guess.
+    """Structure from motion on the images of a folder, from several first guesses.
 
     Deterministic: one thread, a fixed seed.
 
@@ -222,17 +224,17 @@ def reconstruct(folder: Path, count: Callable[[], None] = lambda: None) -> dict[
         count: called for each image when its features are found, and whenever one is registered.
 
     Returns:
-        "images" in the folder, and "runs": one for each guess with "registered" images, "points",
+        "images" in the folder, and "runs": one for each guess, until two agree, with "registered" images, "points",
         "reprojection_error" in pixels, "turn_degrees" between the two images that differ most, "focal" over the longer
         side. A guess from which nothing could be reconstructed has none.
     """
     import pycolmap
 
-    pycolmap.logging.minloglevel = pycolmap.logging.FATAL
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     images = sorted((folder / "images").files("*.png"))
     if not images:
         return {"images": 0, "runs": []}
-    height, width = cv2.imread(str(images[0]), cv2.IMREAD_GRAYSCALE).shape
+    height, width = image_size(images[0])
     database = str(folder / "database.db")
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.use_gpu, extraction.num_threads = False, 1
@@ -258,7 +260,12 @@ def reconstruct(folder: Path, count: Callable[[], None] = lambda: None) -> dict[
         reader.existing_camera_id = 1  # all images have the camera of the first one
         count()
     match(database)
-    runs = [run for guess in _GUESSES if (run := map_images(folder, database, focal_over_longer(guess), count))]
+    runs: list[dict[str, Any]] = []
+    for guess in _GUESSES:
+        run = map_images(folder, database, focal_over_longer(guess), count)
+        runs += [run] if run is not None else []
+        if len(runs) > 1 and agree(runs, len(images)):
+            break
     return {"images": len(images), "runs": runs}
 
 
@@ -290,7 +297,7 @@ def map_images(folder: Path, database: str, guess: float, count: Callable[[], No
     options.num_threads, options.random_seed = 1, _SEED
     options.multiple_models, options.extract_colors = False, False
     options.ba_refine_focal_length, options.ba_refine_principal_point = True, False
-    options.mapper.filter_max_reproj_error = options.mapper.init_max_error = _OUTLIER
+    options.mapper.filter_max_reproj_error = _OUTLIER
     models = pycolmap.incremental_mapping(
         database, str(folder / "images"), str(folder / "model"), options=options, next_image_callback=count
     )
@@ -363,6 +370,13 @@ def combine(
         "refused": problems,
     }
     return SelfCalibration(focal, record)
+
+
+def agree(runs: Sequence[dict[str, Any]], images: int) -> bool:
+    """Whether all runs have registered enough images and lead to one focal length."""
+    focals = [run["focal"] for run in runs]
+    whole = all(run["registered"] >= max(FEWEST_REGISTERED, LEAST_REGISTERED * images) for run in runs)
+    return whole and max(focals) - min(focals) <= _AGREE * min(focals)
 
 
 def judge(result: dict[str, Any]) -> dict[str, Any] | str:

@@ -95,7 +95,7 @@ def follow(first: np.ndarray, second: np.ndarray) -> tuple[bool, float, float]:
     corners = cv2.goodFeaturesToTrack(first, _POINTS, 0.01, 6)
     if corners is None or first.shape != second.shape:
         return False, 0.0, 0.0
-    places, found, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, None, winSize=(13, 13), maxLevel=3)
+    places, found, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, corners.copy(), winSize=(13, 13), maxLevel=3)
     motion = (places - corners)[found.ravel() == 1].reshape(-1, 2) / width
     if len(motion) < _FEWEST_POINTS:
         return False, 0.0, 0.0

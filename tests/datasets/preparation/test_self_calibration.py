@@ -3,12 +3,22 @@
 import builtins
 import sys
 
+import numpy as np
 import pytest
 from path import Path
+from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from datasets.layout import SELF_CALIBRATION
 from datasets.preparation import self_calibration
-from datasets.preparation.self_calibration import SelfCalibration, combine, judge, missing_package, reconstruct_all
+from datasets.preparation.self_calibration import (
+    SelfCalibration,
+    agree,
+    combine,
+    judge,
+    missing_package,
+    reconstruct_all,
+)
 from datasets.preparation.turns import Section
 
 
@@ -70,6 +80,12 @@ def test_the_estimate_is_the_median_in_pixels_of_the_input():
     assert "in 3 sections, which differ by 3.4 %" in str(found)
 
 
+def test_guesses_that_agree_make_others_needless():
+    assert agree([run(0.58), run(0.59)], 30)
+    assert not agree([run(0.58), run(0.60)], 30)
+    assert not agree([run(0.58), run(0.58, registered=12)], 30)
+
+
 def test_sections_that_disagree_tell_nothing():
     sections = [Section(0, (0, 90), 0.8), Section(0, (100, 190), 0.8)]
     told = combine([result(run(0.5)), result(run(0.6))], sections, ["a.mp4"] * 2, (1000, 500))
@@ -101,3 +117,42 @@ def test_a_section_whose_process_dies_is_a_problem_of_that_section(monkeypatch, 
         folder.makedirs()
     found = reconstruct_all(folders, [20, 20], 1)
     assert found == [{"problem": "COLMAP ended without a result"}, {"problem": "no matches"}]
+
+
+def corridor(yaw, position, focal, size=(256, 96)):
+    """A picture, uint8 [height, width], of a corridor with noise on its walls and its floor.
+
+    The camera stands at (x, z) `position` and is turned to the right by `yaw` radians.
+    """
+    rng = np.random.default_rng(0)
+    noise = gaussian_filter(rng.uniform(0, 255, (3, 256, 2048)), (0, 2, 2))
+    noise = 255 * (noise - noise.min()) / np.ptp(noise)
+    width, height = size
+    x, y = np.meshgrid((np.arange(width) - (width - 1) / 2) / focal, (np.arange(height) - (height - 1) / 2) / focal)
+    rays = np.stack([np.cos(yaw) * x + np.sin(yaw), y, np.cos(yaw) - np.sin(yaw) * x], -1)
+    start = np.array([position[0], 0.0, position[1]])
+    image, nearest = np.zeros((height, width)), np.full((height, width), np.inf)
+    for texture, (axis, at) in zip(noise, ((0, -3.0), (0, 4.0), (1, 1.5)), strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = (at - start[axis]) / rays[..., axis]
+        hit = (far > 0) & (far < nearest) & (far < 40)
+        points = start + np.where(hit, far, 0)[..., None] * rays
+        across = points[..., 1 if axis == 0 else 0]
+        values = map_coordinates(texture, [24 * across % 256, 24 * points[..., 2] % 2048], order=1, mode="wrap")
+        image[hit], nearest[hit] = values[hit], far[hit]
+    return np.uint8(np.rint(image))
+
+
+@pytest.mark.slow
+def test_a_corridor_tells_the_focal_length(tmp_path):
+    """All of it: 22 pictures of a camera that goes along a corridor and turns from side to side by 50 degrees."""
+    focal, count = 0.62 * 256, 22
+    (tmp_path / "images").mkdir()
+    for number in range(count):
+        yaw = np.radians(25) * np.sin(2 * np.pi * number / count)
+        picture = corridor(yaw, (0.3 * np.cos(0.3 * number), 0.4 * number), focal)
+        Image.fromarray(picture).save(tmp_path / f"images/{number:07d}.png")
+    (result,) = reconstruct_all([Path(tmp_path)], [count], 1)
+    found = judge(result)
+    assert found["focal"] * 256 == pytest.approx(focal, rel=0.02)
+    assert found["turn_degrees"] == pytest.approx(50, rel=0.1)
