@@ -135,11 +135,13 @@ def corridor(yaw, position, focal, size=(256, 96)):
     for texture, (axis, at) in zip(noise, ((0, -3.0), (0, 4.0), (1, 1.5)), strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             far = (at - start[axis]) / rays[..., axis]
-        hit = (far > 0) & (far < nearest) & (far < 40)
-        points = start + np.where(hit, far, 0)[..., None] * rays
+        hit = (far > 0) & (far < nearest)
+        far = np.where(hit, np.minimum(far, 1000), 0)
+        points = start + far[..., None] * rays
         across = points[..., 1 if axis == 0 else 0]
         values = map_coordinates(texture, [24 * across % 256, 24 * points[..., 2] % 2048], order=1, mode="wrap")
-        image[hit], nearest[hit] = values[hit], far[hit]
+        faded = 128 + (values - 128) * np.exp(-far / 8)  # far away, the noise is finer than the pixels
+        image[hit], nearest[hit] = faded[hit], far[hit]
     return np.uint8(np.rint(image))
 
 
