@@ -20,8 +20,10 @@ _INLIER = 0.05  # largest |d - plane| / plane of a point of the ground, d its di
 _STEEPEST = 25.0  # degrees between the ground's normal and the camera's y axis
 
 _MOST_FRAMES = 200  # of a clip whose motion is looked at, each some 50 ms at 208 x 64
-_FEWEST_ROAD_POINTS = 8  # of a pair of frames
-_FEWEST_ON_ROAD = 0.3  # share of the points in that part of the image
+NEAR = 10.0  # camera heights: depth up to which points count (16 m for a car); farther ones have little parallax
+_STRIP = 1.5  # camera heights to the left and to the right: about a lane
+_FEWEST_ROAD_POINTS = 6  # of a pair of frames
+_FEWEST_ON_ROAD = 0.3  # share of the points seen in the strip
 _ROAD_BAND = 0.15  # largest deviation of a road point's height from that of the road, as a share
 
 
@@ -52,7 +54,7 @@ def metric_views(
 
     Two frames show their points and motion up to one unit, the distance of both cameras (`geometry.two_view`). A car
     drives along the road, so that the road's normal is perpendicular to the motion. This gives the camera's pitch, the
-    median over the clip. The camera's height over the points of the road is then known in that unit.
+    mean over the clip. The camera's height over the points of the road is then known in that unit.
 
     Args:
         grey: uint8 [h, w] of each frame.
@@ -73,10 +75,9 @@ def metric_views(
         pitch = pitch_of_motion(views for _, _, views in pairs)
     if pitch is None:
         return [], len(chosen), None
-    size = grey[0].shape
     found = []
     for frame, gap, views in pairs:
-        over_distance = height_over_distance(views, intrinsics, size, pitch)
+        over_distance = height_over_distance(views, intrinsics, pitch)
         if over_distance is not None:
             metres = height / over_distance  # of a baseline
             depth = metres / np.maximum(views.inverse_depth, 1e-9)
@@ -95,7 +96,7 @@ def pitch_of_motion(pairs: Iterable[TwoViews]) -> float | None:
             continue
         rotation, translation = views.source_from_target[:3, :3], views.source_from_target[:3, 3]
         x, y, z = translation + rotation.T @ translation  # as both cameras see it, up to its sign and length
-        if abs(z) > abs(x):
+        if abs(z) > max(abs(x), abs(y)):
             pitches.append(np.degrees(np.arctan(-y / z)))
     if not pitches:
         return None
@@ -103,16 +104,18 @@ def pitch_of_motion(pairs: Iterable[TwoViews]) -> float | None:
     return float(np.mean(np.array(pitches)[away <= 3 * 1.4826 * np.median(away)]))
 
 
-def height_over_distance(views: TwoViews, intrinsics: np.ndarray, size: tuple[int, int], pitch: float) -> float | None:
-    """The camera's height above the road, in distances of both views, from the points in the lower middle; None where
-    too few of them agree.
+def height_over_distance(views: TwoViews, intrinsics: np.ndarray, pitch: float) -> float | None:
+    """The camera's height above the road, in distances of both views; None where too few points agree.
+
+    Only points are looked at whose rays meet the ground in the strip that the car drives on: verges and pavements are
+    higher than the road.
     """
-    height, width = size
-    x, y = views.pixels.T
-    below = np.column_stack([x, y, np.ones(len(x))]) @ np.linalg.inv(intrinsics).T @ normal_of(pitch)
-    below /= np.maximum(views.inverse_depth, 1e-9)  # how far the points lie below the camera
-    looked_at = (y >= _TOP * height) & (y < _BOTTOM * height) & (x >= _LEFT * width) & (x < _RIGHT * width)
-    below = below[looked_at & (below > 0) & (views.inverse_depth > 0)]
+    rays = np.column_stack([views.pixels, np.ones(len(views.pixels))]) @ np.linalg.inv(intrinsics).T
+    down = rays @ normal_of(pitch)
+    on_strip = (
+        (down > 0) & (np.abs(rays[:, 0]) < _STRIP * down) & (rays[:, 2] < NEAR * down) & (views.inverse_depth > 0)
+    )
+    below = down[on_strip] / views.inverse_depth[on_strip]  # how far the points lie below the camera
     if len(below) < _FEWEST_ROAD_POINTS:
         return None
     near = np.abs(below / below[:, None] - 1) < _ROAD_BAND  # [candidate, point]

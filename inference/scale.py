@@ -17,12 +17,11 @@ from files.errors import InputError
 from files.text import read_rows
 from inference.camera import resized_intrinsics
 from inference.clip import PredictedClip
-from inference.ground import MetricView, find_ground, metric_views
+from inference.ground import NEAR, MetricView, find_ground, metric_views
 
 _FEWEST_INLIERS = 0.5  # share of a frame's points
 _FEWEST_FRAMES = 0.1  # share of a clip's frames
 _FEWEST_VIEWS = 3
-_NEAR = 12.0  # camera heights: points within this depth give the scale (20 m for a car)
 _WINDOW = 10  # steps over which the speed's ratio is taken for its spread
 
 
@@ -124,8 +123,8 @@ def _scale_of_views(
 ) -> Scale:
     ratios = []  # of metric and predicted depth, for each view's near points
     for view in views:
-        x, y = view.pixels[view.depth < _NEAR * metres].round().astype(int).T
-        ratios.append(view.depth[view.depth < _NEAR * metres] * clip.disparity[view.frame][y, x])
+        x, y = view.pixels[view.depth < NEAR * metres].round().astype(int).T
+        ratios.append(view.depth[view.depth < NEAR * metres] * clip.disparity[view.frame][y, x])
     value = float(np.median(np.concatenate(ratios)))
     motion = None
     if world_from_camera is not None:

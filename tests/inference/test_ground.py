@@ -55,7 +55,7 @@ def test_pitch_and_height_by_exact_tracks(pitch, turn):
     target, source = tracks_of(relative(first, second), 1.65, pitch)
     views = structure_from_tracks(target, source, K)
     assert pitch_of_motion([views]) == pytest.approx(pitch, abs=0.01)
-    assert height_over_distance(views, K, (HEIGHT, WIDTH), pitch) == pytest.approx(1.65 / 0.9, rel=1e-3)
+    assert height_over_distance(views, K, pitch) == pytest.approx(1.65 / 0.9, rel=1e-3)
 
 
 @pytest.mark.parametrize(("pitch", "turn", "height"), [(0.0, 0.0, 1.65), (2.0, 1.5, 1.2)])
@@ -75,3 +75,22 @@ def test_points_and_motion_of_a_drive_in_metres(tmp_path, pitch, turn, height):
 def test_frames_that_stand_show_no_motion(tmp_path):
     grey, _ = frames_of(Path(tmp_path), drive([0.0] * 3), 1.65)
     assert metric_views(grey, K, 1.65) == ([], 4, None)
+
+
+def test_a_pavement_beside_the_lane_does_not_count():
+    """Most points lie on ground that is 0.2 m higher, beyond 2.5 m to the side."""
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.uniform(-2, 2, 40), rng.uniform(2.6, 5, 120) * rng.choice([-1, 1], 120)])
+    points = np.column_stack([x, np.where(np.abs(x) < 2.5, 1.65, 1.45), rng.uniform(5, 18, 160)])
+    far = np.column_stack([rng.uniform(-9, 9, 60), rng.uniform(-4, 1, 60), rng.uniform(15, 60, 60)])
+    points = np.concatenate([points, far])
+    target, source = ((seen / seen[:, 2:] @ K.T)[:, :2] for seen in (points, points - [0, 0, 0.8]))
+    views = structure_from_tracks(target, source, K)
+    assert height_over_distance(views, K, 0.0) == pytest.approx(1.65 / 0.8, rel=1e-3)
+
+
+def test_points_that_disagree_are_no_road():
+    rng = np.random.default_rng(3)
+    points = np.column_stack([rng.uniform(-6, 6, 200), rng.uniform(-3, 3, 200), rng.uniform(5, 40, 200)])
+    target, source = ((seen / seen[:, 2:] @ K.T)[:, :2] for seen in (points, points - [0, 0, 0.8]))
+    assert height_over_distance(structure_from_tracks(target, source, K), K, 0.0) is None
