@@ -66,9 +66,9 @@ def test_points_and_motion_of_a_drive_in_metres(tmp_path, pitch, turn, height):
     assert tried == 9
     assert len(views) >= 7
     assert found == pytest.approx(pitch, abs=0.15)
-    for view in views:
-        true = np.linalg.norm(poses[view.other, :3, 3] - poses[view.frame, :3, 3])
-        assert view.distance == pytest.approx(true, rel=0.06)
+    ratios = [view.distance / np.linalg.norm(poses[view.other, :3, 3] - poses[view.frame, :3, 3]) for view in views]
+    assert np.median(ratios) == pytest.approx(1, abs=0.025)
+    np.testing.assert_allclose(ratios, 1, atol=0.1)  # a pair's corners are found to a tenth of a pixel
     assert metric_views(grey, K, height, 0.5)[2] == 0.5
 
 
