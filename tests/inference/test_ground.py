@@ -91,6 +91,9 @@ def test_a_pavement_beside_the_lane_does_not_count():
 
 def test_points_that_disagree_are_no_road():
     rng = np.random.default_rng(3)
-    points = np.column_stack([rng.uniform(-6, 6, 200), rng.uniform(-3, 3, 200), rng.uniform(5, 40, 200)])
+    below = np.exp(rng.uniform(np.log(0.5), np.log(6), 200))  # heights that no band of 15 % holds many of
+    points = np.column_stack([rng.uniform(-1.4, 1.4, 200), np.ones(200), rng.uniform(3, 9, 200)]) * below[:, None]
     target, source = ((seen / seen[:, 2:] @ K.T)[:, :2] for seen in (points, points - [0, 0, 0.8]))
-    assert height_over_distance(structure_from_tracks(target, source, K), K, 0.0) is None
+    views = structure_from_tracks(target, source, K)
+    assert views.problem is None
+    assert height_over_distance(views, K, 0.0) is None
