@@ -18,7 +18,7 @@ from evaluation.ground_truth import TRUTHS, is_archive
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS
-from evaluation.predictions import default_file, save_predictions
+from evaluation.predictions import Rows, default_file, save_predictions
 from files.atomic import write_json
 from files.errors import InputError
 from files.outputs import check_outputs
@@ -197,7 +197,8 @@ def predict(
     check_overlap(args.checkpoint, loaded.scenes, names, args.kitti, args.allow_training_overlap)
     height, width = input_size((args.height, args.width), (loaded.height, loaded.width))
     read = partial(read_resized, height=height, width=width)
-    arrays, seconds = {"files": np.array(names)}, {}
+    arrays: dict[str, np.ndarray | Rows] = {"files": np.array(names)}
+    seconds = {}
     if speed:
         source = args.pose_checkpoint or args.checkpoint
         pose_net = load_model(source, device).pose_net if args.pose_checkpoint else loaded.pose_net
@@ -213,8 +214,8 @@ def predict(
             leave_out_speed(error, left_out, args)
     images = in_parallel(lambda name: read(find_image(args.kitti, name)), names, args.workers)
     start = time.perf_counter()
-    arrays["depth"] = predict_depth(loaded.depth_net, images, len(names), args.batch_size, device, args.flip_average)
-    seconds["predicting_per_image"] = (time.perf_counter() - start) / len(names)
+    depth = predict_depth(loaded.depth_net, images, len(names), args.batch_size, device, args.flip_average)
+    arrays["depth"] = Rows((len(names), height, width), np.float32, depth)
     about = {
         "checkpoint": str(args.checkpoint),
         "step": loaded.step,
@@ -226,6 +227,7 @@ def predict(
         "scenes": loaded.scenes,
     }
     save_predictions(file, "depth", arrays, about)
+    seconds["predicting_per_image"] = (time.perf_counter() - start) / len(names)
     print(f"predictions: {file}")
     return seconds
 

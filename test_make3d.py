@@ -19,7 +19,7 @@ from evaluation.make3d import (
     summarise_make3d,
 )
 from evaluation.metrics.make3d import CAP, METRICS, RESIZED
-from evaluation.predictions import default_file, load_depth, save_predictions
+from evaluation.predictions import Rows, default_file, load_depth, save_predictions
 from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
@@ -81,7 +81,7 @@ def main() -> None:
     if args.checkpoint:
         file = args.save
         seconds["predicting_per_image"] = predict(photographs, file, args) / len(photographs)
-    depth, about = load_depth(file)
+    depth, _, about = load_depth(file)
     ratio = crop_ratio(file, about, args.ratio)
     check_names(file, depth, photographs, missing)
 
@@ -118,11 +118,12 @@ def predict(photographs: list[Photograph], file: Path, args: argparse.Namespace)
     start = time.perf_counter()
     images = in_parallel(read, photographs, args.workers)
     depth = predict_depth(networks.depth_net, images, len(photographs), args.batch_size, device, args.flip_average)
-    seconds = time.perf_counter() - start
     about: dict = {"checkpoint": str(args.checkpoint), "step": networks.step, "height": height, "width": width}
     about |= {"make3d_ratio": ratio, "flip_average": args.flip_average}
     names = np.array([photo.name for photo in photographs])
-    save_predictions(file, "depth", {"files": names, "depth": depth}, about)
+    rows = Rows((len(photographs), height, width), np.float32, depth)
+    save_predictions(file, "depth", {"files": names, "depth": rows}, about)
+    seconds = time.perf_counter() - start
     print(f"predictions: {file}")
     return seconds
 

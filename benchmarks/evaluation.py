@@ -19,6 +19,7 @@ from cli.flags import positive_int, run_script
 from datasets.formats import kitti
 from evaluation.depth_scoring import ImageSet, Predictions, score
 from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of
+from evaluation.predictions import Rows, load_depth, save_predictions
 
 DESCRIPTION = """\
 Time depth evaluation on one core: a true depth map from a LiDAR scan, and scoring an image.
@@ -74,16 +75,19 @@ def main() -> None:
 
 
 def time_whole_list(root: Path, predicted: np.ndarray, mean_map: np.ndarray, images: int, workers: int) -> None:
-    """Print the seconds in which a whole list is scored, its truth made from scans, its predictions given."""
+    """Print the seconds in which a whole list is scored, its truth made from scans, its predictions in a file."""
     date, drive = NAME.split("/")[:2]
     scans = root / date / drive / "velodyne_points/data"
     names = [NAME.replace("0000000000", f"{number:010d}") for number in range(images)]
     for number in range(1, images):
         os.link(scans / "0000000000.bin", scans / f"{number:010d}.bin")
-    predictions = Predictions(Path("none"), dict.fromkeys(names, predicted), {})
+    file = root / "predictions.npz"
+    depth = Rows((images, *predicted.shape), np.float32, (predicted for _ in range(images)))
+    save_predictions(file, "depth", {"files": np.array(names), "depth": depth}, {})
     test = PROTOCOLS["paper"]
     sets = {(test.images, test.ground_truth): ImageSet("list", names, names, [])}
     start, processor = time.perf_counter(), time.process_time()
+    predictions = Predictions(file, load_depth(file)[0], {})
     score({name_of(test): test}, sets, predictions, mean_map, {}, root, workers, quiet=True)
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     print(f"{images} images by paper, {workers} threads: {seconds:.1f} s, {processor:.1f} s of processor time")

@@ -28,7 +28,7 @@ DESCRIPTION = """\
 Measure the peak memory (of the largest process, MiB) of preparation, depth evaluation and prediction, for a number of
 frames and for ten times as many. Each measurement has a process of its own.
 
-Evaluation is given its predictions, and all images share one: a file's predictions are in memory as a whole.
+Evaluation scores a file of predictions.
 
   python benchmarks/memory.py"""
 

@@ -8,10 +8,10 @@ from evaluation.baselines import mean_depth_map
 from evaluation.depth_lists import LISTS
 from evaluation.depth_scoring import Predictions, Sets
 from evaluation.metrics.depth_protocols import DepthTest
-from evaluation.predictions import depth_by_name, load_predictions
+from evaluation.predictions import ImageDepths, load_depth
 from evaluation.speed_scale import SpeedScale, speed_scales, true_distances
 from files.errors import InputError
-from files.untrusted import one_line, read_npy
+from files.untrusted import one_line, read_npy_rows
 
 Distances = dict[str, tuple[list[int], np.ndarray]]  # by image: frame numbers, and the predicted distances
 
@@ -35,19 +35,22 @@ def load_plain(file: Path, sets: Sets, disparity: bool) -> Predictions:
     if not file.is_file():
         raise InputError(f"{file}: no such file, expected predictions")
     try:
-        with open(file, "rb") as stream:
-            values = read_npy(stream, file.size)
+        values = read_npy_rows(file)
     except (ValueError, OSError) as error:
         raise InputError(f"{file}: no readable .npy ({one_line(error)})") from None
     if values.ndim != 3 or values.dtype.kind != "f" or len(values) != len(listed) or 0 in values.shape:
         raise InputError(f"{file}: {values.dtype} {[*values.shape]}, expected numbers [{len(listed)}, h, w]")
-    with np.errstate(over="ignore"):  # what overflows is refused as not finite, with its place, when it is scored
-        values = values.astype(np.float32)
-        if disparity:
-            if not (values > 0).all():
-                raise InputError(f"{file}: has disparities that are not above 0")
-            values = 1 / values
-    return Predictions(file, dict(zip(listed, values, strict=True)), {})
+
+    def depth(row: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # what overflows is refused as not finite, with its place, when it is scored
+            row = row.astype(np.float32)
+        if not disparity:
+            return row
+        if not (row > 0).all():
+            raise InputError(f"{file}: has disparities that are not above 0")
+        return 1 / row
+
+    return Predictions(file, ImageDepths(list(listed), values, depth), {})
 
 
 def load_listed(file: Path, names: list[str], sets: Sets, disparity: bool = False) -> tuple[Predictions, Distances]:
@@ -60,8 +63,7 @@ def load_listed(file: Path, names: list[str], sets: Sets, disparity: bool = Fals
     """
     if file.suffix == ".npy":
         return load_plain(file, sets, disparity), {}
-    arrays, about = load_predictions(file, "depth")
-    predicted = depth_by_name(arrays, file)
+    predicted, arrays, about = load_depth(file)
     listed = {name for images in sets.values() for name in images.listed}
     if any(images in LISTS for images, _ in sets):  # of predictions of all 697, the 652 may be scored alone
         listed.update(read_image_list(LISTS["eigen"], Path("")))

@@ -1,6 +1,6 @@
 """Predicted depth of many images, by many protocols at once, from one set of predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,7 +48,7 @@ class Predictions:
     """What a file of predictions holds."""
 
     file: Path
-    depth: dict[str, np.ndarray]  # [h, w] by the image's name
+    depth: Mapping[str, np.ndarray]  # [h, w] by the image's name
     about: dict
 
     @cached_property
@@ -174,8 +174,9 @@ def _score_image(task: Task, name: str, scales: dict[str, dict[str, float]]) -> 
 def _compare(task: Task, name: str, tests: dict[str, DepthTest]) -> Iterator[Compared]:
     """The depths of an image that the tests compare. What several tests share is computed once."""
     where = f"{task.predictions.file}, prediction {task.predictions.places[name]} ({name})"
-    check_prediction(task.predictions.depth[name], where)
-    methods = {"network": task.predictions.depth[name]} | task.baselines
+    predicted = task.predictions.depth[name]
+    check_prediction(predicted, where)
+    methods = {"network": predicted} | task.baselines
     truths: dict[str, KnownDepth] = {}
     counted: dict[tuple, np.ndarray] = {}
     resized: dict[tuple, np.ndarray] = {}

@@ -1,5 +1,6 @@
 """Predictions of Make3D's test images: which there are, scored by the published protocol."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def crop_ratio(file: Path, about: dict, given: float | None) -> float:
     return float(ratio)
 
 
-def check_names(file: Path, depth: dict[str, np.ndarray], photographs: list[Photograph], missing: list[str]) -> None:
+def check_names(file: Path, depth: Mapping[str, np.ndarray], photographs: list[Photograph], missing: list[str]) -> None:
     """InputError unless the file has a prediction for each photograph, and (if none is missing) for nothing else."""
     names = {photo.name for photo in photographs}
     absent, surplus = sorted(names - depth.keys()), sorted(depth.keys() - names)
@@ -71,7 +72,7 @@ def check_names(file: Path, depth: dict[str, np.ndarray], photographs: list[Phot
 
 
 def score_photographs(
-    photographs: list[Photograph], depth: dict[str, np.ndarray], protocol: Make3DProtocol, file: Path, workers: int
+    photographs: list[Photograph], depth: Mapping[str, np.ndarray], protocol: Make3DProtocol, file: Path, workers: int
 ) -> list[tuple[dict[str, float], dict[str, float]]]:
     """Metrics of each image: the prediction's, and those of a constant.
 

@@ -36,4 +36,5 @@ class DiskArray:
         if not 0 <= index < self._count:
             raise IndexError(index)
         self._stream.seek(index * self._bytes)
-        return np.frombuffer(self._stream.read(self._bytes), self._dtype).reshape(self._shape)
+        # A bytearray makes the array writable, which torch.from_numpy expects.
+        return np.frombuffer(bytearray(self._stream.read(self._bytes)), self._dtype).reshape(self._shape)

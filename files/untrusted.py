@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import struct
 import zipfile
 from typing import IO, Any
 
@@ -107,23 +108,41 @@ def open_zip(file: Path) -> zipfile.ZipFile:
     return archive
 
 
+class StoredRows:
+    """An array [N, ...] that stays in its file: a row is read when it is asked for, so memory does not grow with N.
+
+    Threads may read at once.
+    """
+
+    def __init__(self, file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """The values begin at byte `offset`, in C order."""
+        self.shape, self.dtype = shape, dtype
+        self._file, self._offset = file, offset
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        count = math.prod(self.shape[1:])
+        place = self._offset + number * count * self.dtype.itemsize
+        values = np.fromfile(self._file, self.dtype, count, offset=place)
+        if len(values) < count:
+            raise InputError(f"{self._file}: became shorter while it was read")
+        return values.reshape(self.shape[1:])
+
+
 def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, type and length in bytes of the header of a `.npy` file. Leaves the stream behind the header.
 
     ValueError for a damaged header, and for one of an unknown version.
     """
-    start = io.BytesIO(stream.read(_LONGEST_NPY_HEADER))
-    version = np.lib.format.read_magic(start)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(start)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(start)
-    else:
-        raise ValueError(f"version {version[0]}.{version[1]} of .npy, expected 1.0 or 2.0")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"shape {[*shape]}")
-    stream.seek(start.tell())
-    return shape, dtype, start.tell()
+    return _read_header(stream)[:3]
 
 
 def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
@@ -135,14 +154,46 @@ def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
     Raises:
         ValueError: damaged, or the array has another size than the header claims.
     """
-    shape, dtype, header = read_npy_header(stream)
+    _read_fitting_header(stream, size)
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def read_npy_rows(file: Path) -> StoredRows | np.ndarray:
+    """The array in a `.npy` file, as `read_npy`; where its rows lie one after another, they stay in the file."""
+    with open(file, "rb") as stream:
+        shape, dtype, header, fortran = _read_fitting_header(stream, file.size)
+    if shape and not fortran and not dtype.hasobject:
+        return StoredRows(file, header, shape, dtype)
+    with open(file, "rb") as stream:
+        return read_npy(stream, file.size)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int, bool]:
+    """What `read_npy_header` returns, and whether the array is in Fortran's order."""
+    start = io.BytesIO(stream.read(_LONGEST_NPY_HEADER))
+    version = np.lib.format.read_magic(start)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(start)
+    else:
+        raise ValueError(f"version {version[0]}.{version[1]} of .npy, expected 1.0 or 2.0")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {[*shape]}")
+    stream.seek(start.tell())
+    return shape, dtype, start.tell(), fortran
+
+
+def _read_fitting_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype, int, bool]:
+    """The header of a `.npy` file of `size` bytes; ValueError if its array has another size."""
+    shape, dtype, header, fortran = _read_header(stream)
     claimed = math.prod(shape) * dtype.itemsize
     if header + claimed != size:
         raise ValueError(f"the header claims {claimed} bytes, found {max(0, size - header)}")
     if claimed == 0 and shape and shape[0] > 0:  # [10^9, 0] takes no bytes, but a list of its rows takes 8 GB
         raise ValueError(f"shape {[*shape]} of type {dtype} holds no values")
-    stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    return shape, dtype, header, fortran
 
 
 def read_npz(file: Path) -> dict[str, np.ndarray]:
@@ -152,9 +203,39 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
         ValueError: an array has another size than it claims, or the file claims implausibly much (see `open_zip`).
         Exception: zipfile, zlib and NumPy fail on damage each in their own ways.
     """
-    arrays = {}
+    return read_npz_rows(file, "")[0]
+
+
+def read_npz_rows(file: Path, name: str) -> tuple[dict[str, np.ndarray], StoredRows | np.ndarray | None]:
+    """The arrays in a `.npz` file without the one of this name, and that one, which stays in the file.
+
+    A compressed array is read whole. Checksums are compared in all cases. Raises as `read_npz`.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    rows: StoredRows | np.ndarray | None = None
     with open_zip(file) as archive:
         for member in archive.infolist():
             with archive.open(member) as stream:
-                arrays[member.filename.removesuffix(".npy")] = read_npy(stream, member.file_size)
-    return arrays
+                shape, dtype, header, fortran = _read_fitting_header(stream, member.file_size)
+            wanted = member.filename.removesuffix(".npy") == name
+            # Opened again: some versions of Python compare no checksum after a step back.
+            with archive.open(member) as stream:
+                if wanted and shape and not (fortran or dtype.hasobject) and member.compress_type == zipfile.ZIP_STORED:
+                    while stream.read(2**20):  # the checksum is compared at the end
+                        pass
+                    rows = StoredRows(file, _offset_of(archive, member) + header, shape, dtype)
+                    continue
+                array = np.lib.format.read_array(stream, allow_pickle=False)
+            if wanted:
+                rows = array
+            else:
+                arrays[member.filename.removesuffix(".npy")] = array
+    return arrays, rows
+
+
+def _offset_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """The byte of the file at which a stored member's content begins: behind its own header, name and extra field."""
+    with open(str(archive.filename), "rb") as stream:
+        stream.seek(member.header_offset + 26)
+        name, extra = struct.unpack("<HH", stream.read(4))
+    return member.header_offset + 30 + name + extra

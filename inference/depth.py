@@ -41,24 +41,22 @@ def predict_depth(
     batch_size: int,
     device: torch.device,
     flip_average: bool = False,
-) -> np.ndarray:
-    """The network's depth, 1 / disparity at the finest scale, of `count` images: float32 [count, H, W].
+) -> Iterator[np.ndarray]:
+    """The network's depth, 1 / disparity at the finest scale, of `count` images, one after another: float32 [H, W].
 
     Args:
         depth_net: in eval mode, on `device`.
         images: uint8 [3, H, W] each, all of one size (`read_resized`).
         flip_average: predict the mirrored image, too, and take `blend_flipped` of both.
     """
-    depth: list[np.ndarray] = []
     with tqdm(total=count, desc=f"predicting on {device}", unit="image") as progress:
         while batch := list(islice(images, batch_size)):
             frames = normalise(torch.from_numpy(np.stack(batch)).to(device))
             disparity = depth_net(frames)[0]
             if flip_average:
                 disparity = blend_flipped(disparity, depth_net(frames.flip(-1))[0].flip(-1))
-            depth.extend((1 / disparity).squeeze(1).cpu().numpy())
+            yield from (1 / disparity).squeeze(1).cpu().numpy()
             progress.update(len(batch))
-    return np.stack(depth)
 
 
 def blend_flipped(disparity: Tensor, of_flipped: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def test_depth_is_one_over_the_finest_disparity(checkpoint):
     with torch.no_grad():
         disparity = depth_net(torch.from_numpy(images).float() / 127.5 - 1)[0]
     np.testing.assert_allclose(
-        predict_depth(depth_net, iter(images), 2, 2, torch.device("cpu")),
+        np.stack(list(predict_depth(depth_net, iter(images), 2, 2, torch.device("cpu")))),
         1 / disparity[:, 0].numpy(),
         rtol=1e-6,
     )

@@ -45,9 +45,11 @@ def test_another_array_is_refused_in_one_line(file, values, message):
 
 
 def test_disparity_is_positive_and_the_list_is_one(file):
-    np.save(file, np.zeros((2, 2, 3)))
-    with pytest.raises(InputError, match="disparities that are not above 0"):
-        load_listed(file, NAMES, SETS, disparity=True)
+    np.save(file, np.array([np.ones((2, 3)), np.zeros((2, 3))]))
+    predictions, _ = load_listed(file, NAMES, SETS, disparity=True)
+    assert (predictions.depth[NAMES[0]] == 1).all()
+    with pytest.raises(InputError, match=r"mine\.npy: has disparities that are not above 0"):  # seen when it is read
+        predictions.depth[NAMES[1]]
     two = SETS | {("other.txt", "dense"): ImageSet("other.txt", ["c"], ["c"], [])}
     with pytest.raises(InputError, match="the protocols have 2; give --list"):
         load_listed(file, NAMES, two)
