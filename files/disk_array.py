@@ -36,5 +36,4 @@ class DiskArray:
         if not 0 <= index < self._count:
             raise IndexError(index)
         self._stream.seek(index * self._bytes)
-        # A bytearray makes the array writable, which torch.from_numpy expects.
-        return np.frombuffer(bytearray(self._stream.read(self._bytes)), self._dtype).reshape(self._shape)
+        return np.fromfile(self._stream, self._dtype, math.prod(self._shape)).reshape(self._shape)
