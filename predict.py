@@ -17,7 +17,7 @@ from datasets.layout import IMAGE_SUFFIXES
 from files.atomic import write_json
 from files.errors import InputError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
-from inference.clip import predict_clip, store_frames
+from inference.clip import predict_clip, store_frames, view_size
 from inference.depth import input_size
 from inference.depth_files import FORMATS
 from inference.folder import claim_folder
@@ -250,8 +250,8 @@ def predict_one(
         kinds -= set(OF_MOTION)
     times_known = clip.times_known or args.fps is not None
     scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known)
-    small = resized_intrinsics(intrinsics, clip.size, size)
-    structure = judge_structure(predicted, small) if len(predicted.names) > 1 and clip.ordered else None
+    of_views = resized_intrinsics(intrinsics, clip.size, view_size(clip.size))
+    structure = judge_structure(predicted, of_views) if len(predicted.names) > 1 and clip.ordered else None
     poses = scale.in_unit_of_depth(poses)
     result = ScaledClip(clip, predicted, intrinsics, source, scale, poses, structure)
     about |= {"refinement": refined}

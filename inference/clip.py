@@ -25,11 +25,12 @@ from inference.motion import predict_snippets
 
 _BINS = 2000  # of the histogram of log disparity, which spans 1e-6 to 1e6
 _LOG_RANGE = (math.log(1e-6), math.log(1e6))
+_LONGEST_VIEW = 640  # pixels
 
 
 @dataclass
 class PredictedClip:
-    """What the networks say about a clip, in the networks' unit and at their size."""
+    """What the networks say about a clip, in the networks' unit and at their size, and the clip's frames in grey."""
 
     names: list[str]
     times: list[float]
@@ -40,6 +41,7 @@ class PredictedClip:
     seconds: float  # that reading and predicting took
     notes: list[str] = field(default_factory=list)
     grey: DiskArray | None = None  # uint8 [h, w], each frame of a film; None for single images
+    views: DiskArray | None = None  # the same at `view_size`, uint8 [H, W], for two-view geometry
 
     def disparity_quantile(self, share: float) -> float:
         """The disparity below which this share of all pixels of the clip lies, to half a percent."""
@@ -56,6 +58,15 @@ class PredictedClip:
 def resized(frame: Frame, size: tuple[int, int]) -> np.ndarray:
     """A frame at the networks' size, as `inference.depth.read_resized` has it: uint8 [3, h, w]."""
     return np.ascontiguousarray(resize_area(frame.image, *size).transpose(2, 0, 1))
+
+
+def view_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) at which frames are kept for two-view geometry: their own, at most 640 pixels along a side.
+
+    Corners are found better there than at the networks' size, which may also be of another aspect.
+    """
+    factor = min(1.0, _LONGEST_VIEW / max(size))
+    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
 
 
 def store_frames(clip: Clip, size: tuple[int, int], scratch: Path) -> DiskArray:
@@ -92,12 +103,13 @@ def predict_clip(
     result = PredictedClip(
         [], [], DiskArray(scratch, size, np.float32), DiskArray(scratch, size, np.float32) if mirror else None, None,
         np.zeros(_BINS, np.int64), 0.0, grey=DiskArray(scratch, size, np.uint8) if clip.ordered else None,
+        views=DiskArray(scratch, view_size(clip.size), np.uint8) if clip.ordered else None,
     )  # fmt: skip
     start, snippets = time.perf_counter(), []
     window: list[np.ndarray] = []
     frames = clip.read(result.notes)
     with tqdm(total=clip.count, desc=f"{clip.name}: predicting on {device}", unit="image") as progress:
-        while batch := _next_batch(frames, batch_size, size, result):
+        while batch := _next_batch(frames, batch_size, size, view_size(clip.size), result):
             images = torch.from_numpy(np.stack(batch)).to(device)
             _predict_depth(depth_net, images, result, flip_average)
             if result.grey is not None:
@@ -118,12 +130,16 @@ def predict_clip(
     return result
 
 
-def _next_batch(frames: Iterator[Frame], most: int, size: tuple[int, int], result: PredictedClip) -> list[np.ndarray]:
+def _next_batch(
+    frames: Iterator[Frame], most: int, size: tuple[int, int], of_views: tuple[int, int], result: PredictedClip
+) -> list[np.ndarray]:
     batch = []
     for frame in islice(frames, most):  # only the small image of each is kept
         result.names.append(frame.name)
         result.times.append(frame.time)
         batch.append(resized(frame, size))
+        if result.views is not None:
+            result.views.append(resize_area(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), *of_views))
     return batch
 
 

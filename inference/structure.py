@@ -19,25 +19,28 @@ def judge_structure(predicted: PredictedClip, intrinsics: np.ndarray) -> dict[st
     it for training: the median over a sample of frames.
 
     Args:
-        predicted: with `grey`.
-        intrinsics: K at the size of the disparities.
+        predicted: with `views`.
+        intrinsics: K at the size of the views.
 
     Returns:
         Plain values: `rank_correlation`, None where no frame has points; `rank_correlation_of_image_row`, which a road
         alone gives; `pairs` of frames, their `points`, `frames_tried`; `without_points`, how many frames by reason.
     """
-    if predicted.grey is None:
-        raise ValueError("predicted: has no grey frames")
-    grey = predicted.grey
+    if predicted.views is None:
+        raise ValueError("predicted: has no views")
+    views = predicted.views
 
     def find(number: int) -> tuple[Path, tuple[int, TwoViews] | None]:
-        return Path(str(number)), find_pair(grey, number, intrinsics, read=np.asarray)
+        return Path(str(number)), find_pair(views, number, intrinsics, read=np.asarray)
 
     structure = collect_structure(len(predicted.names), find)
     scores = []
     for frame in structure.frames:
         disparity = torch.from_numpy(predicted.disparity[int(str(frame.frame))].copy())[None]
-        scores.append(rank_correlation(sample_at(disparity, frame.pixels), frame.inverse_depth))
+        # From pixels of the views to those of the disparity.
+        shape = np.array(disparity.shape[:0:-1]) / np.array(views[0].shape[::-1])
+        pixels = (frame.pixels + 0.5) * shape - 0.5
+        scores.append(rank_correlation(sample_at(disparity, pixels), frame.inverse_depth))
     return {
         "rank_correlation": float(np.median(scores)) if scores else None,
         "rank_correlation_of_image_row": structure.row_score if scores else None,

@@ -61,7 +61,9 @@ class RenderedDrive:
                 arrays[name].append(one)
         names = [f"{number:07d}" for number in range(len(disparity))]
         times = [number / 10 for number in range(len(disparity))]
-        return PredictedClip(names, times, arrays["d"], arrays["m"], None, np.zeros(1), 1.0, grey=arrays["g"])
+        return PredictedClip(
+            names, times, arrays["d"], arrays["m"], None, np.zeros(1), 1.0, grey=arrays["g"], views=arrays["g"]
+        )
 
 
 @pytest.fixture(scope="session")

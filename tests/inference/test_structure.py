@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from files.disk_array import DiskArray
+from files.images import resize_area
 from geometry.two_view import NO_MOTION
+from inference.clip import view_size
 from inference.structure import judge_structure, structure_line
 
 
@@ -27,6 +30,25 @@ def test_true_depth_has_structure_in_any_unit_and_inverted_depth_is_named(render
     assert ": hardly any structure" in structure_line(flat)
 
 
+def test_the_disparity_may_have_another_size_and_aspect_than_the_views(rendered_drive, tmp_path):
+    disparity = true_disparity(rendered_drive)
+    clip = rendered_drive.predicted(tmp_path, disparity)
+    whole = judge_structure(clip, rendered_drive.intrinsics)["rank_correlation"]
+    clip.disparity = DiskArray(tmp_path, (32, 52), np.float32)
+    for one in disparity:
+        clip.disparity.append(resize_area(one.astype(np.float32), 32, 52))
+    small = judge_structure(clip, rendered_drive.intrinsics)["rank_correlation"]
+    assert small > 0.85
+    assert abs(whole - small) < 0.08
+
+
+def test_views_keep_the_aspect():
+    assert view_size((540, 960)) == (360, 640)
+    assert view_size((1080, 608)) == (640, 360)
+    assert view_size((64, 208)) == (64, 208)
+    assert view_size((3, 4000)) == (1, 640)
+
+
 def test_a_clip_without_parallax_says_so(rendered_drive, tmp_path):
     still = type(rendered_drive)(
         rendered_drive.images[[3] * 6],
@@ -42,6 +64,6 @@ def test_a_clip_without_parallax_says_so(rendered_drive, tmp_path):
 
 def test_single_images_have_no_structure(rendered_drive, tmp_path):
     clip = rendered_drive.predicted(tmp_path, true_disparity(rendered_drive))
-    clip.grey = None
-    with pytest.raises(ValueError, match="no grey frames"):
+    clip.views = None
+    with pytest.raises(ValueError, match="no views"):
         judge_structure(clip, rendered_drive.intrinsics)
