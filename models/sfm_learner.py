@@ -39,7 +39,8 @@ class SfMLearner(nn.Module):
     One `to`, one `DistributedDataParallel`, one `compile` and one list of parameters serve all three.
 
     The attribute `predicts_source_depth` decides whether the depth of the sources is predicted, too, for objectives
-    that compare it with the target's.
+    that compare it with the target's. The attribute `scales` is the largest number of scales of disparities and masks
+    that the prediction holds, for objectives that use fewer than the networks predict.
 
     Args:
         depth_net: images [B, 3, H, W] in [-1, 1] -> disparities, as in `Prediction`.
@@ -54,14 +55,16 @@ class SfMLearner(nn.Module):
         self.pose_net = pose_net
         self.camera = GivenCamera() if camera is None else camera
         self.predicts_source_depth = False
+        self.scales: int | None = None
 
     def forward(self, snippets: Snippets) -> Prediction:
         source_from_target, mask_logits = self.pose_net(snippets.target, snippets.sources)
+        mask_logits = None if mask_logits is None else mask_logits[: self.scales]
         prediction = Prediction([], source_from_target, mask_logits, self.camera(snippets))
         if not self.predicts_source_depth:
-            return prediction._replace(disparities=self.depth_net(snippets.target))
+            return prediction._replace(disparities=self.depth_net(snippets.target)[: self.scales])
         batch, n_sources = snippets.sources.shape[:2]
-        disparities = self.depth_net(torch.cat([snippets.target, snippets.sources.flatten(0, 1)]))
+        disparities = self.depth_net(torch.cat([snippets.target, snippets.sources.flatten(0, 1)]))[: self.scales]
         return prediction._replace(
             disparities=[scale[:batch] for scale in disparities],
             source_disparities=[scale[batch:].unflatten(0, (batch, n_sources)) for scale in disparities],

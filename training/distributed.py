@@ -77,13 +77,22 @@ def processes_of_this_machine() -> list[int]:
     return [rank for rank, group in enumerate(gather(own)) if group == own]
 
 
-def share_gradients(model: nn.Module) -> nn.Module:
-    """The model with its gradients averaged over the processes in the backward pass."""
+def share_gradients(model: nn.Module, some_unused: bool) -> nn.Module:
+    """The model with its gradients averaged over the processes in the backward pass.
+
+    Args:
+        some_unused: some parameters have no part in what the model returns. Looking for them takes time in each step.
+    """
     if count() == 1:
         return model
     # Running statistics, of BatchNorm for example, are those of the first process. Constants need no broadcast.
     has_statistics = bool(running_statistics(model))
-    return DistributedDataParallel(model, broadcast_buffers=has_statistics, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model,
+        broadcast_buffers=has_statistics,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=some_unused,
+    )
 
 
 def share_statistics(model: nn.Module) -> None:

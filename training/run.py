@@ -34,6 +34,7 @@ from models.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from models.encoder_depth_net import SCALES
 from models.encoder_weights import NONE
 from training import distributed
 from training.collapse import CollapseWatch, watch_validations
@@ -384,7 +385,7 @@ def _share_and_compile(run: Run) -> None:
     if run.options.compile:
         run.objective = torch.compile(objective)
         run.weights.compile()
-    run.model = distributed.share_gradients(run.weights)
+    run.model = distributed.share_gradients(run.weights, some_unused=run.options.objective.scales < SCALES)
 
 
 def _make_capturable(run: Run) -> None:

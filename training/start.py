@@ -43,6 +43,7 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
     if isinstance(model.camera, LearnedCamera) and cameras:
         model.camera.start_from(torch.from_numpy(np.stack(cameras)))
     model.predicts_source_depth = options.objective.compares_depth
+    model.scales = options.objective.scales
     if options.encoder_weights != NONE:
         load_encoder_weights(model, options.encoder_weights)
     ancestors = []

@@ -16,7 +16,7 @@ def test_one_process_is_the_first_of_one_and_keeps_what_it_has():
     assert (distributed.rank(), distributed.count()) == (0, 1)
     assert distributed.gather({"a": 1}) == [{"a": 1}]
     assert distributed.total(tensor) is tensor
-    assert distributed.share_gradients(model) is model
+    assert distributed.share_gradients(model, some_unused=False) is model
     distributed.share_next_gradients(model, share=False)
     model(torch.ones(2)).sum().backward()
     assert model.weight.grad is not None
@@ -79,9 +79,9 @@ def test_running_statistics_are_those_of_the_first_process(monkeypatch):
     monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, **options: options)
     small = SfMLearner(DispNet(width=1 / 16), PoseExpNet(2, width=1 / 16))
     assert dict(small.named_buffers())
-    assert not distributed.share_gradients(small)["broadcast_buffers"]
+    assert not distributed.share_gradients(small, some_unused=False)["broadcast_buffers"]
     small.depth_net = WithBatchNorm()
-    assert distributed.share_gradients(small)["broadcast_buffers"]
+    assert distributed.share_gradients(small, some_unused=False)["broadcast_buffers"]
 
 
 def test_all_processes_get_the_statistics_that_checkpoints_store(monkeypatch):
