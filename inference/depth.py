@@ -12,9 +12,9 @@ from tqdm import tqdm
 from datasets.augmentation import normalise
 from files.errors import InputError
 from files.images import read_image, resize_area
+from models.layers import SMALLEST_SIDE
 
 DEFAULT_SIZE = (128, 416)  # height and width of the paper, for checkpoints that do not store theirs
-SMALLEST_SIDE = 32  # pixels that the networks can halve often enough
 
 
 def input_size(by_flag: tuple[int | None, int | None], of_training: tuple[int | None, int | None]) -> tuple[int, int]:

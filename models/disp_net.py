@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import channels, conv, crop_like, initialise, upconv
+from models.layers import SMALLEST_SIDE, channels, conv, crop_like, initialise, upconv
 
 MAX_DISPARITY = 10.0  # disparity = MAX_DISPARITY * sigmoid(x) + MIN_DISPARITY: depth lies between 0.1 and 100
 MIN_DISPARITY = 0.01
@@ -76,7 +76,7 @@ class DispNet(nn.Module):
         Returns:
             Four disparities [B, 1, ceil(H / 2^s), ceil(W / 2^s)], the finest (s = 0) first, between 0.01 and 10.01.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < 32:
+        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < SMALLEST_SIDE:
             raise ValueError(f"image: got shape {list(image.shape)}, expected [B, 3, H, W] with H and W from 32 on")
         conv1 = self.conv1(image)
         conv2 = self.conv2(conv1)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from models.disp_net import MIN_DISPARITY
 from models.encoders import Encoder
-from models.layers import crop_like, divide_up
+from models.layers import SMALLEST_SIDE, crop_like, divide_up
 
 SCALES = 4
 
@@ -64,7 +64,7 @@ class EncoderDepthNet(nn.Module):
         Returns:
             Four disparities [B, 1, ceil(H / 2^s), ceil(W / 2^s)], the finest (s = 0) first.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < 32:
+        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < SMALLEST_SIDE:
             raise ValueError(f"image: got shape {list(image.shape)}, expected [B, 3, H, W] with H and W from 32 on")
         outputs = self.decoder(self.encoder(image), (image.shape[2], image.shape[3]))
         disparities = [MIN_DISPARITY + (self.max_disparity - MIN_DISPARITY) * x.sigmoid() for x in outputs]

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
+SMALLEST_SIDE = 32  # pixels of an image that the networks can halve often enough
 MAX_WIDTH = 2  # times the paper's channels, which is four times its weights
 
 

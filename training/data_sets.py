@@ -8,11 +8,10 @@ from datasets.loading import ShuffledBatches
 from datasets.shards import ShardedBatches, ShardedSnippets, ShardIndex, is_sharded, read_index, unpack_validation
 from datasets.snippets import SnippetDataset
 from files.errors import InputError, UsageError
+from models.layers import SMALLEST_SIDE
 from training import distributed
 from training.options import TrainOptions
 from training.validation import open_validation
-
-LEAST_SIDE = 32  # pixels that the networks can halve often enough
 
 
 def open_data_sets(
@@ -43,9 +42,9 @@ def open_data_sets(
 
 def _check_size(training: SnippetDataset) -> None:
     """InputError if the images are too small for the networks."""
-    if min(training.height, training.width) < LEAST_SIDE:
+    if min(training.height, training.width) < SMALLEST_SIDE:
         raise InputError(
-            f"images of {training.width} x {training.height} pixels, expected {LEAST_SIDE} or more along each side; "
+            f"images of {training.width} x {training.height} pixels, expected {SMALLEST_SIDE} or more along each side; "
             "prepare the data at a larger --width and --height"
         )
 

@@ -25,6 +25,7 @@ from files.images import read_depth_picture, read_image
 from geometry.camera import project, scale_intrinsics, unproject
 from geometry.snippets import Snippets
 from models import SfMLearner
+from models.layers import SMALLEST_SIDE
 
 UNIT = 10.0  # metres: the networks' unit of depth
 FAR = 80.0  # metres: depth is learned up to here, and what lies behind it need only be farther
@@ -36,7 +37,6 @@ MOTION_WEIGHT = 20.0  # of an image motion that is wrong by the image's width
 MOTION_STRIDE = 4  # the motion is compared at every fourth pixel of every fourth row
 MOST_ENLARGED = 1.5
 GREY_SHARE = 0.3  # of the snippets become grey
-LEAST_SIDE = 32  # pixels that the networks can halve often enough
 SIZES = (0.65, 0.65, 0.65, 1.0)  # a batch's size over that of the world's images: one of these, rounded to 16 pixels
 
 
@@ -126,7 +126,7 @@ def draw_share(generator: torch.Generator) -> float:
 
 def resized(size: Sequence[int], share: float) -> tuple[int, int]:
     """A share of height and width, rounded to multiples of 16. Example: 0.65 of 96 x 320 are 64 x 208."""
-    height, width = (max(LEAST_SIDE, 16 * round(share * pixels / 16)) for pixels in size)
+    height, width = (max(SMALLEST_SIDE, 16 * round(share * pixels / 16)) for pixels in size)
     return height, width
 
 

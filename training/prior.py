@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from files.errors import InputError, UsageError
 from models.checkpoint import load_model
+from models.layers import SMALLEST_SIDE
 from training.options import TrainOptions
 
 _MULTIPLE = 16  # pixels of the sides of reduced images
@@ -47,7 +48,7 @@ class Prior(nn.Module):
         if self.pixels is None or height * width <= self.pixels:
             return height, width
         factor = math.sqrt(self.pixels / (height * width))
-        small = [max(32, _MULTIPLE * round(factor * side / _MULTIPLE)) for side in (height, width)]
+        small = [max(SMALLEST_SIDE, _MULTIPLE * round(factor * side / _MULTIPLE)) for side in (height, width)]
         return small[0], small[1]
 
 
