@@ -196,20 +196,15 @@ def _read_fitting_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...],
     return shape, dtype, header, fortran
 
 
-def read_npz(file: Path) -> dict[str, np.ndarray]:
-    """The arrays in a `.npz` file by name: numbers or text, never Python objects.
+def read_npz_rows(file: Path, name: str) -> tuple[dict[str, np.ndarray], StoredRows | np.ndarray | None]:
+    """The arrays in a `.npz` file without the one of this name, and that one, which stays in the file.
+
+    All are numbers or text, never Python objects. A compressed array is read whole. Checksums are compared in all
+    cases.
 
     Raises:
         ValueError: an array has another size than it claims, or the file claims implausibly much (see `open_zip`).
         Exception: zipfile, zlib and NumPy fail on damage each in their own ways.
-    """
-    return read_npz_rows(file, "")[0]
-
-
-def read_npz_rows(file: Path, name: str) -> tuple[dict[str, np.ndarray], StoredRows | np.ndarray | None]:
-    """The arrays in a `.npz` file without the one of this name, and that one, which stays in the file.
-
-    A compressed array is read whole. Checksums are compared in all cases. Raises as `read_npz`.
     """
     arrays: dict[str, np.ndarray] = {}
     rows: StoredRows | np.ndarray | None = None
