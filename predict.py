@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from path import Path
 
-from cli.flags import add_device_flag, choose_device, positive_float, positive_int, run_script
+from cli.flags import add_average_flags, add_device_flag, choose_device, positive_float, positive_int, run_script
 from datasets.formats.video import VIDEO_SUFFIXES
 from datasets.layout import IMAGE_SUFFIXES
 from files.atomic import write_json
@@ -37,6 +37,7 @@ from inference.results import (
 )
 from inference.scale import find_scale
 from inference.structure import judge_structure
+from models.averages import SizeAverage, averaged_motion
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
 from models.published import WORLD, WORLD_FILE
 from training.refine import Refinement, refine, stored_objective
@@ -85,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--fps", type=positive_float, metavar="N", help=rate)
     pose = "pose network of this checkpoint, where CHECKPOINT holds only a depth network"
     add("--pose-checkpoint", type=Path, metavar="FILE", help=pose)
-    add("--flip-average", action="store_true", help="predict each image and its mirror image, and blend both")
+    add_average_flags(add, "depth and motion")
     add_camera_flags(parser)
     note = "The networks are trained on each clip before it is predicted, with the checkpoint's objective."
     add = parser.add_argument_group("refinement", note).add_argument
@@ -174,7 +175,7 @@ def main() -> None:
     checkpoint = {"file": str(args.checkpoint), "sha256": sha256(args.checkpoint), "step": loaded.step}
     report: dict[str, Any] = {"complete": False, "checkpoint": checkpoint, "device": str(device), "clips": {}}
     write_json(args.out / MARKER, report)
-    about = {"checkpoint": checkpoint}
+    about = {"checkpoint": checkpoint, "flip_average": args.flip_average, "size_average": args.size_average}
     for clip, kinds, camera in zip(clips, wanted, cameras, strict=True):
         report["clips"][clip.name] = predict_one(clip, camera, kinds, loaded, size, device, dict(about), args)
         write_json(args.out / MARKER, report)
@@ -237,6 +238,10 @@ def predict_one(
     refined, pose_net = None, loaded.pose_net
     if args.refine and clip.ordered:
         refined, depth_net, pose_net = refine_clip(clip, loaded, size, intrinsics, args)
+    if args.size_average:
+        depth_net = SizeAverage(depth_net)
+    if pose_net is not None:
+        pose_net = averaged_motion(pose_net, args.flip_average, args.size_average)
     predicted = predict_clip(
         clip, depth_net, pose_net, size, args.out, args.batch_size, device, needs_mirror(kinds), args.flip_average
     )

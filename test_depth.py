@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from path import Path
 
-from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
 from datasets.formats.kitti_folders import describe_conversion, find_image
 from evaluation.depth_inputs import find_mean_map, find_speed_scales, load_listed
@@ -26,6 +26,7 @@ from files.parallel import in_parallel
 from inference.depth import input_size, predict_depth, read_resized
 from inference.motion import distances_around, snippet_length
 from inference.outputs import draw_depth_sheet
+from models.averages import SizeAverage
 from models.checkpoint import load_model
 
 MOST_IN_FULL = 8  # results; more are printed in one line each
@@ -61,8 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--csv", type=Path, metavar="FILE", help="write the figures of each image, too")
     sheet = "write a sheet of the best, median and worst images of the first protocol: input, prediction, truth, error"
     add("--pictures", type=Path, metavar="FILE.png", help=sheet)
-    flip = "predict each image and its mirror image, and blend both (the post-processing of monodepth)"
-    add("--flip-average", action="store_true", help=flip)
+    add_average_flags(add, "depth")
     pose = "pose network for --scaling speed (default: the checkpoint's own)"
     add("--pose-checkpoint", type=Path, metavar="FILE", help=pose)
     training = (
@@ -82,8 +82,9 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--protocol {name} has no list of its own: give --list FILE")
     if args.disparity and (args.predictions is None or args.predictions.suffix != ".npy"):
         parser.error("--disparity goes with --predictions FILE.npy: other files hold depth")
-    if args.predictions and (args.flip_average or args.pose_checkpoint):
-        parser.error("--flip-average and --pose-checkpoint go with a CHECKPOINT: --predictions FILE are made already")
+    if args.predictions and (args.flip_average or args.size_average or args.pose_checkpoint):
+        flags = "--flip-average, --size-average and --pose-checkpoint"
+        parser.error(f"{flags} go with a CHECKPOINT: --predictions FILE are made already")
     return args
 
 
@@ -214,7 +215,8 @@ def predict(
             leave_out_speed(error, left_out, args)
     images = in_parallel(lambda name: read(find_image(args.kitti, name)), names, args.workers)
     start = time.perf_counter()
-    depth = predict_depth(loaded.depth_net, images, len(names), args.batch_size, device, args.flip_average)
+    depth_net = SizeAverage(loaded.depth_net) if args.size_average else loaded.depth_net
+    depth = predict_depth(depth_net, images, len(names), args.batch_size, device, args.flip_average)
     arrays["depth"] = Rows((len(names), height, width), np.float32, depth)
     about = {
         "checkpoint": str(args.checkpoint),
@@ -222,6 +224,7 @@ def predict(
         "height": height,
         "width": width,
         "flip_average": args.flip_average,
+        "size_average": args.size_average,
         "conversion": describe_conversion(args.kitti, names),
         "training_data": None if loaded.data is None else str(Path(loaded.data).absolute()),
         "scenes": loaded.scenes,

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from path import Path
 
-from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
 from datasets.formats.make3d import ASPECT, Photograph, read_cropped_image
 from evaluation.make3d import (
@@ -26,6 +26,7 @@ from files.images import resize_area
 from files.outputs import check_outputs
 from files.parallel import in_parallel
 from inference.depth import input_size, predict_depth
+from models.averages import SizeAverage
 from models.checkpoint import load_model
 
 DESCRIPTION = """\
@@ -53,13 +54,13 @@ def parse_arguments() -> argparse.Namespace:
     scoring("--scaling", choices=("median", "none"), default="median", help="(default: median)")
     resized = "to the truth's size: nearest, as published; depth or disparity, bilinearly (default: nearest)"
     scoring("--resize", choices=RESIZED, default="nearest", help=resized)
-    scoring("--flip-average", action="store_true", help="predict each image and its mirror image, and blend both")
+    add_average_flags(scoring, "depth")
     scoring("--allow-missing", action="store_true", help="go on with fewer than 134 images; the result says so")
     add("--csv", type=Path, metavar="FILE", help="write a line for each image, too")
     add_test_flags(parser, "make3d", overlap=False)  # no training here has Make3D
     args = parse_test_flags(parser)
-    if args.predictions and args.flip_average:
-        parser.error("--flip-average goes with a CHECKPOINT: --predictions FILE are made already")
+    if args.predictions and (args.flip_average or args.size_average):
+        parser.error("--flip-average and --size-average go with a CHECKPOINT: --predictions FILE are made already")
     return args
 
 
@@ -90,7 +91,9 @@ def main() -> None:
     scores = score_photographs(photographs, depth, protocol, file, args.workers)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(photographs)
 
-    result = summarise_make3d(scores, protocol, about.get("flip_average") is True, missing)
+    averages = {"flip_average": "the mirrored image", "size_average": "other sizes of the image"}
+    averaged = [meaning for name, meaning in averages.items() if about.get(name) is True]
+    result = summarise_make3d(scores, protocol, averaged, missing)
     result |= {"predictions": {"file": str(file), **about}, "seconds": seconds}
     if args.csv:
         write_csv(args.csv, [{"image": photo.name, **row} for photo, (row, _) in zip(photographs, scores, strict=True)])
@@ -117,9 +120,10 @@ def predict(photographs: list[Photograph], file: Path, args: argparse.Namespace)
 
     start = time.perf_counter()
     images = in_parallel(read, photographs, args.workers)
-    depth = predict_depth(networks.depth_net, images, len(photographs), args.batch_size, device, args.flip_average)
+    depth_net = SizeAverage(networks.depth_net) if args.size_average else networks.depth_net
+    depth = predict_depth(depth_net, images, len(photographs), args.batch_size, device, args.flip_average)
     about: dict = {"checkpoint": str(args.checkpoint), "step": networks.step, "height": height, "width": width}
-    about |= {"make3d_ratio": ratio, "flip_average": args.flip_average}
+    about |= {"make3d_ratio": ratio, "flip_average": args.flip_average, "size_average": args.size_average}
     names = np.array([photo.name for photo in photographs])
     rows = Rows((len(photographs), height, width), np.float32, depth)
     save_predictions(file, "depth", {"files": names, "depth": rows}, about)

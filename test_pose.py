@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from path import Path
 
-from cli.flags import add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
 from cli.tables import table
 from datasets.formats.kitti import time_gaps
 from datasets.formats.kitti_folders import (
@@ -40,6 +40,7 @@ from files.outputs import check_outputs
 from inference.depth import input_size, read_resized
 from inference.motion import predict_sequence, snippet_length
 from inference.outputs import Export, claim_export_folder
+from models.averages import averaged_motion
 from models.checkpoint import load_model
 
 DESCRIPTION = """\
@@ -77,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--snippet-scale", choices=SNIPPET_SCALES, default="network", help=f"{scales} (default: network)")
     files = "NN.txt (KITTI), NN_tum.txt (TUM, where times are known), NN.png (picture)"
     add("--export", type=Path, metavar="FOLDER", help=f"write the trajectories there, not aligned: {files}")
+    add_average_flags(parser.add_argument, "the motion")
     add_test_flags(parser, "pose")
     args = parse_test_flags(parser, instead="trajectory")
     check_arguments(parser, args)
@@ -85,6 +87,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with exit status 2 for flags that do not go together."""
+    if (args.flip_average or args.size_average) and not args.checkpoint:
+        parser.error("--flip-average and --size-average go with a CHECKPOINT: nothing else is predicted")
     given = " ".join(args.sequences or [])
     if args.trajectory:
         if args.snippet_scale != "network":
@@ -196,21 +200,22 @@ def predict(sequences: list[str], file: Path, args: argparse.Namespace) -> float
     trained = networks.scenes
     check_overlap(args.checkpoint, trained, sequences, args.kitti, args.allow_training_overlap)
     frames = snippet_length(networks.pose_net, args.checkpoint)
+    pose_net = averaged_motion(networks.pose_net, args.flip_average, args.size_average)
     height, width = input_size((args.height, args.width), (networks.height, networks.width))
     read = partial(read_resized, height=height, width=width)
     arrays, start = {}, time.perf_counter()
     for name, images in cameras.items():
         if len(images) < frames:
             raise InputError(f"sequence {name}: {len(images)} images, too few for a snippet of {frames} frames")
-        arrays[f"snippets_{name}"] = predict_sequence(
-            networks.pose_net, images, read, args.batch_size, args.workers, name
-        )
+        arrays[f"snippets_{name}"] = predict_sequence(pose_net, images, read, args.batch_size, args.workers, name)
     seconds = time.perf_counter() - start
     about = {
         "checkpoint": str(args.checkpoint),
         "step": networks.step,
         "height": height,
         "width": width,
+        "flip_average": args.flip_average,
+        "size_average": args.size_average,
         "cameras": {name: str(images[0].parent.name) for name, images in cameras.items()},
         "scenes": trained,
     }

@@ -59,6 +59,20 @@ def add_device_flag(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_average_flags(add: Callable[..., Any], predicted: str) -> None:
+    """The flags of predictions that are means of several: --flip-average and --size-average.
+
+    Args:
+        add: `add_argument` of a parser or of a group of flags.
+        predicted: what is predicted, for example "depth".
+    """
+    flip = f"predict {predicted} for the images and for their mirror images, and take the mean"
+    add("--flip-average", action="store_true", help=flip)
+    sizes = f"predict {predicted} at 3/4, 1 and 5/4 of the network's size, and take the mean; for networks that were "
+    sizes += "trained on several sizes, such as weights/world.safetensors"
+    add("--size-average", action="store_true", help=sizes)
+
+
 def add_test_flags(parser: argparse.ArgumentParser, kind: str, overlap: bool = True) -> None:
     """The flags that the test scripts have in common.
 

@@ -8,19 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from files.errors import InputError, UsageError
+from models.averages import SizeAverage, scaled_size
 from models.checkpoint import load_model
-from models.layers import SMALLEST_SIDE
 from training.options import TrainOptions
-
-_MULTIPLE = 16  # pixels of the sides of reduced images
 
 
 class Prior(nn.Module):
     """Predicts disparity with a depth network, at about the image size that the network was trained on.
 
     A network that was trained on small images has larger errors on large ones. So larger images are reduced by a common
-    factor of both sides, and the disparity is enlarged again. The mean of the predictions for the image and for its
-    mirror image is taken, which errs less than either.
+    factor of both sides, and the disparity is enlarged again. The mean over three sizes (`SizeAverage`) of the
+    predictions for the image and for its mirror image is taken, which errs less than a single prediction.
 
     Args:
         depth_net: without gradients.
@@ -29,7 +27,7 @@ class Prior(nn.Module):
 
     def __init__(self, depth_net: nn.Module, pixels: int | None) -> None:
         super().__init__()
-        self.depth_net, self.pixels = depth_net.eval().requires_grad_(False), pixels
+        self.depth_net, self.pixels = SizeAverage(depth_net.eval().requires_grad_(False)), pixels
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -47,9 +45,7 @@ class Prior(nn.Module):
         """Height and width at which images of this size are predicted. Example: of 128 x 416, with 64 * 208, half."""
         if self.pixels is None or height * width <= self.pixels:
             return height, width
-        factor = math.sqrt(self.pixels / (height * width))
-        small = [max(SMALLEST_SIDE, _MULTIPLE * round(factor * side / _MULTIPLE)) for side in (height, width)]
-        return small[0], small[1]
+        return scaled_size((height, width), math.sqrt(self.pixels / (height * width)))
 
 
 def load_prior(options: TrainOptions, device: torch.device) -> Prior | None:
