@@ -5,6 +5,7 @@ least-squares fit refines it. Tracks that leave their epipolar line belong to th
 triangulated. Everything is deterministic: the same images give the same numbers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -92,6 +93,43 @@ def follow_corners(target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, 
     return next(tracks), next(tracks), len(corners)
 
 
+def follow_through(images: Sequence[np.ndarray], reference: int, most: int) -> np.ndarray:
+    """Corners of one image tracked through the images before and after it, from each to the next and back.
+
+    Args:
+        images: uint8 [H, W] or [H, W, 3], in order of time.
+        reference: number of the image in which the corners are found.
+        most: the points with the longest tracks that are kept.
+
+    Returns:
+        Float64 [k, n, 2], x and y of each point in each image; NaN from where its track is lost.
+    """
+    factor = 2 if images[0].shape[1] < _NARROW else 1
+    grey = [_enlarge(_grey(image), factor) for image in images]
+    height, width = grey[0].shape
+    found = cv2.goodFeaturesToTrack(
+        grey[reference], _MOST_CORNERS, _CORNER_QUALITY, _CORNER_DISTANCE * factor, blockSize=5
+    )
+    corners = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)[: 2 * most]
+    tracks = np.full((len(images), len(corners), 2), np.nan)
+    tracks[reference] = corners
+    for direction in (1, -1) if len(corners) else ():
+        places, kept = corners, np.arange(len(corners))
+        last = len(images) - 1 if direction > 0 else 0
+        for number in range(reference, last, direction):
+            before, after = grey[number], grey[number + direction]
+            ahead, good = _track(before, after, places)
+            back, returned = _track(after, before, ahead)
+            good &= returned & (np.linalg.norm(back - places, axis=1) < _RETURN * factor)
+            good &= ((ahead >= 0) & (ahead <= [width - 1, height - 1])).all(1)
+            places, kept = ahead[good], kept[good]
+            if not len(kept):
+                break
+            tracks[number + direction, kept] = places
+    order = np.argsort(-np.isfinite(tracks[..., 0]).sum(0), kind="stable")[:most]
+    return (tracks[:, order] + 0.5) / factor - 0.5  # pixel centres are integers
+
+
 def structure_from_tracks(
     target_pixels: np.ndarray,
     source_pixels: np.ndarray,
@@ -145,7 +183,9 @@ def structure_from_tracks(
     return TwoViews(target_pixels[certain], inverse_depth, source_from_target, corners, count, motion)
 
 
-def relative_motion(target_pixels: np.ndarray, source_pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray | None:
+def relative_motion(
+    target_pixels: np.ndarray, source_pixels: np.ndarray, intrinsics: np.ndarray, refine: bool = True
+) -> np.ndarray | None:
     """`source_from_target` [4, 4] of two views, with a translation of length 1; None where RANSAC finds none.
 
     The essential matrix of five tracks that most tracks fit (Nister 2004, RANSAC) gives two rotations and two signs of
@@ -155,6 +195,7 @@ def relative_motion(target_pixels: np.ndarray, source_pixels: np.ndarray, intrin
     Args:
         target_pixels, source_pixels: [n, 2].
         intrinsics: K [3, 3] of both views.
+        refine: False leaves the refinement out, for those who refine it with more views.
     """
     if len(target_pixels) < 5:
         return None
@@ -178,7 +219,8 @@ def relative_motion(target_pixels: np.ndarray, source_pixels: np.ndarray, intrin
     first, second, translation = cv2.decomposeEssentialMat(essential[:3])
     candidates = [transform_from(r, sign * translation[:, 0]) for r in (first, second) for sign in (1, -1)]
     before = [_points_before(target_rays[fits], source_rays[fits], candidate) for candidate in candidates]
-    return _refine(target_pixels, source_pixels, intrinsics, candidates[int(np.argmax(before))])
+    best = candidates[int(np.argmax(before))]
+    return _refine(target_pixels, source_pixels, intrinsics, best) if refine else best
 
 
 def epipolar_distance(

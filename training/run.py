@@ -342,6 +342,8 @@ def _begin_folder(run: Run, warnings: list[str]) -> None:
     run.logger.text("configuration", f"    {json.dumps(configuration, indent=2)}".replace("\n", "\n    "))
     if warnings:
         run.logger.text("data check", "\n\n".join(warnings))
+    for warning in warnings:
+        run.logger.warning(0, f"data_check/{warning.partition(':')[0].replace(' ', '_')}", warning)
 
 
 def _resume(run: Run, stopped: StoppedRun) -> None:

@@ -10,6 +10,7 @@ from path import Path
 
 from cli.tables import report_data_check
 from datasets.preparation.check import check_data
+from datasets.preparation.focal_check import MOST_CLIPS
 from datasets.shards import is_sharded
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
@@ -131,8 +132,9 @@ def check_before_training(options: TrainOptions) -> list[str]:
     """
     if not options.check or distributed.rank() > 0 or is_sharded(options.data or ""):  # shards: checked when packed
         return []
-    # The data set has read all headers already.
-    check = check_data(Path(options.data), options.sequence_length, most_pairs=200, all_headers=False)
+    # The data set has read all headers already. A learned camera only starts from the given focal length.
+    clips = MOST_CLIPS if options.camera.name == "given" and options.fov is None else 0
+    check = check_data(Path(options.data), options.sequence_length, 200, all_headers=False, most_clips=clips)
     report_data_check(check)
     training = [scene for scene in check.scenes if "train.txt" in scene.lists]
     if options.objective.auto_mask != "off" and all("static video" in scene.warned for scene in training):

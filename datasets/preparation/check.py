@@ -8,13 +8,14 @@ be wrong, or concerns some of the scenes only, is a warning.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from path import Path
 from tqdm import tqdm
 
 from datasets.layout import Scene, read_paths, read_scene, read_scene_names
-from datasets.preparation.judgement import ADVICE, compare_scenes, judge_camera, judge_lists, judge_motion
+from datasets.preparation.focal_check import MOST_CLIPS, FocalCheck, check_focal
+from datasets.preparation.judgement import ADVICE, WRONG_FOCAL, compare_scenes, judge_camera, judge_lists, judge_motion
 from datasets.preparation.scene_check import SceneCheck, measure_scene, median, spread
 from datasets.view_pairs import LEAST_MOTION
 from files.errors import InputError
@@ -34,6 +35,7 @@ class DataCheck:
     scenes: list[SceneCheck]
     refusals: list[str]
     warnings: list[str]
+    focal: FocalCheck = field(default_factory=FocalCheck)  # of the training scenes
 
     @property
     def pairs(self) -> int:
@@ -42,6 +44,11 @@ class DataCheck:
 
     @property
     def notes(self) -> list[str]:
+        """What points that were tracked show of the whole set, a line each: motion, parallax, focal length."""
+        return [*self.tracks, str(self.focal)] if self.focal.was_made else self.tracks
+
+    @property
+    def tracks(self) -> list[str]:
         """What tracks of points show of the whole set, in two lines: the gap that gives motion, and the parallax."""
         measured = [scene.parallax for scene in self.scenes if scene.parallax is not None]
         frames = sum(parallax.frames for parallax in measured)
@@ -65,12 +72,15 @@ class DataCheck:
             "refused": self.refusals,
             "warnings": self.warnings,
             "pairs": self.pairs,
-            "tracks": self.notes,
+            "tracks": self.tracks,
+            "focal": self.focal.plain(),
             "scenes": [scene.plain() for scene in self.scenes],
         }
 
 
-def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = True) -> DataCheck:
+def check_data(
+    root: Path, length: int, most_pairs: int, all_headers: bool = True, most_clips: int = MOST_CLIPS
+) -> DataCheck:
     """Check a prepared data set.
 
     Args:
@@ -81,6 +91,7 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
             least 100.
         all_headers: read the size of every frame, and name damaged frames. Without it only the compared frames count:
             for training, which opens all frames anyway and names the damaged ones.
+        most_clips: clips of neighbouring frames by which the focal length is checked, about 0.2 s each; 0: it is not.
 
     Raises:
         InputError: the folder is no data set, or has no `train.txt`.
@@ -104,7 +115,10 @@ def check_data(root: Path, length: int, most_pairs: int, all_headers: bool = Tru
         judge_camera(check)
     compare_scenes(list(checks.values()))
     _refuse_whole_set(list(checks.values()))
-    return _sum_up(root, list(checks.values()), length)
+    result = _sum_up(root, list(checks.values()), length)
+    if most_clips and not result.refusals:
+        _check_focal(result, scenes, most_clips)
+    return result
 
 
 def _read_scenes(root: Path) -> tuple[dict[str, SceneCheck], dict[str, Scene]]:
@@ -153,6 +167,14 @@ def _sum_up(root: Path, checks: list[SceneCheck], length: int) -> DataCheck:
         text += f"{snippets} snippets of {length}; {ADVICE['too few frames']}"
         (warnings if snippets else refusals).append(text)
     return DataCheck(checks, refusals, warnings)
+
+
+def _check_focal(result: DataCheck, scenes: dict[str, Scene], most_clips: int) -> None:
+    """Compare the focal lengths of the training scenes with what the images show, and warn where they differ."""
+    training = [check.name for check in result.scenes if "train.txt" in check.lists and not check.refused]
+    result.focal = check_focal([scenes[name] for name in training if name in scenes], most_clips)
+    if result.focal.is_wrong:
+        result.warnings.append(f"{WRONG_FOCAL}: {result.focal.finding}; {ADVICE[WRONG_FOCAL]}")
 
 
 def _line(cause: str, level: str, checks: list[SceneCheck]) -> str:

@@ -12,6 +12,7 @@ _REPEATED_SHARE = 0.2  # of a scene's frames
 _NO_MOTION = 0.25  # pixels: a median motion below it can be noise
 _FEWEST_JUDGED = 3  # pairs that a judgement of a scene takes
 _FOCAL_OF_ANOTHER_CAMERA = 1.7  # factor between a focal length and that of the other scenes
+WRONG_FOCAL = "wrong focal length"
 _NORMALISED = 3.0  # pixels: no image has such short focal lengths, so K is in units of the image's width and height
 
 # What to do about each cause. Reports list the causes in this order.
@@ -27,6 +28,8 @@ ADVICE = {
     "-fps_mode passthrough)",
     "little motion": "so little parallax is hard to tell from noise: prepare it with a larger gap between frames",
     "wrong K": "cam.txt must be K of the images beside it: when images are resized, K changes with them",
+    WRONG_FOCAL: "likely K of images of another size, cropped or enlarged since, or a guess: cam.txt must be K of the "
+    "images beside it; measure it, or train with --camera learned",
     "unusual K": "correct only if the camera is really like that; cam.txt must be K of the images beside it",
     "too few frames": "a snippet needs neighbouring frames of one scene; the paper's data have 40,000",
     "frames of different sizes": "resize all frames to one size, and K with them",

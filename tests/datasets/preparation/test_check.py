@@ -74,11 +74,13 @@ def test_a_healthy_drive_is_described_and_raises_no_alarm(healthy, tmp_path):
     assert 1 < scene.pixels < 10
     assert "208 x 64" in scene.row()["size"]
     json.dumps(result.plain(), allow_nan=False)
-    gap, parallax = result.notes
+    gap, parallax = result.tracks
+    assert result.notes == [gap, parallax, str(result.focal)]
+    assert "no 9 frames of a scene in which the view turns" in result.notes[2]
     assert gap.startswith("tracks: 2 pixels of motion are reached over a gap of 1 frame in the median (1 to ")
     assert parallax.startswith(f"tracks: parallax beyond a rotation in {len(scene.parallax.gaps) * 2 + 2} of ")
     plain = result.plain()
-    assert plain["tracks"] == result.notes
+    assert plain["tracks"] == result.tracks
     assert plain["scenes"][0]["parallax"]["gap"] == 1
     assert plain["scenes"][0]["parallax"]["points"] > 50
 
