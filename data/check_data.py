@@ -24,9 +24,9 @@ Prints a row for each scene of train.txt and val.txt: number of frames, number o
 them, size, K (fx fy cx cy), and, measured on a sample of its pairs of neighbouring frames, the share in which the
 camera stands, the photometric error of the identity warp (mean difference, images in [-1, 1]), the motion in pixels,
 the share of textured patches found again in the next frame, and the share of pairs that a rotation of the camera
-explains. Then it prints whether the focal length in cam.txt is the one that the motion in the images shows, the problems
-and what to do about them. train.py runs the same check on a smaller sample before it starts. docs/data_check.md
-describes the measurements.
+explains. Then it prints the focal length that the motion in the images shows beside that of cam.txt, the problems, and
+what to do about them. train.py runs the same check on a smaller sample before it starts. docs/data_check.md describes
+the measurements.
 
 Exit status: 0 if training may start (there may be warnings), 1 if the data set is refused."""
 

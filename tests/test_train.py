@@ -944,10 +944,13 @@ def test_data_that_teach_nothing_are_refused_before_a_folder_is_made(run, data, 
     assert "fx fy cx cy" not in output
 
 
-def test_warnings_of_the_data_check_are_printed(run, data):
+def test_warnings_of_the_data_check_are_printed_and_logged(run, data, tmp_path):
     status, output, error = run(data, steps=1, check=True)
     assert status == 0, error
     assert "WARNING: too few frames: " in output
+    logged = {line["name"]: line for line in metrics(tmp_path / "runs/run", "warning")}
+    assert logged["data_check/too_few_frames"]["step"] == 0
+    assert "too few frames: " in logged["data_check/too_few_frames"]["message"]
 
 
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot round denormal numbers to 0")

@@ -10,6 +10,8 @@ from path import Path
 
 from cli.flags import add_option_flags
 from datasets.layout import write_intrinsics, write_text
+from datasets.preparation import check
+from datasets.preparation.focal_check import FocalCheck
 from files.errors import InputError, UsageError
 from files.images import write_jpeg
 from loss_functions import ObjectiveOptions
@@ -288,6 +290,17 @@ def test_the_data_are_checked_and_warnings_returned(data, capsys):
     warnings = check_before_training(TrainOptions(data=str(data)))
     assert any("too few frames" in warning for warning in warnings)
     assert "WARNING: too few frames: " in capsys.readouterr().out
+
+
+def test_a_wrong_focal_length_is_named_unless_the_camera_is_learned(data, monkeypatch):
+    monkeypatch.setattr(check, "check_focal", lambda scenes, clips: FocalCheck(32, 56.0, 0.69, 0.01))
+    warnings = check_before_training(TrainOptions(data=str(data)))
+    assert any("wrong focal length: fx in cam.txt is 56.0 pixels" in warning for warning in warnings)
+    for learned in (
+        TrainOptions(data=str(data), camera=NetworkSpec("learned")),
+        TrainOptions(data=str(data), fov=60.0),
+    ):
+        assert not any(warning.startswith("wrong focal") for warning in check_before_training(learned))
 
 
 def test_data_that_teach_nothing_are_refused(data):
