@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from benchmarks.port import add_port_flag, load_port, port_step
 from benchmarks.surroundings import device_name, make_noise
 from cli.flags import add_hidden_flags, add_option_flags, choose_device, positive_int, run_script
 from datasets.loading import Batch
@@ -37,7 +38,11 @@ The roofline is the time that the networks' floating-point operations (3 x those
 rate that this run measures: the faster of a large matrix product and a large 3 x 3 convolution. Rates and steps are
 measured in turns, since machines are noisy: trust the ratio.
 
+With --port, float32 steps of the well-known PyTorch port are measured, too, in turns with these: networks, loss,
+backward and update of noise images of the same size. Augmentation and loading count for this project alone.
+
   python benchmarks/train_step.py
+  python benchmarks/train_step.py --port ../SfmLearner-Pytorch
   python benchmarks/train_step.py --device cuda --batch-size 32"""
 
 # The fields of TrainOptions that are flags here.
@@ -61,14 +66,21 @@ class Measurement:
     seconds: list[float] = field(default_factory=list)  # a step, mean of each round
     cpu_seconds: list[float] = field(default_factory=list)  # likewise, of this process's processor time
     parts: dict[str, list[float]] = field(default_factory=dict)  # seconds of each part, of each step
+    port_seconds: list[float] = field(default_factory=list)  # a step of the port, mean of each round
+    port_cpu_seconds: list[float] = field(default_factory=list)  # likewise, of this process's processor time
 
 
 def main() -> None:
     torch.set_flush_denormal(True)  # as train.py does
     given = parse_arguments()
-    height, width, rounds, steps = (given.pop(name) for name in ("height", "width", "rounds", "steps"))
+    height, width, rounds, steps, port = (given.pop(name) for name in ("height", "width", "rounds", "steps", "port"))
     options = new_options(given)
     device = choose_device(options.device)
+    port_steps = None
+    if port is not None:
+        port_steps = port_step(
+            load_port(port), options.batch_size * options.accumulate, options.sequence_length, height, width, device
+        )
     total = WARM_UP + 2 * rounds * steps
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,7 +92,7 @@ def main() -> None:
         with open_run(options, None, device) as run:
             run.progress.leave = False
             run.progress.close()  # there is a bar of rounds instead
-            measurement = measure(run, rounds, steps)
+            measurement = measure(run, rounds, steps, port_steps)
     report(run, measurement)
 
 
@@ -90,33 +102,52 @@ def parse_arguments() -> dict[str, Any]:
     parser.add_argument("--width", type=positive_int, default=416, help="pixels of the images (default: 416)")
     parser.add_argument("--rounds", type=positive_int, default=5, help="of measuring rates, then steps (default: 5)")
     parser.add_argument("--steps", type=positive_int, default=6, help="steps in a round (default: 6)")
+    add_port_flag(parser)
     add_option_flags(parser, TrainOptions, names=FLAGS)
     add_hidden_flags(parser, OLD_FLAGS)
     return vars(parser.parse_args())
 
 
-def measure(run: Run, rounds: int, steps: int) -> Measurement:
-    """Time the rates, the steps, and the parts of as many more steps, in turns."""
+def measure(run: Run, rounds: int, steps: int, port: Callable[[], None] | None = None) -> Measurement:
+    """Time the rates, the steps, the port's, and the parts of as many more steps, in turns.
+
+    Args:
+        port: takes a step of the port.
+    """
     result = Measurement()
     dtype = torch.bfloat16 if run.options.precision == "bf16" else torch.float32
     train_steps(run, WARM_UP)  # a step's graph is captured here, too
+    if port is not None:
+        time_steps(port, WARM_UP, run.device)
     for _ in tqdm(range(rounds), desc=f"measuring on {run.device}"):
         for name, rate in measure_rates(run.device, dtype).items():
             result.rates.setdefault(name, []).append(rate)
-        synchronise(run.device)
-        start, cpu_start = time.perf_counter(), time.process_time()
-        train_steps(run, steps)  # nothing but the training itself waits for the device
-        synchronise(run.device)
-        result.seconds.append((time.perf_counter() - start) / steps)
-        result.cpu_seconds.append((time.process_time() - cpu_start) / steps)
-        with timed_parts(run) as (seconds, lap):
+        # Nothing but the training itself waits for the device.
+        seconds, cpu_seconds = time_steps(lambda: train_steps(run, 1), steps, run.device)
+        result.seconds.append(seconds)
+        result.cpu_seconds.append(cpu_seconds)
+        if port is not None:
+            seconds, cpu_seconds = time_steps(port, steps, run.device)
+            result.port_seconds.append(seconds)
+            result.port_cpu_seconds.append(cpu_seconds)
+        with timed_parts(run) as (parts, lap):
             for _ in range(steps):
                 train_steps(run, 1)
                 lap("after the step")
-                for part, value in seconds.items():
+                for part, value in parts.items():
                     result.parts.setdefault(part, []).append(value)
-                seconds.clear()
+                parts.clear()
     return result
+
+
+def time_steps(step: Callable[[], None], count: int, device: torch.device) -> tuple[float, float]:
+    """Seconds, and seconds of this process's processor time, of a step: means of `count` steps."""
+    synchronise(device)
+    start, cpu_start = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        step()
+    synchronise(device)
+    return (time.perf_counter() - start) / count, (time.process_time() - cpu_start) / count
 
 
 def train_steps(run: Run, count: int) -> None:
@@ -204,9 +235,22 @@ def report(run: Run, measured: Measurement) -> None:
         print(f"{name:18s}{max(values) / 1e9:8.1f} GFLOP/s")
     print(f"roofline          {1000 * roofline:8.1f} ms ({operations / 1e9:.1f} GFLOP)")
     print(f"step / roofline   {median / roofline:8.2f} (best round {best / roofline:.2f})")
+    if measured.port_seconds:
+        report_port(measured)
     shares = {part: statistics.median(measured.parts[part]) for part in PARTS if part in measured.parts}
     for part, value in shares.items():
         print(f"  {part:16s}{100 * value / sum(shares.values()):6.1f} %")
+
+
+def report_port(measured: Measurement) -> None:
+    """Print the port's step, and how many of its steps' images one gets in the same time: more than 1 is faster."""
+    for name, ours, port in (
+        ("the port's step", measured.seconds, measured.port_seconds),
+        ("its CPU time", measured.cpu_seconds, measured.port_cpu_seconds),
+    ):
+        ratio = statistics.median(b / a for a, b in zip(ours, port, strict=True))
+        print(f"{name:18s}{1000 * statistics.median(port):8.1f} ms (best round {1000 * min(port):.1f} ms); ", end="")
+        print(f"ours is {ratio:.2f} times as fast (best rounds: {min(port) / min(ours):.2f})")
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype) -> dict[str, float]:

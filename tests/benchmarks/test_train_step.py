@@ -52,6 +52,21 @@ def test_it_reports_the_step_and_its_parts(monkeypatch, capsys):
     assert images == pytest.approx(2000 / step, rel=0.01, abs=0.005)  # printing rounds by up to 0.005
 
 
+def test_the_port_is_measured_in_turns(tmp_path, monkeypatch, capsys):
+    steps = []
+    monkeypatch.setattr(benchmark, "load_port", lambda folder: folder)
+    monkeypatch.setattr(benchmark, "port_step", lambda *given: steps.append(given) or (lambda: steps.append(None)))
+    flags = "--height 32 --width 48 --rounds 2 --steps 3 --batch-size 2 --workers 0 --network-width 0.0625 --device cpu"
+    monkeypatch.setattr(sys, "argv", ["train_step.py", *flags.split(), "--port", str(tmp_path)])
+    benchmark.main()
+    out = capsys.readouterr().out
+    assert steps[0] == (Path(tmp_path), 2, 3, 32, 48, torch.device("cpu"))
+    assert len(steps) == 1 + benchmark.WARM_UP + 2 * 3
+    assert re.search(
+        r"^the port's step +[\d.]+ ms \(best round [\d.]+ ms\); ours is [\d.]+ times as fast", out, re.MULTILINE
+    )
+
+
 def test_flags_that_the_benchmark_decides_itself_are_wrong_use(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_step.py", "--epochs", "3"])
     with pytest.raises(SystemExit) as end:
