@@ -11,13 +11,22 @@ import numpy as np
 import torch
 from path import Path
 
-from cli.flags import add_average_flags, add_device_flag, choose_device, positive_float, positive_int, run_script
+from cli.flags import (
+    add_average_flags,
+    add_device_flag,
+    choose_device,
+    crop_or,
+    positive_float,
+    positive_int,
+    run_script,
+)
 from datasets.formats.video import VIDEO_SUFFIXES
 from datasets.layout import IMAGE_SUFFIXES
 from files.atomic import write_json
-from files.errors import InputError
+from files.errors import InputError, UsageError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
 from inference.clip import predict_clip, store_frames, view_size
+from inference.crop import AUTO, NONE, TRAINING, apply_crop
 from inference.depth import input_size
 from inference.depth_files import FORMATS
 from inference.folder import claim_folder
@@ -53,6 +62,8 @@ Predict depth of images and videos, and of videos the camera's trajectory and a 
       depth of single images
   python predict.py runs/my_run drive.mp4 --fov 80 --scale camera-height 1.65 --out results
       in metres: the camera is 1.65 m above the road
+  python predict.py drive.mp4 --crop 0,0,0,120 --out results
+      without the lowest 120 rows, which show the bonnet
   python predict.py runs/my_run prepared/SCENE --out results --write depth --depth-format png --size network
 
 Every clip gets a folder in --out. predict.json there says what was written; a run that was stopped leaves
@@ -125,10 +136,16 @@ def parse_arguments() -> argparse.Namespace:
 def add_camera_flags(parser: argparse.ArgumentParser) -> None:
     note = "Without a flag: the scene's cam.txt unless it is a guess, else the camera that the checkpoint has learned."
     add = parser.add_argument_group("camera and unit", note).add_argument
+    crop = (
+        "pixels of the input to leave out at each side, such as 0,0,0,120 for a bonnet; auto finds black bars and the "
+        "bonnet; none; or what the training's preparation left out, where the checkpoint says it (default: training)"
+    )
+    choices = crop_or(TRAINING, AUTO, NONE)
+    add("--crop", type=choices, default=TRAINING, metavar="LEFT,TOP,RIGHT,BOTTOM", help=crop)
     kinds = "K as cam.txt, or a calibration of OpenCV, KITTI or COLMAP"
-    add("--fov", type=positive_float, metavar="DEGREES", help="horizontal field of view of the input")
+    add("--fov", type=positive_float, metavar="DEGREES", help="horizontal field of view of the whole input")
     add("--focal", type=positive_float, metavar="PIXELS", help="focal length in pixels of the input")
-    add("--intrinsics", type=Path, metavar="FILE", help=f"{kinds}, for images as the input")
+    add("--intrinsics", type=Path, metavar="FILE", help=f"{kinds}, for images as the whole input")
     scales = (
         f"{SCALES}: metres by the camera's height above a flat road (PITCH: degrees by which it looks down, "
         "found where it is not given); by the vehicle's speed (FILE: a line with "
@@ -168,6 +185,7 @@ def main() -> None:
     device = choose_device(args.device)
     loaded = load_networks(args, device)
     wanted = [check_clip(clip, loaded, args) for clip in clips]
+    crop_clips(clips, loaded, args)
     given = GivenByFlag(args.fov, args.focal, args.intrinsics)
     cameras = [choose_intrinsics(clip, given, loaded) for clip in clips]
     size = input_size((args.height, args.width), (loaded.height, loaded.width))
@@ -218,6 +236,16 @@ def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> fro
     return frozenset(kinds)
 
 
+def crop_clips(clips: list[Clip], loaded: LoadedModel, args: argparse.Namespace) -> None:
+    """Crop the clips as --crop says; UsageError where it is in pixels, and they have several sizes."""
+    sizes = sorted({clip.size for clip in clips})
+    if isinstance(args.crop, tuple) and len(sizes) > 1:
+        shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
+        raise UsageError(f"--crop is in pixels of one size, the inputs have {len(sizes)} sizes: {shown}")
+    for clip in clips:
+        apply_crop(clip, args.crop, loaded)
+
+
 def predict_one(
     clip: Clip,
     camera: tuple[np.ndarray, str],
@@ -254,7 +282,7 @@ def predict_one(
         notes.append(f"no trajectory and no point cloud: {reason}")
         kinds -= set(OF_MOTION)
     times_known = clip.times_known or args.fps is not None
-    scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known)
+    scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known, clip.offset)
     of_views = resized_intrinsics(intrinsics, clip.size, view_size(clip.size))
     structure = judge_structure(predicted, of_views) if len(predicted.names) > 1 and clip.ordered else None
     poses = scale.in_unit_of_depth(poses)
@@ -273,6 +301,7 @@ def predict_one(
         "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
         | {"spread": scale.spread, "frames_used": scale.frames_used, "motion": scale.motion},
         "camera": {"K": intrinsics.tolist(), "source": source},
+        "crop": None if clip.crop is None else clip.crop.plain(),
         "structure": structure,
         "refinement": refined,
     }

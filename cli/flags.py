@@ -292,6 +292,22 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
 
 
+def crop_or(*words: str) -> Callable[[str], str | tuple[int, int, int, int]]:
+    """The argparse type of a crop: LEFT,TOP,RIGHT,BOTTOM in pixels, or one of these words."""
+
+    def parse(text: str) -> str | tuple[int, int, int, int]:
+        if text in words:
+            return text
+        sides = text.split(",")
+        if len(sides) != 4 or not all(side.strip().isdecimal() and len(side) < 7 for side in sides):
+            expected = f"{', '.join(words)}, or LEFT,TOP,RIGHT,BOTTOM in pixels"
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
+        left, top, right, bottom = map(int, sides)
+        return left, top, right, bottom
+
+    return parse
+
+
 def _number(text, kind, accept, expected):  # argparse turns the error into its own line and exit status 2
     try:
         value = kind(text)

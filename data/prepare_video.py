@@ -27,7 +27,7 @@ from typing import Any
 
 from path import Path
 
-from cli.flags import fraction, non_negative_float, positive_float, positive_int, run_script
+from cli.flags import crop_or, fraction, non_negative_float, positive_float, positive_int, run_script
 from cli.tables import report_data_check, table
 from datasets.layout import GUESS, SELF_CALIBRATION
 from datasets.preparation.check import check_data
@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     size.add_argument(
         "--crop",
-        type=_crop,
+        type=crop_or("auto", "none"),
         default="none",
         metavar="LEFT,TOP,RIGHT,BOTTOM",
         help="pixels of the input to leave out at each side, such as 0,0,0,120 for a bonnet; auto finds black bars and "
@@ -153,15 +153,6 @@ def _multiple(text: str) -> int:
             "images five times"
         )
     return pixels
-
-
-def _crop(text: str) -> str | tuple[int, ...]:
-    if text in ("auto", "none"):
-        return text
-    words = text.split(",")
-    if len(words) != 4 or not all(word.strip().isdecimal() and len(word) < 7 for word in words):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, none, or LEFT,TOP,RIGHT,BOTTOM in pixels")
-    return tuple(int(word) for word in words)
 
 
 def _angle(text: str) -> float:

@@ -8,11 +8,13 @@ import torch
 from path import Path
 
 from datasets.formats.camera_files import PINHOLE, read_calibration
+from datasets.input_views import InputView
 from datasets.layout import CAMERA_FILE, camera_is_guessed, check_intrinsics_fit, read_intrinsics
 from datasets.preparation.view import GUESSED_FIELD_OF_VIEW
 from files.errors import InputError
 from files.text import read_lines
-from geometry.camera import scale_intrinsics
+from geometry.camera import crop_intrinsics, scale_intrinsics
+from inference.crop import find_view
 from inference.frames import Clip
 from models.checkpoint import LearnedK, LoadedModel
 from models.learned_camera import LearnedCamera
@@ -32,7 +34,7 @@ class GivenByFlag:
 
 
 def choose_intrinsics(clip: Clip, given: GivenByFlag, loaded: LoadedModel) -> tuple[np.ndarray, str]:
-    """K of a clip in pixels of its frames, float64 [3, 3], and where it is from.
+    """K of a clip in pixels of its frames, float64 [3, 3], and where it is from. Flags are about the whole pictures.
 
     The first that there is: a flag, the scene's cam.txt unless it is a guess, the camera that the checkpoint has
     learned, the guess. Of a checkpoint that has learned several cameras, the one that recorded the scene.
@@ -40,13 +42,13 @@ def choose_intrinsics(clip: Clip, given: GivenByFlag, loaded: LoadedModel) -> tu
     Raises:
         InputError: a camera file that is damaged, of a lens with distortion, or of images of another shape.
     """
-    height, width = clip.size
+    height, width = clip.whole
     if given.file is not None:
-        return _from_file(given.file, height, width), str(given.file)
+        return _cropped(_from_file(given.file, height, width), clip), str(given.file)
     if given.focal is not None:
-        return centred(given.focal, height, width), f"--focal {given.focal:g}"
+        return _cropped(centred(given.focal, height, width), clip), f"--focal {given.focal:g}"
     if given.fov is not None:
-        return centred(focal_of(given.fov, width), height, width), f"--fov {given.fov:g}"
+        return _cropped(centred(focal_of(given.fov, width), height, width), clip), f"--fov {given.fov:g}"
     guessed = clip.intrinsics is not None and camera_is_guessed(clip.source)
     if clip.intrinsics is not None and not guessed:
         return clip.intrinsics, f"{clip.source}/cam.txt"
@@ -56,7 +58,12 @@ def choose_intrinsics(clip: Clip, given: GivenByFlag, loaded: LoadedModel) -> tu
     if clip.intrinsics is not None:
         return clip.intrinsics, f"{clip.source}/cam.txt, a guess ({CAMERA_FILE})"
     guess = f"a guess: {GUESSED_FIELD_OF_VIEW:g} degrees along the longer side; --fov, --focal or --intrinsics say more"
-    return centred(focal_of(GUESSED_FIELD_OF_VIEW, max(height, width)), height, width), guess
+    return _cropped(centred(focal_of(GUESSED_FIELD_OF_VIEW, max(height, width)), height, width), clip), guess
+
+
+def _cropped(intrinsics: np.ndarray, clip: Clip) -> np.ndarray:
+    """K of a clip's frames from K of its whole pictures."""
+    return crop_intrinsics(torch.from_numpy(intrinsics), *clip.offset).numpy()
 
 
 def _learned(clip: Clip, loaded: LoadedModel) -> tuple[np.ndarray, str] | None:
@@ -68,6 +75,11 @@ def _learned(clip: Clip, loaded: LoadedModel) -> tuple[np.ndarray, str] | None:
         return None
     (camera,), (height, width) = cameras, clip.size
     source = f"learned by the checkpoint, for images of {camera.width} x {camera.height} pixels"
+    view = find_view(clip, loaded)
+    if isinstance(view, InputView):  # the training images are this part of the clip's pictures
+        left, top, right, bottom = view.box
+        part = torch.from_numpy(camera.resized(bottom - top, right - left))
+        return _cropped(crop_intrinsics(part, -left, -top).numpy(), clip), source
     larger = max(camera.width / width, camera.height / height)
     kept = camera.width * camera.height / (larger * width * larger * height)  # 1: the same aspect
     if kept > 1 - _SAME_SHAPE:

@@ -4,10 +4,12 @@ A clip is read from its beginning as often as needed, and never held in memory a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
 from path import Path
 
 from datasets.formats import kitti
@@ -26,6 +28,7 @@ from files.images import image_size, read_image
 from files.parallel import in_parallel
 from files.text import read_rows
 from files.untrusted import MOST_PIXELS
+from geometry.camera import crop_intrinsics
 
 SMALLEST_SIDE = 8  # pixels of an input's width and height
 DEFAULT_FPS = 10.0  # KITTI's, and that of data/prepare_video.py
@@ -42,13 +45,40 @@ class Frame:
     image: np.ndarray  # uint8 [H, W, 3], RGB
 
 
+@dataclass(frozen=True)
+class Crop:
+    """What is left out of a clip's pictures."""
+
+    margins: tuple[int, int, int, int]  # pixels at the left, top, right and bottom
+    size: tuple[int, int]  # (height, width) of the whole pictures
+    source: str  # who says so
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom: columns left .. right - 1 are kept."""
+        left, top, right, bottom = self.margins
+        return left, top, self.size[1] - right, self.size[0] - bottom
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        sides = dict(zip(("left", "top", "right", "bottom"), self.margins, strict=True))
+        return sides | {"source": self.source}
+
+    def __str__(self) -> str:
+        left, top, right, bottom = self.box
+        return (
+            f"columns {left} to {right - 1}, rows {top} to {bottom - 1} of {self.size[1]} x {self.size[0]} pixels "
+            f"({self.source})"
+        )
+
+
 @dataclass
 class Clip:
     """Frames of one camera in order of time; or single images, which have no order (`ordered` is False)."""
 
     name: str  # of the folder that its results go to
     source: Path
-    size: tuple[int, int]  # (height, width) of the frames; of single images that of the first
+    size: tuple[int, int]  # (height, width) of the frames, after `crop`; of single images that of the first
     ordered: bool
     read: Callable[[list[str]], Iterator[Frame]]  # appends a line to the list for what cannot be read
     count: int | None = None  # frames, as far as known without reading them
@@ -56,6 +86,19 @@ class Clip:
     times_known: bool = False  # False: the times follow from a guessed number of frames per second
     world_from_camera: np.ndarray | None = None  # true poses [F, 3, 4] of a prepared scene
     notes: list[str] = field(default_factory=list)  # what a user should know about how it was read
+    several_sizes: bool = False  # of the pictures
+    prepared: bool = False  # a scene of prepared data
+    crop: Crop | None = None  # of the frames that `read` gives
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """(height, width) of the pictures before the crop."""
+        return self.size if self.crop is None else self.crop.size
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(x, y) of the frames' first pixel in the whole pictures."""
+        return (0, 0) if self.crop is None else self.crop.box[:2]
 
 
 def open_inputs(inputs: list[Path], fps: float | None, workers: int) -> list[Clip]:
@@ -85,6 +128,29 @@ def open_inputs(inputs: list[Path], fps: float | None, workers: int) -> list[Cli
     return clips
 
 
+def crop_clip(clip: Clip, crop: Crop) -> None:
+    """Leave the margins of a clip's pictures out from now on, with its K.
+
+    Raises:
+        InputError: too little is left, or the pictures have several sizes.
+    """
+    left, top, right, bottom = crop.box
+    if clip.several_sizes:
+        raise InputError(f"{clip.source}: {crop.source}: pixels of one size, the images have several")
+    if min(right - left, bottom - top) < SMALLEST_SIDE:
+        shown = f"{max(0, right - left)} x {max(0, bottom - top)} of {crop.size[1]} x {crop.size[0]} pixels"
+        raise InputError(f"{clip.source}: {crop.source} leaves {shown}, expected {SMALLEST_SIDE} along each side")
+    whole = clip.read
+
+    def read(notes: list[str]) -> Iterator[Frame]:
+        for frame in whole(notes):
+            yield replace(frame, image=np.ascontiguousarray(frame.image[top:bottom, left:right]))
+
+    clip.read, clip.size, clip.crop = read, (bottom - top, right - left), crop
+    if clip.intrinsics is not None:
+        clip.intrinsics = crop_intrinsics(torch.from_numpy(clip.intrinsics), left, top).numpy()
+
+
 def _open_folder(folder: Path, fps: float | None, workers: int) -> list[Clip]:
     """A folder of images as one clip; a prepared scene as one for each of its runs."""
     if not (folder / "cam.txt").is_file():
@@ -97,7 +163,7 @@ def _open_folder(folder: Path, fps: float | None, workers: int) -> list[Clip]:
 def _open_scene(scene: Scene, suffix: str, fps: float | None, workers: int) -> Clip:
     clip = _images(f"{scene.name}{suffix}", scene.folder, scene.frames, workers)
     check_intrinsics_fit(scene.intrinsics, *clip.size, scene.folder / "cam.txt")
-    clip.intrinsics, clip.world_from_camera = scene.intrinsics, scene.poses
+    clip.intrinsics, clip.world_from_camera, clip.prepared = scene.intrinsics, scene.poses, True
     return _as_film(clip, scene.frames, fps, workers)
 
 
@@ -114,23 +180,25 @@ def _open_images(folder: Path, fps: float | None, workers: int) -> Clip:
 
 def _images(name: str, source: Path, files: Sequence[Path], workers: int) -> Clip:
     """Images without an order; `_as_film` makes a clip of those that are one."""
+    first = _first_size(files)
     return Clip(
         name,
         source,
-        _first_size(files),
+        first,
         ordered=False,
         read=lambda notes: _read_images(files, [0.0] * len(files), workers, notes),
         count=len(files),
+        several_sizes=any(_size_or_none(file) not in (first, None) for file in files),
     )
 
 
 def _as_film(clip: Clip, files: Sequence[Path], fps: float | None, workers: int) -> Clip:
     """The images of a folder as neighbouring frames, unless their sizes differ or there is only one."""
-    sizes = {size for size in map(_size_or_none, files) if size is not None}
-    if len(sizes) > 1:
+    if clip.several_sizes:
+        sizes = {size for size in map(_size_or_none, files) if size is not None}
         shown = " and ".join(f"{width} x {height}" for height, width in sorted(sizes)[:2])
         clip.notes.append(f"{clip.source}: images of {shown} pixels: taken as single images, not as a clip")
-    if len(sizes) > 1 or len(files) < 2:
+    if clip.several_sizes or len(files) < 2:
         return clip
     times = _times_beside(clip.source, files) if fps is None else None
     clip.times_known = times is not None

@@ -140,7 +140,8 @@ def _depth_writer(
             "motion": scale.motion,
         },
         "intrinsics": {"K": intrinsics.tolist(), "source": result.camera_source, "of": "the depth files"},
-        "input": {"source": str(result.clip.source), "width": result.clip.size[1], "height": result.clip.size[0]},
+        "input": {"source": str(result.clip.source), "width": result.clip.whole[1], "height": result.clip.whole[0]},
+        "crop": None if result.clip.crop is None else result.clip.crop.plain(),
         "network": {"width": network[1], "height": network[0]},
         "frames": len(predicted.names),
         "times": predicted.times if result.clip.ordered else None,
@@ -245,6 +246,8 @@ def _write_page(
         f"{len(times)} frames, {len(times) * step:.1f} s; colours: near is bright, far is dark",
         f"unit: {scale.unit} ({scale.source}); camera: {result.camera_source}",
     ]
+    if result.clip.crop is not None:
+        facts.append(f"crop: {result.clip.crop}")
     if result.structure is not None:
         facts.append(structure_line(result.structure))
     content = PageContent(

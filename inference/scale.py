@@ -59,14 +59,16 @@ def find_scale(
     intrinsics: np.ndarray,
     size: tuple[int, int],
     times_known: bool,
+    offset: tuple[int, int] = (0, 0),
 ) -> Scale:
     """The scale of a clip by the kind and the values of --scale; `NETWORK_UNIT` without them.
 
     Args:
         world_from_camera: [F, 3, 4] in the networks' unit; None without a pose network.
-        intrinsics: K in pixels of the input.
-        size: (height, width) of the input.
+        intrinsics: K in pixels of the frames.
+        size: (height, width) of the frames.
         times_known: whether the frames' times are measured ones.
+        offset: (x, y) of the frames' first pixel in the input, which may be cropped.
     """
     if choice is None:
         return NETWORK_UNIT
@@ -78,7 +80,7 @@ def find_scale(
         return scale_from_speed(clip, world_from_camera, values[0], times_known)
     if kind == "distance":
         x1, y1, x2, y2, metres = values
-        return scale_from_distance(clip, intrinsics, (x1, y1), (x2, y2), metres, size)
+        return scale_from_distance(clip, intrinsics, (x1, y1), (x2, y2), metres, size, offset)
     return Scale(values[0], f"constant {values[0]:g}", True)
 
 
@@ -219,20 +221,26 @@ def scale_from_distance(
     second: tuple[float, float],
     metres: float,
     size: tuple[int, int],
+    offset: tuple[int, int] = (0, 0),
 ) -> Scale:
     """The scale from the distance between two points of the clip's first frame.
 
     Args:
-        intrinsics: K in pixels of the input.
+        intrinsics: K in pixels of the frames.
         first, second: (x, y) in pixels of the input.
-        size: (height, width) of the input.
+        size: (height, width) of the frames.
+        offset: (x, y) of the frames' first pixel in the input.
     """
     disparity = clip.disparity[0]
     height, width = disparity.shape
     points = []
-    for x, y in (first, second):
+    for x_of_input, y_of_input in (first, second):
+        x, y = x_of_input - offset[0], y_of_input - offset[1]
         if not (0 <= x <= size[1] - 1 and 0 <= y <= size[0] - 1):
-            raise InputError(f"--scale distance: ({x:g}, {y:g}) lies outside the {size[1]} x {size[0]} image")
+            part = f", which begins at {offset}" if any(offset) else ""
+            raise InputError(
+                f"--scale distance: ({x_of_input:g}, {y_of_input:g}) lies outside the {size[1]} x {size[0]} image{part}"
+            )
         column, row = (x + 0.5) * width / size[1] - 0.5, (y + 0.5) * height / size[0] - 0.5
         depth = 1 / disparity[int(np.clip(round(row), 0, height - 1)), int(np.clip(round(column), 0, width - 1))]
         points.append(depth * np.linalg.solve(intrinsics, [x, y, 1]))

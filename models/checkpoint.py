@@ -8,7 +8,8 @@ A checkpoint (version 2) is a dict of plain values and tensors:
     optimizer                                   Adam's state
     step, skipped, validation_due, best, damaged    where the training stands (see `training.run.Run`)
     options                                     `training.options.TrainOptions` as plain values
-    record                                      height, width, snippets, processes, total_steps, scenes of the run
+    record                                      height, width, snippets, processes, total_steps, scenes, and views of
+                                                the videos (`datasets.input_views`) of the run
 
 Version-1 checkpoints and published checkpoints of other projects (`models.other_projects`) are read, too.
 """
@@ -82,6 +83,7 @@ class LoadedModel:
     scenes: list[str] | None = None  # the training scenes; None where the file does not say
     options: dict[str, Any] | None = None  # of the training, plain values, not checked; None where there are none
     cameras: list[list[str]] | None = None  # the scenes of each recording camera; None where the file does not say
+    views: list[Any] | None = None  # of the training's videos (`datasets.input_views`), plain and not checked
 
     def learned_cameras(self) -> list[LearnedK]:
         """K of each recording camera of the training; empty where K was given, not learned."""
@@ -323,6 +325,7 @@ def _own_model(content: dict[str, Any], file: Path) -> LoadedModel:
         data=data if isinstance(data, str) else None,
         scenes=record.get("scenes"),
         cameras=record.get("cameras"),
+        views=views if isinstance(views := record.get("views"), list) else None,
         options=content["options"],
     )
 

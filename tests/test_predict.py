@@ -291,6 +291,7 @@ def test_ctrl_c_leaves_whole_files(checkpoint, folder, run, tmp_path, monkeypatc
         (("--fov", "80", "--focal", "500"), "exclude each other"),
         (("--fov", "180"), "degrees below 180"),
         (("--write", "everything"), "invalid choice"),
+        (("--crop", "0,0,12"), "expected training, auto, none, or LEFT,TOP,RIGHT,BOTTOM in pixels"),
     ],
 )
 def test_wrong_use(checkpoint, folder, run, tmp_path, flags, message):
@@ -317,6 +318,28 @@ def test_cameras_by_flag(checkpoint, folder, run, tmp_path):
     (tmp_path / "cam.txt").write_text("70 0 47.5\n")
     assert "cam.txt" in error_of(run(checkpoint, folder, "--out", tmp_path / "o", "--intrinsics", tmp_path / "cam.txt"))
     assert not (tmp_path / "o").exists()  # the same command with another file goes on without --replace
+
+
+def test_a_crop_is_said_in_the_sidecar_and_k_follows_it(checkpoint, folder, run, tmp_path):
+    out = Path(tmp_path) / "out"
+    status, output, errors = run(checkpoint, folder, "--out", out, "--focal", 100, "--crop", "0,4,0,12")
+    assert status == 0, errors
+    sidecar = json.loads((out / "drive/depth.json").read_text())
+    assert sidecar["crop"] == {"left": 0, "top": 4, "right": 0, "bottom": 12, "source": "--crop 0,4,0,12"}
+    assert (sidecar["input"]["height"], sidecar["height"]) == (48, 32)
+    assert sidecar["intrinsics"]["K"] == [[100, 0, 47.5], [0, 100, 19.5], [0, 0, 1]]
+    assert np.load(out / "drive/depth/0000000.npy").shape == (32, 96)
+    assert json.loads((out / "predict.json").read_text())["clips"]["drive"]["crop"] == sidecar["crop"]
+    line = "crop: columns 0 to 95, rows 4 to 35 of 96 x 48 pixels (--crop 0,4,0,12)"
+    assert line in output
+    assert line in (out / "drive/index.html").read_text()
+    larger = Path(tmp_path) / "larger"
+    larger.makedirs()
+    for number in range(2):
+        imageio.imwrite(larger / f"{number}.png", np.zeros((60, 96, 3), np.uint8))
+    flags = ("--out", tmp_path / "o", "--crop", "0,4,0,12")
+    assert "the inputs have 2 sizes: 96 x 48, 96 x 60" in error_of(run(checkpoint, folder, larger, *flags))
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_photo_needs_no_checkpoint(run, pictures, tmp_path):

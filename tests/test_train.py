@@ -255,6 +255,9 @@ def test_a_signal_at_any_moment_ends_in_order(run, data, tmp_path, monkeypatch, 
 def test_a_learned_camera_is_trained_logged_saved_and_resumed(run, data, tmp_path):
     """Scenes a and b have a camera each; val has that of a. All start at 60 degrees, whatever their cam.txt says."""
     write_intrinsics(data / "b" / "cam.txt", np.array([[70.0, 0, 47.5], [0, 70, 31.5], [0, 0, 1]]))
+    view = {"name": "a", "size": [192, 160], "box": [0, 0, 192, 128]}  # of a film that data/prepare_video.py cropped
+    (data / "inputs").mkdir_p()
+    write_text(data / "inputs/a.json", json.dumps({"whole": view["size"], "box": view["box"]}))
     flags = [data, "--camera", "learned", "--fov", 60, "--camera-rate", 0.01, "--log-every", 1, "--validate-every", 4]
     folder = Path(tmp_path) / "runs" / "run"
     start = WIDTH / 2 / math.tan(math.radians(30))
@@ -265,6 +268,7 @@ def test_a_learned_camera_is_trained_logged_saved_and_resumed(run, data, tmp_pat
     for camera in (0, 1):
         assert last[f"camera/{camera}/fx_over_width"] != pytest.approx(start / WIDTH, rel=1e-3)
     loaded = load_model(folder / "last.pt")
+    assert loaded.views == [view]
     matrices = loaded.camera.matrices()
     assert matrices[1, 0, 0].item() == pytest.approx(WIDTH * last["camera/1/fx_over_width"], rel=1e-6)
     assert load_checkpoint(folder / "last.pt")["record"]["cameras"] == [["a"], ["b"]]

@@ -14,6 +14,7 @@ from path import Path
 from torch import nn
 from tqdm import tqdm
 
+from datasets.input_views import read_input_views
 from datasets.loading import Batch, ShuffledBatches, load_batches
 from datasets.shards import ShardedSnippets
 from datasets.snippets import SnippetDataset
@@ -188,7 +189,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     run = Run(
         folder=folder,
         options=options,
-        record=_record(dataset, total_steps, ancestors),
+        record=_record(options, dataset, total_steps, ancestors),
         device=device,
         dataset=dataset,
         validation=validation,
@@ -314,8 +315,11 @@ def _folder(options: TrainOptions, stopped: StoppedRun | None) -> Path:
     return Path(options.runs) / (options.name or f"{options.recipe}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def _record(dataset: SnippetDataset, total_steps: int, ancestors: list[list[str] | None]) -> dict[str, Any]:
+def _record(
+    options: TrainOptions, dataset: SnippetDataset, total_steps: int, ancestors: list[list[str] | None]
+) -> dict[str, Any]:
     """The facts of a run that its checkpoints record."""
+    views = [] if isinstance(dataset, ShardedSnippets) else read_input_views(Path(options.data or ""))
     return {
         "height": dataset.height,
         "width": dataset.width,
@@ -324,6 +328,7 @@ def _record(dataset: SnippetDataset, total_steps: int, ancestors: list[list[str]
         "processes": distributed.count(),
         "total_steps": total_steps,
         "cameras": [dataset.scenes_of(number) for number in range(len(dataset.cameras))],
+        "views": [view.plain() for view in views],
         "scenes": merge_scenes([scene.name for scene in dataset.scenes], ancestors),
     }
 

@@ -21,6 +21,7 @@ from path import Path
 from PIL import Image, ImageDraw
 
 from datasets.formats.video import Reading
+from datasets.input_views import RECORDS
 from datasets.layout import RECORD_FILE, write_camera_source, write_intrinsics, write_poses
 from datasets.preparation.cuts import is_cut
 from datasets.preparation.jobs import SHORTEST_SCENE
@@ -35,7 +36,6 @@ from files.parallel import in_parallel
 from files.text import read_json
 from geometry.rigid import relative_to_first, to_3x4
 
-RECORDS = "inputs"  # folder of the records, one for each input
 _BLACK_FRAME = 24  # grey levels: a frame with 99 % of its pixels below it is black
 _BLANK = 8  # grey levels between the darkest and the brightest percent: a frame with less shows nothing
 _FRAMES_IN_FLIGHT = 2**26  # pixels of frames that wait for a thread, about
@@ -183,6 +183,7 @@ class VideoJob:
             "path": str(self.source.path.absolute()),
             "fingerprint": self.source.fingerprint(),
             "input": self.source.describe(),
+            "whole": list(self.source.size),
             "size": [view.width, view.height],
             "box": list(view.box),
             "crop": crop,

@@ -14,6 +14,7 @@ from path import Path
 
 from cli.flags import run_script
 from data import prepare_video
+from datasets.input_views import read_input_views
 from datasets.layout import SELF_CALIBRATION, camera_is_guessed, read_scene, read_scene_names
 from datasets.preparation import video_jobs
 from datasets.preparation.self_calibration import SelfCalibration
@@ -117,6 +118,8 @@ def test_k_follows_crop_and_size_and_the_crop_is_shown(prepare, video, drive, tm
     assert np.abs(read_image(scene.frames[3]).astype(int) - images[3][:64, 16:]).mean() < 4
     assert not camera_is_guessed(root / "drive_00")
     assert "guess" not in output
+    (view,) = read_input_views(root)  # from which predict.py knows the crop
+    assert (view.size, view.box) == ((WIDTH, HEIGHT), (16, 0, WIDTH, HEIGHT - 32))
     shown = read_image(root / "crop_drive.jpg")
     assert shown.shape == (HEIGHT, WIDTH, 3)
     assert shown[70:].mean() < 0.5 * images[0][70:].mean()
