@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
+from cli.tables import table
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from path import Path
 from tqdm import tqdm
 
-from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
-from cli.tables import table
 from datasets.augmentation import normalise
 from datasets.formats.trajectories import read_trajectory
 from datasets.layout import CAMERA_FILE, SELF_CALIBRATION, read_scene_names
@@ -217,7 +218,8 @@ def run(seconds: dict[str, float], name: str, command: list[Any]) -> None:
 
     Raises:
         InputError: the script failed.
-        KeyboardInterrupt: a signal came.
+        KeyboardInterrupt: a signal came, and the script ended in order.
+        SystemExit: Ctrl-C came, and the script has said that it ended the script.
     """
     words = [str(word) for word in command]
     print(f"\n[{name}]\n$ python {shlex.join(words)}", flush=True)
@@ -236,6 +238,8 @@ def run(seconds: dict[str, float], name: str, command: list[Any]) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if signals and status in (128 + signal.SIGINT, -signal.SIGINT):
+        sys.exit(128 + signal.SIGINT)  # the script has said so
     if signals:
         raise KeyboardInterrupt
     if status:

@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Iterator
 
+from cli.flags import positive_int, run_script
+
 import numpy as np
 import torch
 from path import Path
 
-from cli.flags import positive_int, run_script
 from datasets.layout import list_frames, read_scene_names, write_intrinsics
 from files.atomic import write_bytes
 from files.errors import InputError, UsageError

@@ -7,10 +7,6 @@ import os
 import time
 from typing import Any
 
-import numpy as np
-import torch
-from path import Path
-
 from cli.flags import (
     add_average_flags,
     add_device_flag,
@@ -20,6 +16,11 @@ from cli.flags import (
     positive_int,
     run_script,
 )
+
+import numpy as np
+import torch
+from path import Path
+
 from datasets.formats.video import VIDEO_SUFFIXES
 from datasets.layout import IMAGE_SUFFIXES
 from files.atomic import write_json

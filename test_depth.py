@@ -4,11 +4,12 @@ import argparse
 import time
 from functools import partial
 
+from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.tables import table
+
 import numpy as np
 from path import Path
 
-from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from cli.tables import table
 from datasets.formats.kitti_folders import describe_conversion, find_image
 from evaluation.depth_inputs import find_mean_map, find_speed_scales, load_listed
 from evaluation.depth_lists import choose_tests

@@ -3,11 +3,12 @@
 import argparse
 import time
 
+from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.tables import table
+
 import numpy as np
 from path import Path
 
-from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from cli.tables import table
 from datasets.formats.make3d import ASPECT, Photograph, read_cropped_image
 from evaluation.make3d import (
     RATIO,

@@ -5,11 +5,12 @@ import argparse
 import time
 from functools import partial
 
+from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.tables import table
+
 import numpy as np
 from path import Path
 
-from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
-from cli.tables import table
 from datasets.formats.kitti import time_gaps
 from datasets.formats.kitti_folders import (
     find_sequence,

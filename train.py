@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from cli.flags import add_hidden_flags, add_option_flags, run_script
+
 import torch
 from path import Path
 
-from cli.flags import add_hidden_flags, add_option_flags, run_script
 from datasets.augmentation import augment, normalise_snippets
 from files.memory import keep_freed_memory
 from geometry.snippets import Snippets

@@ -14,10 +14,11 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from benchmarks.surroundings import device_name
-from benchmarks.time_to_depth import NEVER, make_data, train_and_judge, train_for
 from cli.flags import add_device_flag, choose_device, positive_float, positive_int, run_script
 from cli.tables import table
+
+from benchmarks.surroundings import device_name
+from benchmarks.time_to_depth import NEVER, make_data, train_and_judge, train_for
 from files.atomic import write_json
 from files.errors import InputError
 from files.memory import keep_freed_memory

@@ -14,8 +14,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from benchmarks.surroundings import device_name, make_noise
 from cli.flags import choose_device, positive_int, run_script
+
+from benchmarks.surroundings import device_name, make_noise
 from files.errors import InputError
 
 DESCRIPTION = """\

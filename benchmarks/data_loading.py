@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from benchmarks.surroundings import device_name, make_noise
 from cli.flags import positive_float, positive_int, run_script
+
+from benchmarks.surroundings import device_name, make_noise
 from datasets.loading import ShuffledBatches, load_batches
 from datasets.packing import pack
 from datasets.shards import ShardedBatches, ShardedSnippets, read_index

@@ -14,8 +14,9 @@ from path import Path
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from benchmarks.surroundings import device_name
 from cli.flags import positive_int, run_script
+
+from benchmarks.surroundings import device_name
 from datasets.formats import kitti
 from evaluation.depth_scoring import ImageSet, Predictions, score
 from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of

@@ -14,8 +14,9 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from benchmarks.surroundings import device_name
 from cli.flags import positive_float, run_script
+
+from benchmarks.surroundings import device_name
 from files.atomic import write_json
 from files.errors import InputError
 

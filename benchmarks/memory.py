@@ -15,11 +15,12 @@ from path import Path
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from cli.flags import positive_int, run_script
+
 import predict
 from benchmarks.evaluation import make_kitti, time_whole_list
 from benchmarks.preparation import make_drive
 from benchmarks.surroundings import make_noise
-from cli.flags import positive_int, run_script
 from data import prepare_kitti
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, build, complete
 from models.checkpoint import checkpoint_content, save_checkpoint

@@ -14,6 +14,7 @@ sys.path.insert(0, ROOT)
 
 from cli.flags import add_device_flag, choose_device, run_script
 from cli.tables import table
+
 from datasets.augmentation import normalise
 from datasets.synthetic.drive_files import make_drive_renderer
 from datasets.synthetic.options import list_drives, read_options

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from benchmarks.surroundings import device_name
 from cli.flags import add_device_flag, choose_device, positive_int, run_script
 from cli.tables import table
+
+from benchmarks.surroundings import device_name
 from models import DEPTH_NETS, POSE_NETS, NetworkSpec, make
 
 DESCRIPTION = """\

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from cli.flags import add_device_flag, choose_device, positive_int, run_script
+
 from benchmarks.surroundings import device_name
 from benchmarks.train_step import synchronise
-from cli.flags import add_device_flag, choose_device, positive_int, run_script
 from geometry.pose import invert, pose_to_matrix
 from geometry.snippets import Snippets
 from loss_functions import ObjectiveOptions, objective

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from benchmarks.surroundings import device_name
 from cli.flags import positive_int, run_script
+
+from benchmarks.surroundings import device_name
 from data import prepare_kitti
 from files.errors import InputError
 from files.images import JPEG_QUALITY

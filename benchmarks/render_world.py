@@ -14,6 +14,7 @@ from tqdm import tqdm
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
 from cli.flags import choose_device, positive_int, run_script
+
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from datasets.synthetic.sensors import LIDAR_AZIMUTHS, LIDAR_ELEVATIONS, camera_from_velodyne
 

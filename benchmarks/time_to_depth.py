@@ -14,9 +14,10 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from benchmarks.surroundings import device_name
 from cli.flags import add_option_flags, choose_device, positive_float, positive_int, run_script
 from cli.tables import table
+
+from benchmarks.surroundings import device_name
 from files.atomic import write_json
 from files.errors import InputError
 from files.memory import keep_freed_memory

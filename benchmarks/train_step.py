@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from cli.flags import add_hidden_flags, add_option_flags, choose_device, positive_int, run_script
+
 from benchmarks.port import add_port_flag, load_port, port_step
 from benchmarks.surroundings import device_name, make_noise
-from cli.flags import add_hidden_flags, add_option_flags, choose_device, positive_int, run_script
 from datasets.loading import Batch
 from geometry.snippets import Snippets
 from models import Prediction, build

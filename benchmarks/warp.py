@@ -13,9 +13,10 @@ from torch.nn import functional
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
+from cli.flags import add_device_flag, choose_device, positive_int, run_script
+
 from benchmarks.port import add_port_flag, load_port, port_warp
 from benchmarks.surroundings import device_name
-from cli.flags import add_device_flag, choose_device, positive_int, run_script
 from files.memory import keep_freed_memory
 from geometry.pose import pose_to_matrix
 from inverse_warp import inverse_warp

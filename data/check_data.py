@@ -7,10 +7,11 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from path import Path
-
 from cli.flags import positive_int, run_script
 from cli.tables import report_data_check
+
+from path import Path
+
 from datasets.preparation.check import check_data
 from files.atomic import write_json
 from files.outputs import check_outputs

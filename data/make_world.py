@@ -15,6 +15,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cli.flags import choose_device, positive_int, run_script
+
 from datasets.synthetic import WorldOptions, write_world
 
 DEFAULTS = WorldOptions()

@@ -6,10 +6,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from path import Path
-
 from cli.flags import non_negative_int, positive_float, run_script
 from cli.tables import report_data_check
+
+from path import Path
+
 from datasets.packing import pack
 from datasets.preparation.check import check_data
 from datasets.shards import INDEX_FILE

@@ -20,9 +20,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # --jobs says how many processes run, each with one thread
 
+from cli.flags import fraction, non_negative_float, positive_int, run_script
+
 from path import Path
 
-from cli.flags import fraction, non_negative_float, positive_int, run_script
 from datasets.formats.cityscapes import SPLITS, Sequence, find_sequences, read_camera
 from datasets.preparation.cityscapes import CityscapesScene
 from datasets.preparation.jobs import claim_folder, prepare_scenes, report, write_lists

@@ -25,10 +25,11 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from typing import Any
 
-from path import Path
-
 from cli.flags import crop_or, fraction, non_negative_float, positive_float, positive_int, run_script
 from cli.tables import report_data_check, table
+
+from path import Path
+
 from datasets.layout import GUESS, SELF_CALIBRATION
 from datasets.preparation.check import check_data
 from datasets.preparation.jobs import claim_folder

@@ -58,4 +58,5 @@ def read_input_views(root: Path) -> list[InputView]:
 
 
 def _are_pixels(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(type(one) is int and 0 <= one < 2**20 for one in value)
+    numbers = value if isinstance(value, list) else []
+    return len(numbers) == count and all(type(one) is int and 0 <= one < 2**20 for one in numbers)

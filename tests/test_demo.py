@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,6 @@ from path import Path
 from PIL import Image
 
 import demo
-from cli.flags import run_script
 from datasets.layout import GUESS, SELF_CALIBRATION, write_camera_source, write_scene_names
 from files.errors import InputError
 from files.images import read_image
@@ -169,6 +170,19 @@ def test_a_script_that_fails_is_named_with_its_status(monkeypatch, tmp_path, cap
     out, err = capfd.readouterr()
     assert "$ python bad.py --flag 3" in out
     assert "no room" in err
+
+
+@pytest.mark.parametrize(("end", "said"), [("sys.exit(130)", True), ("os.kill(os.getpid(), 2)", True), ("", False)])
+def test_ctrl_c_in_a_script_is_said_once(process_as_before, monkeypatch, tmp_path, capfd, end, said):
+    """By the script that it ended; by the demo where the script ended in order, as a training does."""
+    monkeypatch.setattr(demo, "ROOT", Path(tmp_path))
+    lines = ("import os, sys", "os.kill(os.getppid(), 2)", f"if {said}: print('stopped by Ctrl-C', file=sys.stderr)")
+    (Path(tmp_path) / "slow.py").write_text("\n".join([*lines, f"{end}\n"]))
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda: demo.run({}, "slow", ["slow.py"]))
+    assert ended.value.code == 130
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    assert [line for line in errors if "stopped" in line] == ["stopped by Ctrl-C"]
 
 
 def test_the_results_stand_beside_what_they_must_beat(tmp_path, capsys):

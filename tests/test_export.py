@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,6 @@ from PIL import Image
 
 import export
 import models
-from cli.flags import run_script
 from datasets.layout import read_intrinsics, write_scene_names
 from inference import graphs
 from inference.graphs import GraphOptions, graph_inputs

@@ -3,6 +3,8 @@ import html
 import json
 import sys
 
+from cli.flags import run_script
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ import torch
 from path import Path
 
 import predict
-from cli.flags import run_script
 from datasets.formats.trajectories import read_trajectory
 from datasets.layout import write_intrinsics
 from inference import results

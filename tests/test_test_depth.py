@@ -2,6 +2,8 @@ import csv
 import json
 import sys
 
+from cli.flags import run_script
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ import torch
 from path import Path
 
 import test_depth
-from cli.flags import run_script
 from datasets.formats.kitti_folders import read_image_list
 from evaluation.ground_truth import read_truth
 from evaluation.metrics.depth import METRICS

@@ -4,6 +4,8 @@ import csv
 import json
 import sys
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 import scipy.io
@@ -13,7 +15,6 @@ from PIL import Image
 
 import evaluation.make3d
 import test_make3d
-from cli.flags import run_script
 from datasets.formats.make3d import read_cropped_image
 from evaluation.metrics.make3d import METRICS
 from evaluation.predictions import save_predictions

@@ -2,6 +2,8 @@ import json
 import os
 import sys
 
+from cli.flags import run_script
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ import torch
 from path import Path
 
 import test_pose
-from cli.flags import run_script
 from datasets.layout import write_poses
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import chain_snippets

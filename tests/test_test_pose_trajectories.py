@@ -5,6 +5,8 @@ import json
 import os
 import sys
 
+from cli.flags import run_script
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -12,7 +14,6 @@ from path import Path
 from scipy.spatial.transform import Rotation
 
 import test_pose
-from cli.flags import run_script
 from datasets.formats.trajectories import write_tum_trajectory
 from datasets.layout import write_poses
 from evaluation.metrics.pose import snippets

@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,6 @@ from path import Path
 from torch.nn import functional
 
 import train
-from cli.flags import run_script
 from datasets.layout import write_depth, write_intrinsics, write_poses
 from datasets.loading import load_batches
 from datasets.packing import pack

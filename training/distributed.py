@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from cli.flags import choose_device
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cli.flags import choose_device
 from files.errors import InputError
 
 # When a process dies, torchrun stops the others at once. This limit is for a process that hangs. A checkpoint, or the

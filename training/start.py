@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from cli.tables import report_data_check
+
 import numpy as np
 import torch
 from path import Path
 
-from cli.tables import report_data_check
 from datasets.preparation.check import check_data
 from datasets.preparation.focal_check import MOST_CLIPS
 from datasets.shards import is_sharded

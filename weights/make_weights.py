@@ -17,6 +17,7 @@ ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
 from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
+
 from files.errors import InputError
 from files.memory import keep_freed_memory
 from models import NetworkSpec

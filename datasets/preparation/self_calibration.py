@@ -392,7 +392,7 @@ def judge(result: dict[str, Any]) -> dict[str, Any] | str:
     if best["turn_degrees"] < LEAST_TURN_DEGREES:
         return f"the camera turns by {best['turn_degrees']:.0f} degrees only"
     if best["reprojection_error"] > LARGEST_ERROR:
-        return f"the reprojection error is {best['reprojection_error']:.1f} pixels"
+        return f"the reprojection error is {best['reprojection_error']:.3g} pixels"
     if not focal_over_longer(LARGEST_ANGLE) <= best["focal"] <= focal_over_longer(LEAST_ANGLE):
         return f"a focal length of {best['focal']:.2f} times the longer side is absurd"
     rivals = [run for run in runs if run["reprojection_error"] <= RIVAL_ERROR * best["reprojection_error"]]

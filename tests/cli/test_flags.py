@@ -3,9 +3,6 @@ import dataclasses
 import os
 import sys
 
-import pytest
-import torch
-
 from cli.flags import (
     add_hidden_flags,
     add_option_flags,
@@ -16,6 +13,10 @@ from cli.flags import (
     positive_int,
     run_script,
 )
+
+import pytest
+import torch
+
 from files.errors import InputError, UsageError
 from files.options import flag_name
 from models import NetworkSpec

@@ -1,9 +1,10 @@
 import json
 
+from cli.tables import MOST_ROWS, report_data_check, table
+
 import pytest
 from path import Path
 
-from cli.tables import MOST_ROWS, report_data_check, table
 from datasets.preparation.check import DataCheck, SceneCheck
 from files.atomic import write_csv, write_json
 

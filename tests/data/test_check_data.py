@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 from path import Path
 
-from cli.flags import run_script
 from data import check_data
 from datasets.layout import write_intrinsics
 from files.atomic import write_text

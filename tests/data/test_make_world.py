@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 
+from cli.flags import run_script
+
 import pytest
 from path import Path
 
-from cli.flags import run_script
 from data import make_world
 from files.errors import InputError
 

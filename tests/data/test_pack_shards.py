@@ -2,11 +2,12 @@
 
 import sys
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 from path import Path
 
-from cli.flags import run_script
 from data import pack_shards
 from datasets.layout import write_intrinsics
 from datasets.shards import ShardedSnippets, read_index

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 
+from cli.flags import run_script
+
 import numpy as np
 import pytest
 from path import Path
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cli.flags import run_script
 from data import prepare_kitti
 from datasets.formats import kitti
 from datasets.layout import read_depth, read_scene

@@ -7,12 +7,13 @@ import shutil
 import signal
 import sys
 
+from cli.flags import run_script
+
 import cv2
 import numpy as np
 import pytest
 from path import Path
 
-from cli.flags import run_script
 from data import prepare_video
 from datasets.input_views import read_input_views
 from datasets.layout import SELF_CALIBRATION, camera_is_guessed, read_scene, read_scene_names

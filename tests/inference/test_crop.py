@@ -126,5 +126,5 @@ def test_a_crop_that_leaves_nothing_and_several_sizes_are_one_line(images):
         apply_crop(clip_of(images, several_sizes=True), (0, 0, 0, 5), LoadedModel(None, None, None, {}))
     single = clip_of(images)
     single.ordered = False
-    with pytest.raises(InputError, match="--crop auto: films/drive.mp4: single images"):
+    with pytest.raises(InputError, match=r"--crop auto: films/drive.mp4: single images"):
         apply_crop(single, AUTO, LoadedModel(None, None, None, {}))

@@ -36,11 +36,12 @@ TOOLS = Path(__file__).absolute().parent
 ROOT = TOOLS.parent.parent
 sys.path[:0] = [ROOT, TOOLS]
 
+from cli.flags import non_negative_int, positive_int, run_script
+
 import kill_and_resume
 
 import tests.data.test_prepare_cityscapes as cityscapes
 import tests.test_damage as damage
-from cli.flags import non_negative_int, positive_int, run_script
 from datasets.formats.depth_archive import read_depth_archive
 from datasets.formats.kitti_folders import read_drive_list, read_image_list
 from datasets.formats.video import open_video, read_video

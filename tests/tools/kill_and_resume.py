@@ -22,8 +22,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).absolute().parent.parent.parent
 sys.path.insert(0, ROOT)
 
-import train
 from cli.flags import positive_int, run_script
+
+import train
 from datasets.layout import write_intrinsics
 from files.atomic import write_text
 from files.errors import InputError

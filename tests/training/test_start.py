@@ -2,13 +2,14 @@ import argparse
 import shlex
 from dataclasses import replace
 
+from cli.flags import add_option_flags
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from path import Path
 
-from cli.flags import add_option_flags
 from datasets.layout import write_intrinsics, write_text
 from datasets.preparation import check
 from datasets.preparation.focal_check import FocalCheck
