@@ -27,10 +27,9 @@ class InputView:
 
 def input_view(plain: Any) -> InputView | None:
     """The view of a record; None where there is none, or no part of a picture."""
-    if not isinstance(plain, dict):
-        return None
-    name, size, box = (plain.get(key) for key in ("name", "size", "box"))
-    if not (isinstance(name, str) and _are_pixels(size, 2) and _are_pixels(box, 4)):
+    record = plain if isinstance(plain, dict) else {}
+    name, size, box = record.get("name"), _pixels(record.get("size")), _pixels(record.get("box"))
+    if not isinstance(name, str) or len(size) != 2 or len(box) != 4:
         return None
     (width, height), (left, top, right, bottom) = size, box
     inside = left < right <= width and top < bottom <= height
@@ -57,6 +56,7 @@ def read_input_views(root: Path) -> list[InputView]:
     return views
 
 
-def _are_pixels(value: Any, count: int) -> bool:
+def _pixels(value: Any) -> list[int]:
+    """Numbers of pixels; empty where something else stands there."""
     numbers = value if isinstance(value, list) else []
-    return len(numbers) == count and all(type(one) is int and 0 <= one < 2**20 for one in numbers)
+    return numbers if all(type(one) is int and 0 <= one < 2**20 for one in numbers) else []
