@@ -30,6 +30,7 @@ from models import Prediction, build
 from train import train_step
 from training.options import OLD_FLAGS, TrainOptions, new_options
 from training.run import Run, open_run
+from training.start import uses_channels_last
 from training.steps import after_step, before_step, take_step
 
 DESCRIPTION = """\
@@ -226,7 +227,8 @@ def report(run: Run, measured: Measurement) -> None:
         f"batch {options.batch_size}{f' x {options.accumulate}' if options.accumulate > 1 else ''}, "
         f"{options.sequence_length} frames, masks {'on' if options.objective.explainability else 'off'}, "
         f"{options.precision}, {options.depth_net} and {options.pose_net}"
-        f"{', compiled' if options.compile else ''}{', channels last' if options.channels_last else ''}"
+        f"{', compiled' if options.compile else ''}"
+        f"{', channels last' if uses_channels_last(options, run.device) else ''}"
     )
     print(f"step              {1000 * median:8.1f} ms (best round {1000 * best:.1f} ms)")
     print(f"CPU time          {1000 * statistics.median(measured.cpu_seconds):8.1f} ms of this process")

@@ -201,7 +201,8 @@ def _add_option_flag(group: argparse._ActionsContainer, field: dataclasses.Field
     if field.default not in (None, ()) and kind is not bool:
         meaning += f" (default: {field.default:g})" if kind in (int, float) else f" (default: {field.default})"
     if kind is bool:
-        meaning += f" (default: {'on' if field.default else 'off'})"
+        if field.default is not None:
+            meaning += f" (default: {'on' if field.default else 'off'})"
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meaning)
     elif typing.get_origin(kind) is tuple:
         metavar = field.metadata["metavar"]

@@ -161,7 +161,12 @@ class TrainOptions:
     compile: bool = option(
         False, "compile model and loss; the first step takes minutes", group=DEVICES, may_change=True
     )
-    channels_last: bool = option(False, "memory format of the networks", group=DEVICES, may_change=True)
+    channels_last: bool | None = option(
+        None,
+        "memory format of the networks (default: on where it is faster, on CPUs with AVX-512)",
+        group=DEVICES,
+        may_change=True,
+    )
     workers: int = option(
         min(4, os.cpu_count() or 1), "processes that read images", group=DEVICES, at_least=0, may_change=True
     )

@@ -47,7 +47,7 @@ from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
 from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
 from training.prior import Prior, load_prior
-from training.start import check_before_training, make_model, make_optimizer, network_specs
+from training.start import check_before_training, make_model, make_optimizer, network_specs, uses_channels_last
 from training.step_log import StepLog
 from training.throughput import Throughput
 
@@ -182,7 +182,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     prior = load_prior(options, device)
     warnings = check_before_training(options) if stopped is None else []
     model.to(device).train()
-    if options.channels_last:
+    if uses_channels_last(options, device):
         model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, options)
     torch.backends.cudnn.benchmark = True  # all batches have one size

@@ -84,6 +84,17 @@ def make_optimizer(model: SfMLearner, options: TrainOptions) -> torch.optim.Opti
     return torch.optim.Adam(groups, rate, (options.beta1, options.beta2), fused=True)
 
 
+def uses_channels_last(options: TrainOptions, device: torch.device) -> bool:
+    """Whether the networks' weights and activations have their channels last.
+
+    By default where oneDNN's convolutions are faster so (docs/benchmarks.md). The processor decides, not a measurement:
+    a run that is resumed on the same machine computes the same bits.
+    """
+    if options.channels_last is not None:
+        return options.channels_last
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: LoadedModel, file: Path) -> None:
     """Copy the networks that a checkpoint holds into the model; InputError where it has other networks."""
     for role, flag in (("depth", "--depth-net"), ("pose", "--pose-net"), ("camera", "--camera")):

@@ -23,7 +23,7 @@ from models.pose_exp_net import PoseExpNet
 from tests.tools.published_files import file_shapes, fill
 from training import distributed
 from training.options import OLD_FLAGS, TrainOptions, new_options, plain_options
-from training.start import check_before_training, make_model, make_optimizer, network_specs
+from training.start import check_before_training, make_model, make_optimizer, network_specs, uses_channels_last
 
 SMALL = {"network_width": 1 / 16}
 RECORD = {"height": 64, "width": 96, "snippets": 8, "processes": 1, "total_steps": 9, "scenes": ["a", "b"]}
@@ -426,3 +426,39 @@ def check_start_from(*files: Path, given: dict, pose: dict) -> None:
     plain = {"start_from": files, "depth_net": NetworkSpec("resnet18"), "explainability": False}
     with pytest.raises(InputError, match=r"give --depth-net resnet18 .* statistics=monodepth2"):
         make_model(new_options(plain))
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "capability", "expected"),
+    [
+        ({}, "cpu", "AVX512", True),
+        ({}, "cpu", "AVX2", False),
+        ({}, "cuda", "AVX512", False),
+        ({"channels_last": False}, "cpu", "AVX512", False),
+        ({"channels_last": True}, "cuda", "AVX2", True),
+        ({"recipe": "small"}, "cpu", "AVX2", True),
+    ],
+)
+def test_memory_format_of_the_networks(given, device, capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert uses_channels_last(new_options(given), torch.device(device)) is expected
+
+
+def test_channels_last_changes_no_step_beyond_rounding():
+    """Fused Adam reads raw memory: weights, gradients and moments must lie alike."""
+    options, images = new_options(SMALL), torch.rand(2, 3, 3, 33, 47) * 2 - 1
+    weights = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        specs = network_specs(options, 1)
+        model = build(specs["depth"], specs["pose"], specs["camera"]).to(memory_format=memory_format)
+        optimizer = make_optimizer(model, options)
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(scale.mean() for scale in model.depth_net(images[:, 0])).backward()
+            transforms, masks = model.pose_net(images[:, 1], images[:, [0, 2]])
+            (transforms.sum() + sum(mask.mean() for mask in masks)).backward()
+            optimizer.step()
+        weights.append([weight.detach() for weight in model.parameters()])
+    for plain, other in zip(*weights, strict=True):
+        assert (plain - other).abs().mean() < 0.01 * options.learning_rate
