@@ -132,8 +132,10 @@ class _SourceGrid(torch.autograd.Function):
         x /= z
         y /= z
         valid = in_front & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        grid = torch.stack([x * _per_pixel(width), y * _per_pixel(height)], 2).sub_(1).clamp_(-_OUTSIDE, _OUTSIDE)
-        grid.masked_fill_(~in_front[:, :, None], -_OUTSIDE)
+        grid = x.new_empty(*x.shape[:2], 2, height, width)
+        for number, (pixel, size) in enumerate(((x, width), (y, height))):
+            torch.mul(pixel, _per_pixel(size), out=grid[:, :, number])
+        grid.sub_(1).clamp_(-_OUTSIDE, _OUTSIDE).masked_fill_(~in_front[:, :, None], -_OUTSIDE)
         ctx.mark_non_differentiable(valid)
         ctx.save_for_backward(x, y, z, in_front, depth, known, epipole)
         return grid, valid
@@ -149,11 +151,14 @@ class _SourceGrid(torch.autograd.Function):
         torch.mul(grid_gradient[:, :, 0], inverse_z, out=by_x).mul_(_per_pixel(width))
         torch.mul(grid_gradient[:, :, 1], inverse_z, out=by_y).mul_(_per_pixel(height))
         torch.mul(by_x, x, out=by_z).addcmul_(by_y, y).neg_()
-        flat = by_pixel.flatten(3)
-        by_homography = flat @ pixel_grid(height, width, x).T
-        by_epipole = (flat @ inverse_depth.view(batch, 1, -1, 1))[..., 0]
-        by_inverse_depth = (epipole[:, :, None] @ flat).sum(1).view(batch, 1, height, width)
-        by_depth = (by_inverse_depth * inverse_depth).mul_(inverse_depth).neg_().masked_fill_(~known, 0)
+        columns = torch.arange(width, dtype=x.dtype, device=x.device)
+        rows = torch.arange(height, dtype=x.dtype, device=x.device)
+        sum_of_row, sum_of_column = by_pixel.sum(-1), by_pixel.sum(-2)  # [B, N, 3, H] and [B, N, 3, W]
+        by_homography = torch.stack([sum_of_column @ columns, sum_of_row @ rows, sum_of_row.sum(-1)], -1)
+        flat = by_pixel.view(batch, 3 * n_sources, height * width)
+        by_epipole = (flat @ inverse_depth.view(batch, -1, 1)).view_as(epipole)
+        by_inverse_depth = (epipole.reshape(batch, 1, -1) @ flat).view_as(inverse_depth)
+        by_depth = by_inverse_depth.mul_(inverse_depth).mul_(inverse_depth).neg_().masked_fill_(~known, 0)
         return by_homography, by_epipole, by_depth
 
 

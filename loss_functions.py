@@ -15,9 +15,11 @@ the checkpoints follow by themselves (docs/extending.md).
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from files.errors import UsageError
@@ -315,14 +317,39 @@ def photometric_error(
     Returns:
         The error by `options.photometric_error`, and the mean L1 difference of the channels, both [B, N, h, w].
     """
-    difference = (target[:, None] - images).abs()
-    if options.largest_difference is not None:
-        difference = difference.clamp(max=options.largest_difference)
-    difference = difference.mean(2)
+    difference = _MeanDifference.apply(target, images, options.largest_difference)
     if options.photometric_error == "l1":
         return difference, difference
     structure = dissimilarity(target, images, target_sums)
     return SSIM_SHARE * structure + (1 - SSIM_SHARE) * difference, difference
+
+
+class _MeanDifference(torch.autograd.Function):
+    """Mean over the channels of min(|target - image|, largest), for `photometric_error`.
+
+    The backward pass is written by hand: one pass over the images, where autograd's derivation makes four.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, images: Tensor, largest: float | None) -> Tensor:
+        """[B, C, h, w] and [B, N, C, h, w] to [B, N, h, w]."""
+        difference = images - target[:, None]
+        slope = difference.sign() if any(ctx.needs_input_grad) else None
+        difference.abs_()
+        if largest is not None:
+            if slope is not None:
+                slope.masked_fill_(difference > largest, 0)
+            difference.clamp_(max=largest)
+        if slope is not None:
+            ctx.save_for_backward(slope)
+        return difference.mean(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        by_images = slope * (gradient / slope.shape[2])[:, :, None]
+        return -by_images.sum(1) if ctx.needs_input_grad[0] else None, by_images, None
 
 
 def depth_disagreement(view: View, sampled_depth: Tensor) -> Tensor:
@@ -451,11 +478,22 @@ def _reduce(images: Tensor, height: int, width: int) -> Tensor:
     """[B, C, H, W] averaged over the area of each pixel of the smaller size."""
     if images.shape[2:] == (height, width):
         return images
-    if images.shape[2] % height == 0 and images.shape[3] % width == 0:
-        return functional.adaptive_avg_pool2d(images, (height, width))
+    down, across = images.shape[2] // height, images.shape[3] // width
+    if images.shape[2:] == (down * height, across * width):
+        # Slices are added: four times as fast as pooling on a CPU.
+        rows = _sum([images[:, :, start::down] for start in range(down)])
+        return _sum([rows[..., start::across] for start in range(across)]).div_(down * across)
     # Between whole factors the pooling's windows would overlap and lie beside where the scaled K has their pixels.
     rows, columns = _area_weights(images.shape[2], height, images), _area_weights(images.shape[3], width, images)
     return rows @ images @ columns.T
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, as a new tensor."""
+    total = parts[0].clone(memory_format=torch.contiguous_format)
+    for part in parts[1:]:
+        total += part
+    return total
 
 
 def _area_weights(old: int, new: int, like: Tensor) -> Tensor:

@@ -121,6 +121,9 @@ def _mobilenet_v2(frames: int) -> tuple[nn.Module, tuple[int, ...]]:
     network: Any = classifier("mobilenet_v2")
     network.features = network.features[: _MOBILENET_STAGES[-1] + 1]  # the next one, to 1280 channels, is the head's
     network.classifier = nn.Identity()
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = False  # in place, autograd copies the input first, which its gradient needs
     if frames > 1:
         network.features[0][0] = _first_layer(network.features[0][0], frames)
     return network, (16, 24, 32, 96, 320)

@@ -123,6 +123,30 @@ def test_photometric_error_counts_sources_scales_and_masks():
     assert loss.item() == pytest.approx(4 * 0.25)
 
 
+@pytest.mark.parametrize("largest", [None, 0.5])
+def test_the_mean_difference_is_what_autograd_derives(largest):
+    torch.manual_seed(0)
+    inputs = [torch.rand(size, dtype=torch.float64, requires_grad=True) for size in ((2, 3, 5, 7), (2, 2, 3, 5, 7))]
+    cotangent = torch.randn(2, 2, 5, 7, dtype=torch.float64)
+    target, images = inputs
+    got, difference = photometric_error(target, images, ObjectiveOptions(largest_difference=largest))
+    assert got is difference
+    expected = (target[:, None] - images).abs().clamp(max=largest or 1).mean(2)
+    torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(value, inputs, cotangent) for value in (got, expected)]
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        assert torch.equal(photometric_error(target, images, ObjectiveOptions(largest_difference=largest))[0], got)
+
+
+@pytest.mark.parametrize("size", [(12, 20), (6, 20), (6, 10), (6, 5), (4, 4), (1, 1)])
+def test_a_reduced_pixel_is_the_mean_of_its_area(size):
+    images = torch.rand(2, 3, 12, 20, dtype=torch.float64)
+    height, width = size
+    areas = images.view(2, 3, height, 12 // height, width, 20 // width)
+    torch.testing.assert_close(reduce_to(images, height, width), areas.mean((3, 5)))
+
+
 def test_the_camera_of_the_warp_is_the_prediction_s():
     """A learned camera may differ from the snippets' K."""
     snippets, prediction = example()

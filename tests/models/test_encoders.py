@@ -61,6 +61,13 @@ def test_mobilenet_s_feature_maps_are_those_of_its_layers():
     assert encoder.network.state_dict().keys() < torchvision.models.mobilenet_v2().state_dict().keys()
 
 
+def test_no_activation_of_mobilenet_is_copied_for_its_gradient():
+    """ReLU6 in place changes what its gradient needs: autograd copies that before."""
+    activations = [module for module in Encoder("mobilenet_v2").modules() if isinstance(module, nn.ReLU6)]
+    assert len(activations) == 34
+    assert not any(module.inplace for module in activations)
+
+
 def test_images_are_normalised_by_the_statistics_that_are_named():
     image = torch.rand(1, 6, 4, 5)
     for statistics, mean, std in (("imagenet", 0.406, 0.225), ("monodepth2", 0.45, 0.225)):
