@@ -7,6 +7,9 @@ The terms are those of three papers, and any combination of their options runs:
 - SC-SfMLearner: Bian et al., "Unsupervised Scale-consistent Depth and Ego-motion Learning from Monocular Video",
   NeurIPS 2019.
 
+Direct alignment (`--align-steps`) follows a fourth one: Wang et al., "Learning Depth from Monocular Videos using Direct
+Methods", CVPR 2018.
+
 Scales are lists with the finest first. Scale s of the images is the full image averaged over the area of each coarse
 pixel, and K changes with it.
 
@@ -28,6 +31,7 @@ from geometry.camera import scale_intrinsics
 from geometry.snippets import Snippets
 from geometry.structural_similarity import dissimilarity, window_sums
 from inverse_warp import PADDINGS, depth_in_source, inverse_warp
+from models.direct_alignment import align, displacement
 from models.sfm_learner import Prediction
 
 ERRORS = ("l1", "ssim")
@@ -109,6 +113,20 @@ class ObjectiveOptions:
     )
     geometry_mask: bool = option(False, "weigh the photometric error by 1 - the geometry inconsistency of each pixel")
 
+    align_steps: int = option(
+        0,
+        "Gauss-Newton steps of direct alignment: they correct the predicted motion, at half the size and with the "
+        "predicted depth, before the images are compared; the pose network learns the corrected motion. Depth then "
+        "does not learn the errors of the pose network",
+        at_least=0,
+    )
+    motion_weight: float = option(
+        0.05,
+        "with --align-steps, the weight of the mean displacement in pixels between the predicted and the corrected "
+        "motion",
+        above=0,
+    )
+
     prior_weight: float = option(
         0.0,
         "weight of the prior: the mean difference of log disparity from what another network predicts (--prior), up to "
@@ -127,6 +145,11 @@ class ObjectiveOptions:
             raise UsageError(
                 "--explainability-weight 0: without a penalty the masks become 0 everywhere, and nothing is learnt; "
                 "expected a weight above 0, or --no-explainability"
+            )
+        if self.align_steps and self.compares_depth:
+            raise UsageError(
+                f"--align-steps {self.align_steps}: does not go with --geometry-weight or --geometry-mask, which "
+                "compare depth by the predicted motion"
             )
 
     @property
@@ -189,6 +212,11 @@ def objective(
     scales = range(min(options.scales, len(prediction.disparities)))
     images = _comparable(snippets, options)
     photometric, geometry, warps = [], [], []
+    terms: dict[str, Tensor] = {}
+    weights: dict[str, float] = {}
+    if options.align_steps:
+        prediction, terms["motion"] = corrected(snippets, prediction, options.align_steps)
+        weights["motion"] = options.motion_weight
     for scale in scales:
         view = make_view(images, prediction, scale, options)
         error, inconsistency, warp = compare(view, options, noise)
@@ -200,7 +228,7 @@ def objective(
             inconsistency = inconsistency + share * torch.stack([one[1] for one in back]).sum()
         photometric.append(error)
         geometry.append(inconsistency)
-    terms, weights = {"photometric": _over_scales(photometric, options)}, {"photometric": options.photometric_weight}
+    terms["photometric"], weights["photometric"] = _over_scales(photometric, options), options.photometric_weight
     if options.smoothness_weight:
         smoothness = [smoothness_of_scale(images, prediction, scale, options) for scale in scales]
         terms["smoothness"], weights["smoothness"] = _over_scales(smoothness, options), options.smoothness_weight
@@ -250,6 +278,26 @@ def make_view(images: Snippets, prediction: Prediction, scale: int, options: Obj
         scale_intrinsics(intrinsics, w / width, h / height),
         logits,
     )
+
+
+def corrected(snippets: Snippets, prediction: Prediction, steps: int) -> tuple[Prediction, Tensor]:
+    """The prediction with its motion corrected by direct alignment, and how far the network's own motion is from that.
+
+    The corrected motion has no gradient. Near the minimum of the error over motions none is needed: there depth's
+    gradient is the same as if the motion followed it.
+
+    Args:
+        snippets: images in [-1, 1].
+    """
+    disparity = prediction.disparities[min(1, len(prediction.disparities) - 1)].detach()
+    height, width = snippets.target.shape[2:]
+    h, w = disparity.shape[2:]
+    target = _reduce(snippets.target, h, w)
+    sources = _reduce(snippets.sources.flatten(0, 1), h, w).unflatten(0, snippets.sources.shape[:2])
+    intrinsics = scale_intrinsics(prediction.intrinsics.detach(), w / width, h / height)
+    motion = align(target, sources, 1 / disparity, prediction.source_from_target.detach(), intrinsics, steps)
+    distance = displacement(1 / disparity, prediction.source_from_target, motion, intrinsics).mean()
+    return prediction._replace(source_from_target=motion), distance * (width / w)
 
 
 def reversed_view(view: View, prediction: Prediction, source: int) -> View:

@@ -14,6 +14,7 @@ from loss_functions import (
     SMOOTHED,
     ObjectiveOptions,
     compare,
+    corrected,
     edge_aware_smoothness,
     explainability_loss,
     make_view,
@@ -168,6 +169,31 @@ def test_a_camera_learns_at_the_finest_scale_alone():
     torch.testing.assert_close(*gradients)
 
 
+def test_with_alignment_the_images_teach_depth_and_the_corrected_motion_teaches_the_pose_network():
+    snippets, prediction = example(height=32, width=64)
+    pose = prediction.source_from_target.clone().requires_grad_()
+    disparities = [scale.clone().requires_grad_() for scale in prediction.disparities]
+    prediction = prediction._replace(source_from_target=pose, disparities=disparities, mask_logits=None)
+    options = ObjectiveOptions(explainability=False, align_steps=2)
+    loss = objective(snippets, prediction, options)
+    motion, distance = corrected(snippets, prediction, 2)
+    assert loss.terms["motion"] == distance > 0
+    assert not motion.source_from_target.requires_grad
+    plain = objective(snippets, motion, dataclasses.replace(options, align_steps=0))
+    assert loss.terms["photometric"] == plain.terms["photometric"]
+    (by_pose,) = torch.autograd.grad(loss.terms["photometric"], pose, retain_graph=True, allow_unused=True)
+    assert by_pose is None
+    assert torch.autograd.grad(loss.terms["photometric"], disparities[0], retain_graph=True)[0].abs().max() > 0
+    assert torch.autograd.grad(loss.terms["motion"], pose, retain_graph=True)[0].abs().max() > 0
+    (by_depth,) = torch.autograd.grad(loss.terms["motion"], disparities[1], allow_unused=True)
+    assert by_depth is None
+
+
+def test_alignment_does_not_go_with_the_geometry_consistency():
+    with pytest.raises(UsageError, match="--align-steps 3: does not go with"):
+        ObjectiveOptions(align_steps=3, geometry_weight=0.5)
+
+
 def test_smoothness_by_hand():
     # f = x^2 + 3 x y on 3 x 3: |f_xx| = 2, |f_yy| = 0, |f_xy| = |f_yx| = 3, everywhere.
     y, x = torch.meshgrid(torch.arange(3.0), torch.arange(3.0), indexing="ij")
@@ -188,6 +214,7 @@ def test_explainability_by_hand():
 @pytest.mark.parametrize(
     "changes",
     [{}, {"explainability": False}, {"smoothness_weight": 0.0}, {"photometric_weight": 0.3}, {"smoothness_decay": 2.3}]
+    + [{"align_steps": 2}, {"align_steps": 1, "motion_weight": 0.3}]
     + [{"smoothed": smoothed} for smoothed in SMOOTHED],
 )
 def test_terms_sum_to_the_loss(length, changes):
