@@ -66,6 +66,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "pose_exp_net", {"width": 0.5, "translation_scale": 0.5, "rotation_scale": 0.2, "orbit_depth": 0.83}
         ),
         "explainability": False,
+        "align_steps": 3,
         "scales": 3,
         "smoothed": "normalised-disparity",
         "smoothness_weight": 0.02,
