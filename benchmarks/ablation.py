@@ -56,9 +56,11 @@ STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
         {"depth_net": NetworkSpec("disp_net", {"first_disparity": 1.2, "width": 0.5}), "pose_net": HALF_POSE},
     ),
     ("+ 3 scales", {"scales": 3}),
+    ("+ 3 steps of direct alignment", {"align_steps": 3}),
 )
 # `small` with one thing changed.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("small, no direct alignment", {"align_steps": 0}),
     ("small, 4 scales", {"scales": 4}),
     ("small, SSIM", {"photometric_error": "ssim"}),
     ("small, minimum over sources", {"over_sources": "minimum"}),
