@@ -12,6 +12,7 @@ from path import Path
 from files.atomic import write_text
 
 MOST_POINTS = 60_000  # that a browser turns smoothly on a laptop
+_LONGEST_SIDE = 1.6  # of the plot, in plotly's unit of its camera
 MOST_EMBEDDED = 48 * 2**20  # bytes of a video that lies within the page; a larger one stays beside it
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -27,17 +28,32 @@ video {{ width: 100%; background: #000; }} .half {{ flex: 1 1 480px; min-width: 
 <script>
 const places = {places}, times = {times}, camera = {camera};
 const clip = document.getElementById("clip"), plot = document.querySelector("#scene .plotly-graph-div");
+let shownPlace = 0, due = 0;
+// Not plotly's public interface, whose restyle computes all points anew: seconds on a slow machine.
+const drawnMarker = () => plot._fullLayout?.scene?._scene?.traces?.[plot._fullData[camera].uid];
 function follow() {{
   if (!plot || !times.length) return;
   let k = times.findIndex(t => t > clip.currentTime);
   k = k < 0 ? times.length - 1 : Math.max(k - 1, 0);
-  const [x, y, z] = places[k];
-  Plotly.restyle(plot, {{x: [[x]], y: [[y]], z: [[z]]}}, [camera]);
+  if (k === shownPlace) return;
+  const [x, y, z] = places[k], marker = drawnMarker();
+  if (marker) {{
+    marker.update(Object.assign(plot._fullData[camera], {{x: [x], y: [y], z: [z]}}));
+    plot._fullLayout.scene._scene.glplot?.redraw?.();
+  }} else if (performance.now() < due) return;
+  else {{
+    const start = performance.now();
+    Plotly.restyle(plot, {{x: [[x]], y: [[y]], z: [[z]]}}, [camera]).then(() => {{
+      due = performance.now() + 5 * (performance.now() - start);
+    }});
+  }}
+  shownPlace = k;
 }}
 clip.addEventListener("timeupdate", follow);
 const shown = () => {{ document.body.dataset.video = clip.videoWidth; }};  // for tests, as data-plot is
 if (clip.readyState >= 2) shown(); else clip.addEventListener("loadeddata", shown);
 if (plot) document.body.dataset.plot = document.querySelectorAll("#scene canvas").length;
+if (plot) document.body.dataset.marker = drawnMarker() ? "alone" : "all";
 </script></body></html>
 """
 
@@ -83,6 +99,14 @@ def _upright(points: np.ndarray) -> np.ndarray:
     return np.stack([points[:, 0], points[:, 2], -points[:, 1]], 1)
 
 
+def _ranges(points: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """What the axes show: the whole path, and the points but for the farthest percent at each end; [3, 2]."""
+    both = [path] if len(points) == 0 else [path, np.quantile(points, [0.01, 0.99], axis=0)]
+    low, high = (end(np.concatenate(both).astype(np.float64), 0) for end in (np.min, np.max))
+    margin = 0.03 * max((high - low).max(), 1e-6)
+    return np.stack([low - margin, high + margin], 1)
+
+
 def _plot(content: PageContent) -> str:
     """The points and the trajectory as a part of a page, with plotly's script within it."""
     chosen = np.random.default_rng(0).permutation(len(content.points))[:MOST_POINTS]
@@ -101,6 +125,8 @@ def _plot(content: PageContent) -> str:
         ]
     )  # fmt: skip
     unit = f" ({content.unit})" if content.unit else ""
+    ranges = _ranges(points, path)
+    extents = np.ptp(ranges, 1)
     dark = {"backgroundcolor": "#16161d", "gridcolor": "#333", "color": "#999"}
     figure.update_layout(
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
@@ -108,11 +134,16 @@ def _plot(content: PageContent) -> str:
         font={"color": "#ccc"},
         legend={"x": 0, "y": 1, "bgcolor": "rgba(0,0,0,0)"},
         scene={
-            "aspectmode": "data",
-            "xaxis": {"title": f"right{unit}", **dark},
-            "yaxis": {"title": f"forward{unit}", **dark},
-            "zaxis": {"title": f"up{unit}", **dark},
-            "camera": {"eye": {"x": 0, "y": -1.4, "z": 0.6}, "center": {"x": 0, "y": -0.1, "z": 0}},
+            # The longest side has the same length for all clips, so that the first view shows every clip as a whole.
+            "aspectmode": "manual",
+            "aspectratio": dict(zip("xyz", (_LONGEST_SIDE * extents / extents.max()).tolist(), strict=True)),
+            **{
+                f"{axis}axis": {"title": f"{name}{unit}", "range": between.tolist(), "nticks": ticks, **dark}
+                for axis, name, between, ticks in zip(
+                    "xyz", ("right", "forward", "up"), ranges, (6, 10, 3), strict=True
+                )
+            },
+            "camera": {"eye": {"x": 0, "y": -1.6, "z": 1.2}, "center": {"x": 0, "y": 0, "z": -0.15}},
         },
     )
     return figure.to_html(

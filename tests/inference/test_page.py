@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from path import Path
 
-from inference.page import PageContent, write_page
+from inference.page import PageContent, _ranges, write_page
 from inference.video import write_video
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -42,6 +42,18 @@ def test_the_page_holds_everything(page):
     assert "[0.0, 2.0, -1.0]" in text  # x right, z forward, y down: right, forward, up
 
 
+def test_the_axes_show_the_whole_path_and_nearly_all_points():
+    """A few points far away, as a cloud's errors are, do not make everything else small."""
+    random = np.random.default_rng(0)
+    points = np.concatenate([random.uniform(-5, 5, (1000, 3)), np.full((4, 3), 900)])
+    path = np.stack([np.zeros(9), np.linspace(0, 40, 9), np.zeros(9)], 1)
+    low, high = _ranges(points, path).T
+    assert (low[0], high[0]) == pytest.approx((-6.2, 6.2), abs=0.3)
+    assert low[1] < -5 < 40 < high[1] < 42
+    assert _ranges(points[:0], path)[1] == pytest.approx([-1.2, 41.2])
+    assert (np.ptp(_ranges(points[:0], path[:1]), 1) > 0).all()  # a camera that stands
+
+
 def test_a_large_video_stays_beside_the_page(page, monkeypatch):
     monkeypatch.setattr("inference.page.MOST_EMBEDDED", 10)
     video = page.parent / "video.mp4"
@@ -62,10 +74,11 @@ def test_a_browser_without_a_net_shows_video_and_points(page, tmp_path):
     for _ in range(3):  # a busy machine may print the page before the video's first frame is decoded
         shown = subprocess.run(command, capture_output=True, text=True, timeout=200).stdout
         body = re.search(r"<body[^>]*>", shown)[0]
-        if "data-video" in body:
+        if "data-video" in body and "data-marker" in body:
             break
     assert 'data-video="64"' in body, body  # H.264 was decoded
     assert re.search(r'data-plot="[1-9]', body), body
+    assert 'data-marker="alone"' in body, body  # the camera's marker moves without all points being drawn anew
     drawn = re.sub(r"<script.*?</script>", "", shown, flags=re.DOTALL)
     assert re.search(r"<canvas[^>]*width", drawn)
     assert "no-webgl" not in drawn  # what plotly says where it cannot draw
