@@ -1,5 +1,7 @@
 """Direct alignment: the motion by which the warped sources are most like the target, found without a network."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +17,22 @@ _LARGEST_CHANGE = 0.2  # of a step, in radians, and in the unit of depth for tra
 _MIN_Z = 1e-3  # in the unit of depth; nearer and behind the source camera there is no pixel
 _LEAST_Z_RATIO = 0.1  # of a point's depth in the source to that in the target, for displacements
 _COST_OUTSIDE = 0.2  # of a pixel that projects outside the source: no motion wins by looking elsewhere
+
+
+class _Seen(NamedTuple):
+    """What the target's pixels see in the sources by a motion: [B, N, P] each, P pixels."""
+
+    x: Tensor  # the point in the source camera, on the plane z = 1
+    y: Tensor
+    inverse_z: Tensor
+    inside: Tensor  # bool
+    error: Tensor  # of grey
+    by_x: Tensor  # derivatives of grey by pixels
+    by_y: Tensor
+
+    def cost(self) -> Tensor:
+        """The mean absolute error [B, N]; outside the source it is a constant."""
+        return (self.error.abs() * self.inside + _COST_OUTSIDE * ~self.inside).mean(-1)
 
 
 @torch.no_grad()
@@ -49,8 +67,7 @@ def align(
     )
     f_x, f_y, c_x, c_y = (intrinsics[:, row, column, None, None] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
 
-    def look(motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Errors e [B, N, P] and their derivatives [B, N, 6, P] by (t, r), P pixels; and the cost [B, N]."""
+    def look(motion: Tensor) -> _Seen:
         x, y, z = (motion[..., :3, :3] @ points[:, None] + motion[..., :3, 3:]).unbind(2)
         in_front = z > _MIN_Z
         inverse_z = torch.where(in_front, z, 1).reciprocal()
@@ -60,26 +77,30 @@ def align(
         pixels = (batch * n_sources, height, width)
         sampled = sample(maps, column.reshape(pixels), row.reshape(pixels), "zeros")
         value, by_x, by_y = sampled.view(batch, n_sources, 3, -1).unbind(2)
-        error, by_x, by_y = value - target, by_x * f_x, by_y * f_y
+        return _Seen(x, y, inverse_z, inside, value - target, by_x, by_y)
+
+    def equations(seen: _Seen) -> tuple[Tensor, Tensor]:
+        """The normal equations: J W J^T [B, N, 6, 6] and J W e [B, N, 6, 1], with J [B, N, 6, P] by (t, r)."""
+        x, y, inverse_z, inside, error, by_x, by_y = seen
+        by_x, by_y = by_x * f_x, by_y * f_y
         towards = by_x * x + by_y * y
         by_t = (by_x * inverse_z, by_y * inverse_z, -towards * inverse_z)
         by_r = (-towards * y - by_y, towards * x + by_x, by_y * x - by_x * y)
-        weight = inside / (error.abs() + _SOFTENING)
-        jacobian = torch.stack([*by_t, *by_r], 2)
-        cost = (error.abs() * inside + _COST_OUTSIDE * ~inside).mean(-1)
-        weighted = jacobian * weight[:, :, None]
-        return weighted @ jacobian.mT, weighted @ error[..., None], cost
+        root = inside * (error.abs() + _SOFTENING).rsqrt()  # of the weight
+        rows = torch.stack([*by_t, *by_r, error], 2).mul_(root[:, :, None])
+        products = rows @ rows.mT
+        return products[..., :6, :6], products[..., :6, 6:]
 
     scaled = source_from_target.detach().clone()
     scaled[..., :3, 3] /= unit[:, None, None]
-    motion = scaled
-    hessian, gradient, first_cost = look(motion)
-    cost = first_cost
+    motion, first = scaled, look(scaled)
+    seen = first
     for _ in range(steps):
-        change = -solve(hessian, gradient).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
+        change = -solve(*equations(seen)).clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE)
         motion = transform_from(axis_angle_to_matrix(change[..., 3:]), change[..., :3]) @ motion
-        hessian, gradient, cost = look(motion)
-    motion = torch.where((cost < first_cost)[..., None, None], motion, scaled)
+        seen = look(motion)
+    better = seen.cost() < first.cost()
+    motion = torch.where(better[..., None, None], motion, scaled)
     motion[..., :3, 3] *= unit[:, None, None]
     return motion
 
