@@ -47,8 +47,8 @@ is the check of the data when the training begins.
   python benchmarks/broken_runs.py --only "K too long" --json broken.json
 
 The data are drives of the synthetic world, rendered in a folder that is removed. --real replaces the fifth healthy
-training, on a varied world, by one on real frames with measured K. A broken training must be named by one of the
-warnings that fit its cause, and a healthy one must have no warning. Exit status: 1 where that is not so."""
+training, on drives of several cameras, by one on real frames with measured K. A broken training must be named by one of
+the warnings that fit its cause, and a healthy one must have no warning. Exit status: 1 where that is not so."""
 
 QUARTER = {  # the paper's networks, small, with the start that lets short trainings learn (docs/experiments.md)
     "recipe": "paper-depth",
@@ -109,7 +109,7 @@ CASES = (
     Case("healthy: small, another world and seed", "other_world", SMALL, seed=1),
     Case("healthy: the paper's networks", "world", QUARTER),
     Case("healthy: moving cars, auto-mask", "moving", MASKED),
-    Case("healthy: varied world", "varied", SMALL),
+    Case("healthy: cameras of several focal lengths", "focal_lengths", SMALL),
 )
 REAL = Case("healthy: real frames", "real", SMALL)
 
@@ -198,15 +198,16 @@ def make_data(folder: Path, kind: str, drives: int, frames: int, size: tuple[int
     root = folder / kind
     if (root / "train.txt").is_file():
         return root
-    seed = {"other_world": 1, "moving": 2, "varied": 3, "filled": 4}.get(kind, 0)
-    varied = kind in ("varied", "filled")
-    options = WorldOptions(
-        drives, frames, *size, seed=seed, halts=False, varied=varied, moving_cars=float(kind == "moving")
-    )
+    seed = {"other_world": 1, "moving": 2, "focal_lengths": 3, "filled": 4}.get(kind, 0)
+    plain = WorldOptions(drives, frames, *size, seed=seed, halts=False)
+    moving, varied, focal_lengths = float(kind == "moving"), kind == "filled", kind == "focal_lengths"
+    options = replace(plain, moving_cars=moving, varied=varied, vary_focal=focal_lengths)
+    usual = list_drives(plain)[0].intrinsics
     names = []
     for drive in tqdm(list_drives(options), desc=f"rendering {kind}", unit="drive", leave=False, disable=None):
         renderer = make_drive_renderer(options, drive)
-        if kind == "filled":
+        if kind == "filled":  # vehicles of the varied world, before a usual camera
+            drive = replace(drive, intrinsics=usual)
             fill_picture(renderer, np.random.default_rng([seed, drive.number]))
         names.append(drive.scene)
         write_drive(root / drive.scene, renderer, drive, size, SLOW if kind == "slow" else 1.0)

@@ -27,13 +27,10 @@ MOST_CLIPS = 32
 MOST_PLACES = 400  # that are looked at for turns
 FEWEST_CLIPS = 6
 WORST_FIT = 1.0  # mean loss of a clip's tracks: 0.3 to 0.9 where one rigid scene explains them
+LEAST_RIGID = 2 / 3  # share of the clips that must fit so: elsewhere moving things are part of the scene that fits
 LEAST_TURN = 0.04  # of the image's width: how far the view moves sideways in a clip
 LARGEST_DEVIATION = 0.08  # of the factor, from one draw of clips to another: beyond it the clips tell nothing
 TOLERANCE = 0.15  # of the factor: a smaller difference may be the method's own error
-NO_RIGID_SCENE = (
-    "{clips} of {tried} clips that turn show one rigid scene, expected "
-    f"{FEWEST_CLIPS}: they turn too little, have too few corners, or moving things fill them"
-)
 _ASIDE = 4  # frames of a clip before its middle, and as many after it
 _LEAST_STEP = 0.01  # of the width: the motion from one frame of a clip to the next
 _LARGEST_STEP = 16  # frames
@@ -116,12 +113,16 @@ def check_focal(scenes: Sequence[Scene], most_clips: int = MOST_CLIPS, most_plac
         return FocalCheck(problem=f"no {2 * _ASIDE + 1} frames of a scene in which the view turns")
     tracks, intrinsics, motions = _track_clips(places, most_clips)
     if len(motions) < FEWEST_CLIPS:
-        return FocalCheck(problem=NO_RIGID_SCENE.format(clips=len(motions), tried=len(places)))
+        problem = f"{len(motions)} clips that turn have enough corners to follow, expected {FEWEST_CLIPS}"
+        return FocalCheck(problem=problem)
     costs = _profile(tracks, intrinsics, motions)
     seen = [np.isfinite(one[..., 0]).sum() - one.shape[1] for one in tracks]  # without the reference
     rigid = costs.min(0) / seen <= WORST_FIT
-    if rigid.sum() < FEWEST_CLIPS:
-        return FocalCheck(problem=NO_RIGID_SCENE.format(clips=rigid.sum(), tried=len(rigid)))
+    if rigid.sum() < max(FEWEST_CLIPS, LEAST_RIGID * len(rigid)):
+        problem = (
+            f"{rigid.sum()} of {len(rigid)} clips that turn show one rigid scene; moving things may fill the others"
+        )
+        return FocalCheck(problem=problem)
     given = float(np.median([matrix[0, 0] for matrix in intrinsics]))
     return judge_profile(costs[:, rigid], given)
 

@@ -85,9 +85,15 @@ def test_damaged_frames_and_short_scenes_are_left_out(turning, tmp_path):
     for file in (root / "swing").files("*.png")[::5]:
         file.write_text("no image")
     found = check_focal([scene(root)], **FEW)
-    assert "clips that turn show one rigid scene, expected 6" in found.problem
+    assert "clips that turn have enough corners to follow, expected 6" in found.problem
     short = replace(scene(turning), frames=scene(turning).frames[:8])
     assert find_turns([short], 100) == []
+
+
+def test_where_many_clips_show_no_rigid_scene_nothing_is_said(turning, monkeypatch):
+    monkeypatch.setattr(focal_check, "WORST_FIT", 1e-9)
+    monkeypatch.setattr(focal_check, "_profile", lambda *clips: np.ones((len(focal_check._GRID), len(clips[0]))))
+    assert "0 of 6 clips that turn show one rigid scene" in check_focal([scene(turning)], **FEW).problem
 
 
 def test_clips_that_disagree_leave_it_open():
