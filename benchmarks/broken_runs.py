@@ -20,6 +20,7 @@ sys.path.insert(0, ROOT)
 
 from cli.flags import add_device_flag, choose_device, positive_int, run_script
 from cli.tables import table
+
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_scene_names
 from datasets.preparation.focal_check import scaled
 from datasets.synthetic.drive_files import make_drive_renderer
@@ -147,7 +148,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--only", nargs="+", metavar="NAME", help="run these trainings (default: all)")
     add("--real", type=Path, metavar="PREPARED", help="a prepared data set of real frames with measured K")
     add("--folder", type=Path, help="keep data and runs in this folder (default: one that is removed)")
-    add("--steps", type=positive_int, default=200, help="of each training (default: 200)")
+    add("--steps", type=positive_int, default=400, help="of each training (default: 400)")
     add("--drives", type=positive_int, default=14, help="of each world (default: 14)")
     add("--frames", type=positive_int, default=36, help="per drive (default: 36)")
     add("--width", type=positive_int, default=104, help="of the images (default: 104)")

@@ -87,9 +87,10 @@ CHECKS = (
 )
 
 
-# Checks of a validation's scores. A healthy training may begin upside down: they start in its middle, at the latest at
-# step 2000. Flat depth has up to 0.2, by the slope of the road; see docs/training.md.
-LATEST_START = 2000
+# Checks of a validation's scores. A healthy training may begin upside down or flat: they start in its middle, between
+# the steps 300 and 2000, and always look at its last step. Flat depth has up to 0.2, by the slope of the road; see
+# docs/training.md.
+EARLIEST_START, LATEST_START = 300, 2000
 STRUCTURE, PAIRS, POINTS = "structure", "structure_pairs", "structure_points"
 FEWEST_PAIRS, FEWEST_POINTS = 4, 200
 VALIDATION_CHECKS = (
@@ -123,7 +124,8 @@ def _is_judged(mean: dict[str, float]) -> bool:
 
 def watch_validations(total_steps: int) -> "CollapseWatch":
     """A watch on single validations of a training of so many steps."""
-    return CollapseWatch(VALIDATION_CHECKS, looks=1, window=0, start=total_steps // 2)
+    start = min(max(EARLIEST_START, total_steps // 2), total_steps)
+    return CollapseWatch(VALIDATION_CHECKS, looks=1, window=0, start=start)
 
 
 class CollapseWatch:

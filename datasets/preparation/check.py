@@ -15,7 +15,15 @@ from tqdm import tqdm
 
 from datasets.layout import Scene, read_paths, read_scene, read_scene_names
 from datasets.preparation.focal_check import MOST_CLIPS, FocalCheck, check_focal
-from datasets.preparation.judgement import ADVICE, WRONG_FOCAL, compare_scenes, judge_camera, judge_lists, judge_motion
+from datasets.preparation.judgement import (
+    ADVICE,
+    LITTLE,
+    WRONG_FOCAL,
+    compare_scenes,
+    judge_camera,
+    judge_lists,
+    judge_motion,
+)
 from datasets.preparation.scene_check import SceneCheck, measure_scene, median, spread
 from datasets.view_pairs import LEAST_MOTION
 from files.errors import InputError
@@ -24,6 +32,7 @@ LISTS = ("train.txt", "val.txt")
 FEWEST_SNIPPETS = 30  # to train on; fewer give a warning
 _WHOLE_SET = 0.9  # share of the compared training frames for which a whole set is refused
 _EVIDENCE = 20  # compared pairs that such a refusal takes
+_SOME = 0.2  # share of the training frames from which on little motion is a warning, not only a remark on the scene
 _FEWEST_PAIRS = 4  # of a scene that is compared
 _FEWEST_SCENES = 100  # that are compared, or all
 
@@ -158,8 +167,12 @@ def _refuse_whole_set(checks: list[SceneCheck]) -> None:
 def _sum_up(root: Path, checks: list[SceneCheck], length: int) -> DataCheck:
     """A line for each cause of a refusal or a warning."""
     refusals = [_line(cause, "refused", checks) for cause in ADVICE if any(cause in c.refused for c in checks)]
-    warnings = [_line(cause, "warned", checks) for cause in ADVICE if any(cause in c.warned for c in checks)]
     training = [check for check in checks if "train.txt" in check.lists]
+    warned = {cause for check in checks for cause in check.warned}
+    slow = sum(check.frames for check in training if LITTLE in check.warned)
+    if slow < _SOME * sum(check.frames for check in training if check.pairs):
+        warned.discard(LITTLE)
+    warnings = [_line(cause, "warned", checks) for cause in ADVICE if cause in warned]
     snippets = sum(check.snippets for check in training)
     if snippets < FEWEST_SNIPPETS:
         frames = sum(check.frames for check in training)

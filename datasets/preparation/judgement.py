@@ -12,6 +12,7 @@ _REPEATED_SHARE = 0.2  # of a scene's frames
 _NO_MOTION = 0.25  # pixels: a median motion below it can be noise
 _FEWEST_JUDGED = 3  # pairs that a judgement of a scene takes
 _FOCAL_OF_ANOTHER_CAMERA = 1.7  # factor between a focal length and that of the other scenes
+LITTLE = "little motion"
 WRONG_FOCAL = "wrong focal length"
 _NORMALISED = 3.0  # pixels: no image has such short focal lengths, so K is in units of the image's width and height
 
@@ -26,7 +27,7 @@ ADVICE = {
     "no texture": "too few corners to measure motion: is the lens covered, or the image black?",
     "repeated frames": "a repeated frame shows no motion while the camera moves: store each frame once (with ffmpeg: "
     "-fps_mode passthrough)",
-    "little motion": "so little parallax is hard to tell from noise: prepare it with a larger gap between frames",
+    LITTLE: "so little parallax is hard to tell from noise: prepare it with a larger gap between frames",
     "wrong K": "cam.txt must be K of the images beside it: when images are resized, K changes with them",
     WRONG_FOCAL: "likely K of images of another size, cropped or enlarged since, or a guess: cam.txt must be K of the "
     "images beside it; measure it, or train with --camera learned",
@@ -64,7 +65,7 @@ def judge_motion(check: SceneCheck) -> None:
         check.warned["rotation only"] = found
     elif check.frame_gap is not None and (slow or len(measured) >= _FEWEST_JUDGED):
         motion = f"move by {check.pixels:.1f} pixels" if measured else "show no motion"
-        check.warned["little motion"] = f"neighbouring frames {motion}; {check.frame_gap}"
+        check.warned[LITTLE] = f"neighbouring frames {motion}; {check.frame_gap}"
     if len(moving) >= min(_FEWEST_JUDGED, max(1, len(check.pairs))) and check.followed < MIN_FOLLOWED:
         check.warned["motion too large"] = (
             f"{percent(check.followed)} of the textured patches are found again within {percent(FARTHEST)} of the "

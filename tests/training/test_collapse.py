@@ -116,6 +116,12 @@ def test_a_start_upside_down_sets_nothing_off_and_a_short_training_is_judged_fro
     assert validation_warnings(recorded_starts[:2] + [(300, 0.19)], total_steps=600) == [(300, "no_structure")]
 
 
+def test_a_very_short_training_is_judged_at_its_last_step_alone():
+    slow = [(50, 0.13), (100, 0.10), (150, 0.40), (200, 0.58)]  # recorded: the paper's networks
+    assert validation_warnings(slow, total_steps=200) == []
+    assert validation_warnings([*slow[:3], (200, 0.1)], total_steps=200) == [(200, "no_structure")]
+
+
 def test_few_points_are_no_judge():
     scores = [(2000, -0.6), (3000, 0.0)]
     assert validation_warnings(scores, pairs=2) == validation_warnings(scores, points=60) == []
