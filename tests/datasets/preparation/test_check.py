@@ -11,6 +11,8 @@ from scipy.spatial.transform import Rotation
 from datasets.layout import write_intrinsics
 from datasets.preparation import check as check_module
 from datasets.preparation.check import check_data
+from datasets.preparation.image_motion import PairMotion
+from datasets.preparation.scene_check import SceneCheck
 from datasets.snippets import SnippetDataset
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from files.atomic import write_text
@@ -482,3 +484,15 @@ def test_what_is_no_data_set_is_an_error(tmp_path):
     write_text(tmp_path / "train.txt", "../elsewhere\n")
     with pytest.raises(InputError, match=r"line 1: '\.\./elsewhere' leads out of its folder"):
         check(tmp_path)
+
+
+@pytest.mark.parametrize(("slow", "warned"), [(1, False), (2, True)])
+def test_little_motion_in_a_few_scenes_is_a_remark(slow, warned):
+    """Healthy trainings have some slow drives."""
+    pair = PairMotion(static=False, identity_error=0.1, pixels=0.9, followed=0.9, rotation_only=False)
+    scenes = [SceneCheck(f"{number}", ["train.txt"], 30, 28, pairs=[pair]) for number in range(10)]
+    for scene in scenes[:slow]:
+        scene.warned["little motion"] = "neighbouring frames move by 0.9 pixels"
+    result = check_module._sum_up(Path("data"), scenes, 3)
+    assert any(warning.startswith("little motion: ") for warning in result.warnings) == warned
+    assert "little motion" in result.scenes[0].row()["remarks"]
