@@ -5,7 +5,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.input_views import InputView, input_view
-from datasets.preparation.still_borders import Borders, StillBorders
+from datasets.preparation.still_borders import Borders, borders_of
 from datasets.preparation.video_inputs import plain_name
 from files.errors import InputError
 from inference.frames import Clip, Crop, crop_clip
@@ -13,7 +13,6 @@ from models.checkpoint import LoadedModel
 
 TRAINING, AUTO, NONE = "training", "auto", "none"
 _SAME_VIEW = 0.03  # share of a side by which the edges of one view may differ
-_ANALYSED = 200  # frames that are looked at to find borders, about, as in data/prepare_video.py
 
 
 def apply_crop(clip: Clip, choice: str | tuple[int, int, int, int], loaded: LoadedModel) -> None:
@@ -76,13 +75,8 @@ def find_borders(clip: Clip) -> Borders:
     """The borders of a clip that are the same in all frames: one pass over it."""
     if not clip.ordered:
         raise InputError(f"--crop auto: {clip.source}: single images; it looks at the frames of a clip")
-    borders = StillBorders()
-    every = max(1, (clip.count or 0) // _ANALYSED)
     frames = tqdm(clip.read([]), total=clip.count, desc=f"{clip.name}: looking for borders", unit="image", leave=False)
-    for number, frame in enumerate(frames):
-        if number % every == 0:
-            borders.add(frame.image)
-    return borders.find()
+    return borders_of((frame.image for frame in frames), clip.count or 0)
 
 
 def _margins(view: InputView, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -26,7 +26,7 @@ from datasets.layout import RECORD_FILE, write_camera_source, write_intrinsics, 
 from datasets.preparation.cuts import is_cut
 from datasets.preparation.jobs import SHORTEST_SCENE
 from datasets.preparation.static_frames import StandingCamera, small_grey
-from datasets.preparation.still_borders import Borders, StillBorders
+from datasets.preparation.still_borders import Borders, StillBorders, borders_of
 from datasets.preparation.video_inputs import Input
 from datasets.preparation.view import View, make_view
 from files.atomic import write_bytes, write_json, write_text
@@ -39,7 +39,6 @@ from geometry.rigid import relative_to_first, to_3x4
 _BLACK_FRAME = 24  # grey levels: a frame with 99 % of its pixels below it is black
 _BLANK = 8  # grey levels between the darkest and the brightest percent: a frame with less shows nothing
 _FRAMES_IN_FLIGHT = 2**26  # pixels of frames that wait for a thread, about
-_ANALYSED = 200  # frames that are looked at to find borders, about
 _LARGEST_GAP = 0.1  # share of an input's frames that the gap before validation may take
 
 REASONS = BLACK, REPEATED, STATIC, DAMAGED, SHORT, GAP = "black", "repeated", "static", "damaged", "short", "gap"
@@ -286,17 +285,17 @@ def find_borders(
         count: called for each frame.
         check: called for each frame; may raise.
     """
-    borders = StillBorders()
-    every = max(1, source.expected(fps) // _ANALYSED)
-    for number, frame in enumerate(source.frames(fps, Reading(), threads)):
-        count(1)
-        check()
-        if number % every == 0:
+
+    def pictures() -> Iterator[np.ndarray | None]:
+        for frame in source.frames(fps, Reading(), threads):
+            count(1)
+            check()
             try:
-                borders.add(view.cropped(frame.image()))
+                yield view.cropped(frame.image())
             except InputError:
-                continue  # named when the frame is prepared
-    return borders.find()
+                yield None  # named when the frame is prepared
+
+    return borders_of(pictures(), source.expected(fps))
 
 
 def draw_crop(source: Input, whole: View, view: View, file: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from datasets.formats.video import open_video, read_video
-from datasets.preparation.still_borders import Borders, StillBorders
+from datasets.preparation.still_borders import Borders, StillBorders, borders_of
+from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from files.images import read_image, resize_area
 
 HEIGHT, WIDTH = 120, 208
@@ -33,10 +34,30 @@ def with_bonnet(frames, share, reflection=0.0):
 
 
 def find(frames):
-    borders = StillBorders()
+    return borders_of(map(np.ascontiguousarray, frames), len(frames))
+
+
+def with_mirror(frames, share, reflection):
+    """A bonnet that mirrors what is above the horizon, farther away than the road, so that it moves more slowly."""
+    height = frames[0].shape[0]
+    rows = np.arange(height)[:, None, None]
+    edge = height * (1 - share)
+    out = []
     for frame in frames:
-        borders.add(np.ascontiguousarray(frame))
-    return borders.find()
+        mirrored = frame[np.clip(0.42 * height - 1.5 * (np.arange(height) - edge), 0, height - 1).round().astype(int)]
+        paint = (1 - reflection) * (40 + 0.2 * rows) + reflection * mirrored
+        paint = np.where(rows < edge + 2, 0.45 * paint, paint)  # the gap below the windscreen's view
+        out.append(np.where(rows >= edge, paint.clip(0, 255).astype(np.uint8), frame))
+    return out
+
+
+@pytest.fixture(scope="module")
+def street():
+    """A drive of the synthetic world."""
+    options = WorldOptions(drives=3, frames=24, width=WIDTH, height=64, halts=False)
+    drive = list_drives(options)[1]
+    renderer = make_drive_renderer(options, drive)
+    return [renderer.image(number, drive.intrinsics, 64, WIDTH) for number in range(24)]
 
 
 def test_nothing_is_found_where_everything_moves():
@@ -51,6 +72,16 @@ def test_a_bonnet_is_cut_off_and_little_more(share, reflection):
     found = find(with_bonnet(road(), share, reflection))
     assert found.bars == (0, 0, 0, 0)
     assert 0 <= found.bonnet - share * HEIGHT <= 0.05 * HEIGHT
+
+
+def test_a_bonnet_that_mirrors_the_street_is_found_by_its_motion(street):
+    assert find(street).margins == (0, 0, 0, 0)
+    for reflection in (0.5, 0.8):
+        assert 0 <= find(with_mirror(street, 0.2, reflection)).bonnet - 0.2 * 64 <= 0.1 * 64
+    still = StillBorders()
+    for frame in with_mirror(street, 0.2, 0.8):  # without the motion it is not
+        still.add(frame)
+    assert still.find().bonnet == 0
 
 
 def test_black_bars_to_the_pixel_also_around_a_bonnet():
@@ -78,3 +109,11 @@ def test_real_videos(shared):
         height = len(frames[0])
         assert find(frames).margins == (0, 0, 0, 0)
         assert 0 <= find(with_bonnet(frames, 0.2)).bonnet - 0.2 * height <= 0.06 * height
+
+
+def test_a_real_drive_with_a_mirroring_bonnet(shared):
+    files = sorted(shared.glob("kitti_odometry/sequences/06/image_0/*.png"))
+    frames = [resize_area(read_image(file), 96, 320) for file in files]
+    assert find(frames).margins == (0, 0, 0, 0)
+    for reflection in (0.5, 0.8):
+        assert 0 <= find(with_mirror(frames, 0.2, reflection)).bonnet - 0.2 * 96 <= 0.12 * 96
