@@ -47,7 +47,14 @@ from training.interrupts import StopRequest, listen_for_stop
 from training.logger import Logger, make_run_folder
 from training.options import PAPER_STEPS, TrainOptions, fit_batch, plain_options, resume_options
 from training.prior import Prior, load_prior
-from training.start import check_before_training, make_model, make_optimizer, network_specs, uses_channels_last
+from training.start import (
+    begin_cameras,
+    check_before_training,
+    make_model,
+    make_optimizer,
+    network_specs,
+    uses_channels_last,
+)
 from training.step_log import StepLog
 from training.throughput import Throughput
 
@@ -180,7 +187,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     first = options if stopped is None else replace(options, encoder_weights=NONE, start_from=())
     model, ancestors = make_model(first, dataset.cameras)
     prior = load_prior(options, device)
-    warnings = check_before_training(options) if stopped is None else []
+    warnings = _look_at_data(options, dataset, model) if stopped is None else []
     model.to(device).train()
     if uses_channels_last(options, device):
         model.to(memory_format=torch.channels_last)
@@ -225,6 +232,14 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         initial=run.step, total=total_steps, unit="step", desc="training", smoothing=0.05, disable=hidden
     )
     return run
+
+
+def _look_at_data(options: TrainOptions, dataset: SnippetDataset, model: SfMLearner) -> list[str]:
+    """Check the data, and begin learned cameras at what the data show of them; returns the warnings of the check."""
+    warnings = check_before_training(options)
+    for line in begin_cameras(model.camera, dataset, options):
+        log_line(line)
+    return warnings
 
 
 def resumed_options(stopped: StoppedRun, given: dict[str, Any]) -> TrainOptions:

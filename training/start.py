@@ -1,5 +1,6 @@
 """The start of a new training: the model's first weights, and the check of the data."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from path import Path
 
 from datasets.preparation.check import check_data
-from datasets.preparation.focal_check import MOST_CLIPS
+from datasets.preparation.focal_check import MOST_CLIPS, check_focal
 from datasets.shards import is_sharded
+from datasets.snippets import SnippetDataset
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
 from models.checkpoint import LoadedModel, load_model, load_weights
@@ -54,6 +56,38 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
         ancestors.append(loaded.scenes)
         _take_weights(model, specs, loaded, Path(file))
     return model, ancestors
+
+
+@torch.no_grad()
+def begin_cameras(camera: torch.nn.Module, dataset: SnippetDataset, options: TrainOptions) -> list[str]:
+    """Bring each learned camera from its guess to the focal length that the motion in its scenes shows.
+
+    That is `datasets.preparation.focal_check`, a few seconds for each camera. Where it is not certain of the focal
+    length, the camera begins at its guess. So does every camera of shards, and without the check of the data. A camera
+    that a checkpoint has brought along stays as it is.
+
+    Returns:
+        A line for each camera; in the first process alone, whose weights the others take.
+    """
+    if not isinstance(camera, LearnedCamera) or not options.check or dataset.sharded or distributed.rank() > 0:
+        return []
+    lines = []
+    for number, intrinsics in enumerate(dataset.cameras):
+        if camera.log_focal[number].any() or camera.shift[number].any():
+            continue
+        names = set(dataset.scenes_of(number))
+        scenes = [replace(scene, intrinsics=intrinsics) for scene in dataset.scenes if scene.name in names]
+        found = check_focal(scenes)
+        guess = f"learned camera {number}: the guess of fx is {intrinsics[0, 0]:.1f} pixels"
+        if found.factor is None:
+            lines.append(f"{guess}, and it begins there: {found.problem}")
+            continue
+        camera.log_focal[number, 0] = math.log(found.factor)
+        begins = f"it begins at {found.factor * intrinsics[0, 0]:.1f} (+- {100 * found.deviation:.0f} %)"
+        if not found.is_within_range:
+            begins += ", the end of the range that was tried: give a better guess by --fov"
+        lines.append(f"{guess}; by the motion in {found.clips} clips that turn, {begins}")
+    return lines
 
 
 def network_specs(options: TrainOptions, cameras: int) -> dict[str, NetworkSpec]:

@@ -86,9 +86,14 @@ class FocalCheck:
         if self.factor is None:
             return ""
         shown = f"{self.factor * self.given:.1f} (+- {100 * self.deviation:.0f} %)"
-        if not _GRID[0] < self.factor < _GRID[-1]:
+        if not self.is_within_range:
             shown = f"{'less' if self.factor < 1 else 'more'} than {self.factor * self.given:.1f}"
         return f"fx in cam.txt is {self.given:.1f} pixels, the motion in {self.clips} clips that turn shows {shown}"
+
+    @property
+    def is_within_range(self) -> bool:
+        """Whether the focal length that the images show lies between the factors that are tried, so that it is one."""
+        return self.factor is not None and bool(_GRID[0] < self.factor < _GRID[-1])
 
     def plain(self) -> dict[str, Any]:
         """The check as JSON."""

@@ -13,15 +13,18 @@ from path import Path
 from datasets.layout import write_intrinsics, write_text
 from datasets.preparation import check
 from datasets.preparation.focal_check import FocalCheck
+from datasets.snippets import SnippetDataset
 from files.errors import InputError, UsageError
 from files.images import write_jpeg
 from loss_functions import ObjectiveOptions
 from models import NetworkSpec, build, checkpoint
 from models.checkpoint import checkpoint_content, save_checkpoint
 from models.disp_net import DispNet
+from models.learned_camera import LearnedCamera
 from models.pose_exp_net import PoseExpNet
+from models.sfm_learner import GivenCamera
 from tests.tools.published_files import file_shapes, fill
-from training import distributed
+from training import distributed, start
 from training.options import OLD_FLAGS, TrainOptions, new_options, plain_options
 from training.start import check_before_training, make_model, make_optimizer, network_specs, uses_channels_last
 
@@ -302,6 +305,47 @@ def test_a_wrong_focal_length_is_named_unless_the_camera_is_learned(data, monkey
         TrainOptions(data=str(data), fov=60.0),
     ):
         assert not any(warning.startswith("wrong focal") for warning in check_before_training(learned))
+
+
+def learned_cameras(data, monkeypatch, found, **given):
+    """A learned camera that has begun by what the check of the focal length finds, and the lines about it."""
+    monkeypatch.setattr(start, "check_focal", lambda scenes: found)
+    camera = LearnedCamera()
+    camera.start_from(torch.tensor([[[56.0, 0, 23.5], [0, 56, 15.5], [0, 0, 1]]]))
+    options = TrainOptions(data=str(data), camera=NetworkSpec("learned"), **given)
+    return camera, start.begin_cameras(camera, SnippetDataset(data, "train.txt", 3), options)
+
+
+def test_a_learned_camera_begins_where_the_motion_in_the_images_shows_it(data, monkeypatch):
+    camera, lines = learned_cameras(data, monkeypatch, FocalCheck(32, 56.0, 0.75, 0.01))
+    torch.testing.assert_close(camera.matrices()[0, 0, 0].item(), 42.0)
+    torch.testing.assert_close(camera.matrices()[0, 1, 1].item(), 42.0)
+    assert lines == [
+        "learned camera 0: the guess of fx is 56.0 pixels; by the motion in 32 clips that turn, it begins at 42.0 "
+        "(+- 1 %)"
+    ]
+    _, lines = learned_cameras(data, monkeypatch, FocalCheck(32, 56.0, 2.5, 0.01))
+    assert lines[0].endswith("the end of the range that was tried: give a better guess by --fov")
+
+
+def test_a_learned_camera_keeps_its_guess_where_the_motion_does_not_show_it(data, monkeypatch):
+    camera, lines = learned_cameras(data, monkeypatch, FocalCheck(problem="no turns"))
+    assert not camera.log_focal.any()
+    assert lines == ["learned camera 0: the guess of fx is 56.0 pixels, and it begins there: no turns"]
+    camera, lines = learned_cameras(data, monkeypatch, FocalCheck(32, 56.0, 0.75, 0.01), check=False)
+    assert not camera.log_focal.any()
+    assert lines == []
+
+
+def test_a_camera_that_a_checkpoint_has_brought_along_stays_as_it_is(data, monkeypatch):
+    monkeypatch.setattr(start, "check_focal", lambda scenes: FocalCheck(32, 56.0, 0.75, 0.01))
+    camera = LearnedCamera()
+    with torch.no_grad():
+        camera.log_focal[0, 0] = 0.1
+    options = TrainOptions(data=str(data), camera=NetworkSpec("learned"))
+    assert start.begin_cameras(camera, SnippetDataset(data, "train.txt", 3), options) == []
+    assert camera.log_focal[0, 0].item() == pytest.approx(0.1)
+    assert start.begin_cameras(GivenCamera(), SnippetDataset(data, "train.txt", 3), options) == []
 
 
 def test_data_that_teach_nothing_are_refused(data):
