@@ -155,6 +155,8 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
+    if Path(file).suffix == SUFFIX:
+        raise InputError(f"{file}: weights alone, without a training; expected a checkpoint of train.py, such as last.pt")
     return _check_content(read_torch_file(file), file)
 
 

@@ -354,3 +354,16 @@ def test_a_photo_needs_no_checkpoint(run, pictures, tmp_path):
     named = run("world", photo, "--out", Path(tmp_path) / "named")
     assert named[0] == 0, named[2]
     assert json.loads((Path(tmp_path) / "named/predict.json").read_text())["checkpoint"] == report["checkpoint"]
+
+
+@pytest.mark.parametrize("channels", ["grey", "alpha", "16 bits"])
+def test_grey_alpha_and_16_bits_are_three_frames_like_any_other(checkpoint, pictures, run, tmp_path, channels):
+    frames = Path(tmp_path) / "frames"
+    frames.makedirs()
+    for number, picture in enumerate(pictures[:3]):
+        grey = picture[..., 0]
+        image = {"grey": grey, "alpha": np.dstack([picture, grey]), "16 bits": grey.astype(np.uint16) * 257}[channels]
+        imageio.imwrite(frames / f"{number}.png", image)
+    status, output, errors = run(checkpoint, frames, "--out", Path(tmp_path) / "out", *DEPTH)
+    assert status == 0, errors
+    assert "frames: 3 images, " in output

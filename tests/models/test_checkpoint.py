@@ -681,3 +681,11 @@ def test_which_value_of_a_criterion_is_better():
         assert not is_better(criterion, math.nan, None)
         assert not is_better(criterion, math.inf, 0.5)
     assert set(HIGHER_IS_BETTER) <= set(CRITERIA)
+
+
+def test_weights_alone_are_no_checkpoint_and_are_called_so(tmp_path):
+    """They were "not a checkpoint of tensors and plain values" to export.py."""
+    file = Path(tmp_path) / "weights.safetensors"
+    file.touch()
+    with pytest.raises(InputError, match="weights alone, without a training; expected a checkpoint of train.py"):
+        load_checkpoint(file)
