@@ -156,7 +156,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
     if Path(file).suffix == SUFFIX:
-        raise InputError(f"{file}: weights alone, without a training; expected a checkpoint of train.py, such as last.pt")
+        raise InputError(f"{file}: weights without their training, expected a checkpoint of train.py (last.pt)")
     return _check_content(read_torch_file(file), file)
 
 

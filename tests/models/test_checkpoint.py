@@ -687,5 +687,7 @@ def test_weights_alone_are_no_checkpoint_and_are_called_so(tmp_path):
     """They were "not a checkpoint of tensors and plain values" to export.py."""
     file = Path(tmp_path) / "weights.safetensors"
     file.touch()
-    with pytest.raises(InputError, match="weights alone, without a training; expected a checkpoint of train.py"):
+    with pytest.raises(
+        InputError, match=r"weights without their training, expected a checkpoint of train\.py \(last\.pt\)"
+    ):
         load_checkpoint(file)
