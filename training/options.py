@@ -70,7 +70,11 @@ class TrainOptions:
         metavar="DEGREES",
     )
     camera_rate: float = option(
-        1e-3, "Adam's learning rate of a learned camera: of the logarithm of its focal lengths", group=NETWORKS, above=0
+        1e-4,
+        "Adam's learning rate of a learned camera: of the logarithm of its focal lengths; a camera that begins at a "
+        "guess needs a larger one, such as 1e-3",
+        group=NETWORKS,
+        above=0,
     )
 
     encoder_weights: str = option(
