@@ -146,6 +146,8 @@ OTHER_VALUES = {  # of each flag: as typed, and the option's value
     "fov": (["--fov", "60"], 60.0),
     "camera_rate": (["--camera-rate", "0.01"], 0.01),
     "auto_mask_after": (["--auto-mask-after", "0.2"], 0.2),
+    "align_steps": (["--align-steps", "3"], 3),
+    "motion_weight": (["--motion-weight", "0.1"], 0.1),
     "prior_weight": (["--prior-weight", "0.1"], 0.1),
     "prior": (["--prior", "world"], "world"),
     "decay_after": (["--decay-after", "0.5"], 0.5),
