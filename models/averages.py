@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers import SMALLEST_SIDE
+from models.layers import rounded_size
 
 FACTORS = (0.75, 1.0, 1.25)
-_MULTIPLE = 16  # pixels of the sides of reduced and enlarged images
 
 
 class SizeAverage(nn.Module):
@@ -93,10 +92,7 @@ def mirrored_motion(a_from_b: Tensor) -> Tensor:
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
     """(height, width) times a factor, rounded to what the networks like. Example: (64, 208) by 0.75 is (48, 160)."""
-    if factor == 1:
-        return size
-    height, width = (max(SMALLEST_SIDE, _MULTIPLE * round(factor * side / _MULTIPLE)) for side in size)
-    return height, width
+    return size if factor == 1 else rounded_size(size, factor)
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,7 @@
 """The building blocks of both networks."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,3 +56,9 @@ def initialise(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+def rounded_size(size: Sequence[int], factor: float) -> tuple[int, int]:
+    """(height, width) times a factor, rounded to multiples of 16 from 32 on. Example: (64, 208) by 0.75: (48, 160)."""
+    height, width = (max(SMALLEST_SIDE, 16 * round(factor * side / 16)) for side in size)
+    return height, width

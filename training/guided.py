@@ -4,7 +4,7 @@ The depth network learns the true depth, up to a scale for each image. The pose 
 moves the pixels. Neither sees anything real.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from files.images import read_depth_picture, read_image
 from geometry.camera import project, scale_intrinsics, unproject
 from geometry.snippets import Snippets
 from models import SfMLearner
-from models.layers import SMALLEST_SIDE
+from models.layers import rounded_size
 
 UNIT = 10.0  # metres: the networks' unit of depth
 FAR = 80.0  # metres: depth is learned up to here, and what lies behind it need only be farther
@@ -124,16 +124,10 @@ def draw_share(generator: torch.Generator) -> float:
     return SIZES[int(torch.randint(len(SIZES), (1,), generator=generator))]
 
 
-def resized(size: Sequence[int], share: float) -> tuple[int, int]:
-    """A share of height and width, rounded to multiples of 16. Example: 0.65 of 96 x 320 are 64 x 208."""
-    height, width = (max(SMALLEST_SIDE, 16 * round(share * pixels / 16)) for pixels in size)
-    return height, width
-
-
 def resize(snippets: Snippets, truth: Truth, share: float) -> tuple[Snippets, Truth]:
     """Snippets at a share of their size, rounded to a multiple of 16 pixels; depth takes the nearest pixel's value."""
     old = snippets.target.shape[2:]
-    height, width = resized(old, share)
+    height, width = rounded_size(old, share)
     if (height, width) == old:
         return snippets, truth
     images = torch.cat([snippets.target[:, None], snippets.sources], 1)

@@ -23,8 +23,9 @@ from files.memory import keep_freed_memory
 from models import NetworkSpec
 from models.checkpoint import checkpoint_content
 from models.encoder_weights import IMAGENET
+from models.layers import rounded_size
 from models.published import WORLD_FILE, publish
-from training.guided import SIZES, draw_batches, guided_loss, read_world, resized
+from training.guided import SIZES, draw_batches, guided_loss, read_world
 from training.options import TrainOptions, new_options, plain_options
 from training.start import make_model, make_optimizer, network_specs
 from training.steps import learning_rate
@@ -69,7 +70,7 @@ def main() -> None:
             if not all(map(math.isfinite, values)):
                 raise InputError(f"step {step + 1}: the loss is not finite")
             bar.set_postfix_str(f"depth {values[0]:.3f}, motion {values[1]:.3f}", refresh=False)
-    height, width = resized(drives[0].images.shape[2:], SIZES[0])  # that of most batches
+    height, width = rounded_size(drives[0].images.shape[2:], SIZES[0])  # that of most batches
     snippets_of = sum(len(drive.images) - 2 for drive in drives)
     record = {"height": height, "width": width, "snippets": snippets_of, "processes": 1, "total_steps": args.steps}
     record["scenes"] = [f"world_{args.seed}_drive_{number:04d}" for number in range(1, len(drives) + 1)]
