@@ -115,9 +115,10 @@ class ObjectiveOptions:
 
     align_steps: int = option(
         0,
-        "Gauss-Newton steps of direct alignment: they correct the predicted motion, at half the size and with the "
-        "predicted depth, before the images are compared; the pose network learns the corrected motion. Depth then "
-        "does not learn the errors of the pose network",
+        "Gauss-Newton steps of direct alignment at half the size, after which there is one at full size: with the "
+        "predicted depth they correct the predicted motion before the images are compared; the pose network learns "
+        "the corrected motion. Depth then does not learn the errors of the pose network. Use it with --scale-weight: "
+        "without that the scale drifts",
         at_least=0,
     )
     motion_weight: float = option(
@@ -125,6 +126,13 @@ class ObjectiveOptions:
         "with --align-steps, the weight of the mean displacement in pixels between the predicted and the corrected "
         "motion",
         above=0,
+    )
+
+    scale_weight: float = option(
+        0.0,
+        "weight of log(m)^2, m the mean disparity of the batch. The images say nothing of the scale that depth and "
+        "translation share; this holds it where disparity has a mean of about 1, far from the ends of its range",
+        at_least=0,
     )
 
     prior_weight: float = option(
@@ -217,6 +225,9 @@ def objective(
     if options.align_steps:
         prediction, terms["motion"] = corrected(snippets, prediction, options.align_steps)
         weights["motion"] = options.motion_weight
+    if options.scale_weight:
+        terms["scale"] = prediction.disparities[0].mean().log() ** 2
+        weights["scale"] = options.scale_weight
     for scale in scales:
         view = make_view(images, prediction, scale, options)
         error, inconsistency, warp = compare(view, options, noise)
@@ -296,6 +307,9 @@ def corrected(snippets: Snippets, prediction: Prediction, steps: int) -> tuple[P
     sources = _reduce(snippets.sources.flatten(0, 1), h, w).unflatten(0, snippets.sources.shape[:2])
     intrinsics = scale_intrinsics(prediction.intrinsics.detach(), w / width, h / height)
     motion = align(target, sources, 1 / disparity, prediction.source_from_target.detach(), intrinsics, steps)
+    # Half the size leaves sideways translations noisy; a step at full size takes half of that away.
+    finest = 1 / prediction.disparities[0].detach()
+    motion = align(snippets.target, snippets.sources, finest, motion, prediction.intrinsics.detach(), 1)
     distance = displacement(1 / disparity, prediction.source_from_target, motion, intrinsics).mean()
     return prediction._replace(source_from_target=motion), distance * (width / w)
 

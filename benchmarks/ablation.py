@@ -24,6 +24,7 @@ from files.errors import InputError
 from files.memory import keep_freed_memory
 from models import NetworkSpec
 from training.options import TrainOptions, new_options
+from training.recipes import RECIPES
 from training.run import open_run
 
 DESCRIPTION = """\
@@ -36,16 +37,15 @@ changed. Each variant trains for the same time with several seeds. The table has
 Without --data it renders and prepares the demo's world in a folder that it removes. Nothing else should run beside it,
 unless --steps replaces equal times by equal numbers of steps."""
 
-HALF_POSE = NetworkSpec(
-    "pose_exp_net", {"width": 0.5, "translation_scale": 0.5, "rotation_scale": 0.2, "orbit_depth": 0.83}
-)
+HALF_POSE = RECIPES["small"]["pose_net"]
+FIRST = {"first_disparity": 1.0}
 # Each of these keeps the changes of those before it; the last one is `small`.
 STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("paper-depth, batches of 8", {"batch_size": 8}),
     ("+ smoothness of normalised disparity, 0.02", {"smoothed": "normalised-disparity", "smoothness_weight": 0.02}),
     ("+ rate 1e-3, cosine", {"learning_rate": 1e-3, "schedule": "cosine"}),
     ("+ flips alone", {"augmentation": "flip"}),
-    ("+ disparity begins at 1.2", {"depth_net": NetworkSpec("disp_net", {"first_disparity": 1.2})}),
+    ("+ disparity begins at 1", {"depth_net": NetworkSpec("disp_net", FIRST)}),
     (
         "+ scales of motion, orbit",
         {"pose_net": NetworkSpec("pose_exp_net", {**HALF_POSE.arguments, "width": 1.0})},
@@ -53,14 +53,16 @@ STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ no masks", {"explainability": False}),
     (
         "+ half width",
-        {"depth_net": NetworkSpec("disp_net", {"first_disparity": 1.2, "width": 0.5}), "pose_net": HALF_POSE},
+        {"depth_net": NetworkSpec("disp_net", FIRST | {"width": 0.5}), "pose_net": HALF_POSE},
     ),
     ("+ 3 scales", {"scales": 3}),
-    ("+ 3 steps of direct alignment", {"align_steps": 3}),
+    ("+ scale held", {"scale_weight": 0.1}),
+    ("+ direct alignment", {"align_steps": 3}),
 )
 # `small` with one thing changed.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("small, no direct alignment", {"align_steps": 0}),
+    ("small, scale free", {"scale_weight": 0.0}),
     ("small, 4 scales", {"scales": 4}),
     ("small, SSIM", {"photometric_error": "ssim"}),
     ("small, minimum over sources", {"over_sources": "minimum"}),
@@ -79,7 +81,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
         "small, pair-wise pose",
         {"pose_net": NetworkSpec("pair_pose_net", {"encoder": "mobilenet_v2"})},
     ),
-    ("small, ResNet-18", {"depth_net": NetworkSpec("resnet18", {"first_disparity": 1.2})}),
+    ("small, ResNet-18", {"depth_net": NetworkSpec("resnet18", FIRST)}),
 )
 SCORES = ("abs_rel", "a1", "ate", "structure")
 

@@ -1,11 +1,14 @@
 """PoseExpNet: camera motion and explainability of a snippet (paper, section 3.5 and figure 4b)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from geometry.pose import ROTATIONS, pose_to_matrix
 from models.layers import channels, conv, crop_like, initialise, upconv
 
+MOTION_ARGUMENTS = ("translation_scale", "rotation_scale", "orbit_depth")  # see `rescale_motion`
 POSE_SCALE = 0.01  # keeps the first warps near the identity, where the photometric error has a gradient to follow
 
 
@@ -142,3 +145,23 @@ def orbit(poses: Tensor, depth: float) -> Tensor:
     # Near the axis a point moves by tx / z + ry to the right and by ty / z - rx down, in units of the focal length.
     tx, ty, tz, rx, ry, rz = poses.unbind(-1)
     return torch.stack([tx, ty, tz, rx + ty / depth, ry - tx / depth, rz], -1)
+
+
+@torch.no_grad()
+def rescale_motion(network: Any, scales: Tensor, orbit_depth: float | None) -> None:
+    """Give a pose network other scales of its outputs and another orbit depth, and the same motion as before.
+
+    The last layer is linear, and so is the orbit: its weights make up for the change.
+
+    Args:
+        network: with `pose_pred`, `pose_scales` and `orbit_depth`; it is changed.
+        scales: [6], of translation and rotation, see `PoseExpNet`.
+    """
+    before, after = (0.0 if depth is None else 1 / depth for depth in (network.orbit_depth, orbit_depth))
+    for parameter in (network.pose_pred.weight, network.pose_pred.bias):
+        outputs = network.pose_scales.double()[:, None] * parameter.double().view(-1, 6, parameter[0].numel())
+        outputs[:, 3] += (before - after) * outputs[:, 1]
+        outputs[:, 4] -= (before - after) * outputs[:, 0]
+        parameter.copy_((outputs / scales.double()[:, None]).view_as(parameter))
+    network.pose_scales.copy_(scales)
+    network.orbit_depth = orbit_depth

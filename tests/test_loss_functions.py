@@ -189,6 +189,19 @@ def test_with_alignment_the_images_teach_depth_and_the_corrected_motion_teaches_
     assert by_depth is None
 
 
+def test_the_scale_s_term_is_least_at_a_mean_disparity_of_one_and_touches_nothing_but_scale():
+    snippets, prediction = example()
+    options = ObjectiveOptions(scale_weight=0.1)
+    for factor in (0.1, 1.0, 10.0):
+        disparity = prediction.disparities[0]
+        disparity = (factor / disparity.mean() * disparity).requires_grad_()
+        loss = objective(snippets, prediction._replace(disparities=[disparity]), options)
+        assert loss.terms["scale"].item() == pytest.approx(np.log(factor) ** 2, abs=1e-6)
+        (gradient,) = torch.autograd.grad(loss.terms["scale"], disparity)
+        assert gradient.std() < 1e-6  # the same for every pixel: structure does not change
+        assert np.sign(gradient.mean().item()) == np.sign(np.log(factor)) or factor == 1
+
+
 def test_alignment_does_not_go_with_the_geometry_consistency():
     with pytest.raises(UsageError, match="--align-steps 3: does not go with"):
         ObjectiveOptions(align_steps=3, geometry_weight=0.5)
@@ -214,7 +227,7 @@ def test_explainability_by_hand():
 @pytest.mark.parametrize(
     "changes",
     [{}, {"explainability": False}, {"smoothness_weight": 0.0}, {"photometric_weight": 0.3}, {"smoothness_decay": 2.3}]
-    + [{"align_steps": 2}, {"align_steps": 1, "motion_weight": 0.3}]
+    + [{"align_steps": 2}, {"align_steps": 1, "motion_weight": 0.3}, {"scale_weight": 0.1}]
     + [{"smoothed": smoothed} for smoothed in SMOOTHED],
 )
 def test_terms_sum_to_the_loss(length, changes):

@@ -21,6 +21,7 @@ from models.checkpoint import LoadedModel, load_model, load_weights
 from models.encoder_weights import NONE, load_encoder_weights
 from models.encoders import encoders_of
 from models.learned_camera import LearnedCamera
+from models.pose_exp_net import MOTION_ARGUMENTS, rescale_motion
 from models.sfm_learner import GivenCamera
 from training import distributed
 from training.options import TrainOptions
@@ -139,6 +140,10 @@ def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: Load
         if role == "camera" and not _is_same_camera(ours, theirs):
             continue
         found, expected = (without_initial_arguments(which[role], ours) for which in (loaded.specs, specs))
+        if role == "pose" and found.name == expected.name:  # the same motion in other units of the last layer
+            rescale_motion(theirs, ours.pose_scales, ours.orbit_depth)  # type: ignore[arg-type]
+            motion = {name: value for name, value in expected.arguments.items() if name in MOTION_ARGUMENTS}
+            found = replace(found, arguments=found.arguments | motion)
         if found != expected:
             raise InputError(f"{file}: its {role} network is {found}, the options' is {expected}; {_hint(flag, found)}")
         load_weights(ours, theirs.state_dict(), file, found.name)

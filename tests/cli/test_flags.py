@@ -148,6 +148,7 @@ OTHER_VALUES = {  # of each flag: as typed, and the option's value
     "auto_mask_after": (["--auto-mask-after", "0.2"], 0.2),
     "align_steps": (["--align-steps", "3"], 3),
     "motion_weight": (["--motion-weight", "0.1"], 0.1),
+    "scale_weight": (["--scale-weight", "0.1"], 0.1),
     "prior_weight": (["--prior-weight", "0.1"], 0.1),
     "prior": (["--prior", "world"], "world"),
     "decay_after": (["--decay-after", "0.5"], 0.5),

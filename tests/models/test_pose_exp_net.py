@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from geometry.pose import ROTATIONS, pose_to_matrix
-from models.pose_exp_net import PoseExpNet
+from models.pair_pose_net import PairPoseNet
+from models.pose_exp_net import PoseExpNet, rescale_motion
 
 
 @pytest.mark.parametrize(
@@ -129,3 +130,21 @@ def test_wrong_shapes_say_got_and_expected(target, sources):
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         PoseExpNet(**arguments)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [PoseExpNet(2, False, width=1 / 16), PairPoseNet(encoder="mobilenet_v2")])
+@pytest.mark.parametrize(("before", "after"), [(None, 0.83), (0.5, 2.0), (0.7, None)])
+def test_the_same_motion_with_other_scales(network, before, after):
+    network = network.double().eval()
+    network.orbit_depth = before
+    network.pose_scales.copy_(torch.tensor([0.3, 0.3, 0.3, 0.2, 0.2, 0.2]))
+    target, sources = torch.rand(2, 3, 32, 64).double(), torch.rand(2, 2, 3, 32, 64).double()
+    expected, _ = network(target, sources)
+    scales = torch.tensor([0.05, 0.05, 0.05, 0.4, 0.4, 0.4]).double()
+    rescale_motion(network, scales, after)
+    assert network.orbit_depth == after
+    assert torch.equal(network.pose_scales, scales)
+    found, _ = network(target, sources)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert (found - torch.eye(4)).abs().max() > 1e-3

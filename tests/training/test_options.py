@@ -200,7 +200,7 @@ CHANGES = {  # another value for each field
     "data_in_memory": True,
     "graph": False,
     **{"fov": 70.0, "camera_rate": 0.01, "auto_mask_after": 0.25},
-    **{"align_steps": 3, "motion_weight": 0.1, "prior_weight": 0.3, "prior": "other.pt"},
+    **{"align_steps": 3, "motion_weight": 0.1, "scale_weight": 0.2, "prior_weight": 0.3, "prior": "other.pt"},
     **{"workers": 7, "log_every": 1, "pictures_every": 2, "validate_every": 3, "save_every": 1.0},
 }
 MAY_CHANGE = {

@@ -142,10 +142,6 @@ def test_start_from_shares_nothing_with_the_file(save):
         ({"pose_net_width": 0.125}, {}, ["--pose-net pose_exp_net", "width=0.125"]),
         ({}, {"rotation": "quaternion"}, ["rotation=euler"]),
         ({"rotation": "quaternion"}, {}, ["rotation=quaternion"]),
-        ({"rotation_scale": 0.1 + 0.2}, {}, ["rotation_scale=0.30000000000000004"]),
-        ({}, {"translation_scale": 0.2}, ["translation_scale=0.01"]),
-        ({"fixation_depth": 5 / 6}, {"fixation_depth": 0.83}, ["orbit_depth=0.8333333333333334"]),
-        ({}, {"fixation_depth": 0.83}, ["orbit_depth=none"]),
         (
             {"recipe": "paper-pose", "network_width": 0.5},
             {"rotation": "quaternion"},
@@ -174,14 +170,33 @@ def test_other_networks_are_refused_and_the_flags_named_make_them_fit(save, save
     assert equal(make_model(new_options(given))[0], saved_model)
 
 
-def test_the_port_s_poses_have_the_port_s_units_and_form(port):
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("saved", "given"),
+    [
+        ({"rotation_scale": 0.3}, {}),
+        ({}, {"translation_scale": 0.2, "rotation_scale": 0.5}),
+        ({"fixation_depth": 5 / 6}, {"fixation_depth": 0.4}),
+        ({}, {"fixation_depth": 0.83, "translation_scale": 0.05}),
+        ({"fixation_depth": 0.83}, {}),
+    ],
+)
+def test_other_scales_of_motion_change_the_last_layer_and_not_the_motion(save, saved, given):
+    file, saved_model = save(**saved)
+    model, _ = make_model(new_options(SMALL | given | {"start_from": (file,)}))
+    fresh, _ = make_model(new_options(SMALL | given))
+    assert model.pose_net.orbit_depth == fresh.pose_net.orbit_depth
+    assert torch.equal(model.pose_net.pose_scales, fresh.pose_net.pose_scales)
+    frames = torch.rand(2, 3, 3, 32, 64)
+    found, expected = (one.pose_net.pose_vectors(frames[:, 0], frames[:, 1:])[0] for one in (model, saved_model))
+    assert expected.abs().max() > 1e-6
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_the_port_s_poses_have_the_port_s_form(port):
     (file,) = port(PoseExpNet(2, width=1 / 16))
-    for given in ({"rotation_scale": 0.2}, {"fixation_depth": 0.83}, {"rotation": "quaternion"}):
-        with pytest.raises(
-            InputError,
-            match=r"its pose network is .*; give --pose-net .* rotation_scale=0.01 orbit_depth=none .*=euler",
-        ):
-            make_model(new_options(SMALL | given | {"start_from": (file,)}))
+    with pytest.raises(InputError, match=r"its pose network is .*; give --pose-net .*=euler"):
+        make_model(new_options(SMALL | {"rotation": "quaternion", "start_from": (file,)}))
 
 
 @pytest.mark.parametrize(
