@@ -72,7 +72,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "smoothness_weight": 0.02,
         "batch_size": 8,
         "steps": 3000,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
         "schedule": "cosine",
         "augmentation": "flip",
         "channels_last": True,
