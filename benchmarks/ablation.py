@@ -58,6 +58,7 @@ STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ 3 scales", {"scales": 3}),
     ("+ scale held", {"scale_weight": 0.1}),
     ("+ direct alignment", {"align_steps": 3}),
+    ("+ rate 2e-3", {"learning_rate": 2e-3}),
 )
 # `small` with one thing changed.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -75,7 +76,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("small, edge-aware smoothness", {"smoothness": "edge-aware"}),
     ("small, masks", {"explainability": True}),
     ("small, border padding", {"padding": "border"}),
-    ("small, rate 2e-3", {"learning_rate": 2e-3}),
+    ("small, rate 1e-3", {"learning_rate": 1e-3}),
     ("small, scale and crop", {"augmentation": "all"}),
     (
         "small, pair-wise pose",

@@ -150,8 +150,9 @@ def small(name: str) -> models.NetworkSpec:
 
 
 # disp_net is exported above. The operations of resnet18 are in pair_pose_net (its encoder) and in mobilenet_v2 (the
-# decoder); resnet50 has the same.
-ELSEWHERE = () if os.environ.get("SFMLEARNER_ALL_RECIPES") else ("resnet18", "resnet50", "disp_net")
+# decoder); resnet50 has the same. Those of timm depend on the network that is chosen.
+ELSEWHERE = ("resnet18", "resnet50", "disp_net", "timm:NAME")
+ELSEWHERE = () if os.environ.get("SFMLEARNER_ALL_RECIPES") else ELSEWHERE
 NETWORKS = [("depth", name) for name in models.DEPTH_NETS if name not in ELSEWHERE]
 NETWORKS += [("pose", name) for name in models.POSE_NETS]
 
