@@ -116,9 +116,9 @@ class ObjectiveOptions:
     align_steps: int = option(
         0,
         "Gauss-Newton steps of direct alignment at half the size, after which there is one at full size: with the "
-        "predicted depth they correct the predicted motion before the images are compared; the pose network learns "
-        "the corrected motion. Depth then does not learn the errors of the pose network. Use it with --scale-weight: "
-        "without that the scale drifts",
+        "predicted depth they correct the predicted motion before the images are compared. The pose network learns "
+        "the corrected motion, and depth does not learn the errors of the pose network. Use it with --scale-weight, "
+        "or the scale of depth and motion drifts",
         at_least=0,
     )
     motion_weight: float = option(
@@ -130,8 +130,8 @@ class ObjectiveOptions:
 
     scale_weight: float = option(
         0.0,
-        "weight of log(m)^2, m the mean disparity of the batch. The images say nothing of the scale that depth and "
-        "translation share; this holds it where disparity has a mean of about 1, far from the ends of its range",
+        "weight of log(m)^2, where m is the mean disparity of the batch. The images do not show the scale that depth "
+        "and translation share; this term holds m near 1, far from the ends of disparity's range",
         at_least=0,
     )
 

@@ -38,7 +38,7 @@ Without --data it renders and prepares the demo's world in a folder that it remo
 unless --steps replaces equal times by equal numbers of steps."""
 
 HALF_POSE = RECIPES["small"]["pose_net"]
-FIRST = {"first_disparity": 1.0}
+FIRST = RECIPES["small"]["depth_net"].arguments  # the disparity with which training begins
 # Each of these keeps the changes of those before it; the last one is `small`.
 STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("paper-depth, batches of 8", {"batch_size": 8}),

@@ -151,8 +151,8 @@ def small(name: str) -> models.NetworkSpec:
 
 # disp_net is exported above. The operations of resnet18 are in pair_pose_net (its encoder) and in mobilenet_v2 (the
 # decoder); resnet50 has the same. Those of timm depend on the network that is chosen.
-ELSEWHERE = ("resnet18", "resnet50", "disp_net", "timm:NAME")
-ELSEWHERE = () if os.environ.get("SFMLEARNER_ALL_RECIPES") else ELSEWHERE
+ALL = bool(os.environ.get("SFMLEARNER_ALL_RECIPES"))
+ELSEWHERE = () if ALL else ("resnet18", "resnet50", "disp_net", "timm:NAME")
 NETWORKS = [("depth", name) for name in models.DEPTH_NETS if name not in ELSEWHERE]
 NETWORKS += [("pose", name) for name in models.POSE_NETS]
 

@@ -107,7 +107,7 @@ def assert_equal(content, other) -> None:
 
 
 # All recipes with all networks where SFMLEARNER_ALL_RECIPES is set, which takes minutes; else each of both, but for
-# resnet50, which is resnet18 with other blocks of the same encoder.
+# resnet50, which is resnet18 with other blocks of the same encoder. timm's networks have the recipes of encoders.
 ALL = bool(os.environ.get("SFMLEARNER_ALL_RECIPES"))
 CASES = [
     (name, recipe)

@@ -101,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def weights_options(encoder_weights: str, batch_size: int, steps: int, seed: int) -> TrainOptions:
-    """The networks of the recipe small, with the scales of disparity and motion that suit the world's metres."""
+    """The recipe small with the rate and the scales of depth and motion by which the weights here were made."""
     given: dict[str, Any] = {
         "recipe": "small",
         "encoder_weights": encoder_weights,
