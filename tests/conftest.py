@@ -179,10 +179,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
-# One thread a process, also of the processes that tests start: pytest-xdist runs as many as there are cores.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread per process, also in the processes that tests start. pytest-xdist starts as many processes as there are
+# cores, the same sums give the same bits, and a process with several threads hangs after a fork.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time, and few; HYPOTHESIS_PROFILE=long tries others each time, and many.
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=40, database=None)

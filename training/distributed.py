@@ -4,10 +4,11 @@ In a training on one process these functions do nothing, and no process group is
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from cli.flags import choose_device
 
@@ -27,6 +28,8 @@ _TIMEOUT = timedelta(minutes=10)
 def processes(device_flag: str) -> Iterator[torch.device]:
     """Join the processes that torchrun has started, if any; yields this process's device.
 
+    On several processes, what stands after the `with` block is not reached: the process ends with it.
+
     Args:
         device_flag: value of --device. On several processes "auto" and "cuda" are one GPU for each.
     """
@@ -39,6 +42,7 @@ def processes(device_flag: str) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield device
+        dist.barrier()  # the first process holds the store that the others still use
     except RuntimeError as error:
         if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL", "onnection")):
             raise
@@ -46,6 +50,18 @@ def processes(device_flag: str) -> Iterator[torch.device]:
             f"process {rank()} lost the others ({error}): one of them has ended; its error is above"
         ) from None
     dist.destroy_process_group()
+    _end_process()
+
+
+def _end_process() -> NoReturn:
+    """End with status 0, without the interpreter's own cleaning up.
+
+    The group's threads outlive `destroy_process_group`. One that drops a Python object while the interpreter cleans up
+    aborts the process ("terminate called without an active exception"), and torchrun reports a failed training.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _own_device(device_flag: str) -> torch.device:

@@ -109,6 +109,7 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.progress.close()
+        self.loader = iter(())  # ends its worker processes
         self.logger.close()
         if self.lock is not None:
             self.lock.close()
