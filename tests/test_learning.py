@@ -46,7 +46,7 @@ def mean_depth_map(depths: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_depth_gets_better_than_the_mean_depth_map(world, script_here, tmp_path):
     prepared, drives = world
-    flags = ("--runs", tmp_path, "--name", "run", "--steps", 250, "--workers", 0, *demo.TRAINING)
+    flags = ("--runs", tmp_path, "--name", "run", "--steps", 300, "--workers", 0, *demo.TRAINING, "--batch-size", 4)
     script_here("train.py", prepared, *flags, "--device", "cpu", "--no-check")
 
     depth_net = load_model(Path(tmp_path) / "run/last.pt").depth_net
