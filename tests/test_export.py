@@ -1,4 +1,5 @@
 import os
+import resource
 import subprocess
 import sys
 
@@ -68,6 +69,20 @@ def test_wrong_use_is_one_line(run, monkeypatch, tmp_path, words, status, messag
     assert message in error
     assert error.count("\n") == 1
     assert not Path(tmp_path).files()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "folder"])
+def test_a_full_disk_leaves_nothing_that_looks_whole(run, tmp_path, name):
+    """A limit on the size of files stands for the full disk: the system refuses the write in the same way."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        status, out, error = run(RECORDED, Path(tmp_path) / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, out, error.count("\n")) == (1, "", 1)
+    assert "File too large" in error
+    assert not list(Path(tmp_path).walkfiles("*.safetensors"))
 
 
 def frames(batch: int, length: int, height: int, width: int) -> torch.Tensor:

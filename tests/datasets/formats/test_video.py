@@ -166,6 +166,16 @@ def test_pixel_formats(write_video, tmp_path, name, pixels, codec, source, conve
         assert np.abs(frames[0].image().astype(int) - images[0]).mean() < 12
 
 
+def test_a_video_of_8k(write_video, tmp_path):
+    image = np.kron(moving(1)[0], np.ones((90, 80, 1), np.uint8))
+    file = write_video(tmp_path / "8k.mp4", [image] * 2, 25, preset="ultrafast", crf=30)
+    video = open_video(file)
+    assert (video.width, video.height) == (7680, 4320)
+    frames = list(read_video(video, 25))
+    assert len(frames) == 2
+    assert np.abs(frames[0].image()[45::90, 40::80].astype(int) - moving(1)[0]).mean() < 12
+
+
 @pytest.mark.parametrize(("name", "number", "white"), [("PQ", "smpte2084", 0.5807), ("HLG", "arib-std-b67", 0.75)])
 def test_hdr_is_mapped_to_an_ordinary_picture(write_video, tmp_path, name, number, white):
     """Three greys, 10 bits in narrow range: black, 60 % of the reference white's signal, and the reference white."""
