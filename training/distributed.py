@@ -3,6 +3,7 @@
 In a training on one process these functions do nothing, and no process group is made.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -104,12 +105,9 @@ def share_gradients(model: nn.Module, some_unused: bool) -> nn.Module:
         return model
     # Running statistics, of BatchNorm for example, are those of the first process. Constants need no broadcast.
     has_statistics = bool(running_statistics(model))
-    return DistributedDataParallel(
-        model,
-        broadcast_buffers=has_statistics,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=some_unused,
-    )
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # PyTorch 2.14
+    broadcast: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": has_statistics}
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, find_unused_parameters=some_unused, **broadcast)
 
 
 def share_statistics(model: nn.Module) -> None:
