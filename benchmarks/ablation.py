@@ -59,6 +59,7 @@ STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ scale held", {"scale_weight": 0.1}),
     ("+ direct alignment", {"align_steps": 3}),
     ("+ rate 2e-3", {"learning_rate": 2e-3}),
+    ("+ beta2 0.99", {"beta2": 0.99}),
 )
 # `small` with one thing changed.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -77,6 +78,7 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("small, masks", {"explainability": True}),
     ("small, border padding", {"padding": "border"}),
     ("small, rate 1e-3", {"learning_rate": 1e-3}),
+    ("small, beta2 0.999", {"beta2": 0.999}),
     ("small, scale and crop", {"augmentation": "all"}),
     (
         "small, pair-wise pose",

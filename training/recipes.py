@@ -73,6 +73,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 8,
         "steps": 3000,
         "learning_rate": 2e-3,
+        "beta2": 0.99,
         "schedule": "cosine",
         "augmentation": "flip",
         "channels_last": True,

@@ -111,6 +111,7 @@ def weights_options(encoder_weights: str, batch_size: int, steps: int, seed: int
             "pose_exp_net", {"width": 0.5, "translation_scale": 0.5, "rotation_scale": 0.2, "orbit_depth": 0.83}
         ),
         "learning_rate": 1e-3,
+        "beta2": 0.999,
         "batch_size": batch_size,
         "steps": steps,
         "seed": seed,

@@ -23,7 +23,7 @@ def test_every_variant_is_a_valid_training_and_differs_from_the_others():
 def test_the_last_step_leads_to_small_but_for_the_depth_network():
     chosen = {name: new_options(given) for name, given in benchmark.variants(None)}
     last, small = chosen[benchmark.STEPS_TO_SMALL[-1][0]], chosen["small"]
-    for name in ("objective", "pose_net", "batch_size", "learning_rate", "schedule", "augmentation"):
+    for name in ("objective", "pose_net", "batch_size", "learning_rate", "beta2", "schedule", "augmentation"):
         assert getattr(last, name) == getattr(small, name), name
 
 
