@@ -424,7 +424,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     )
     headings = ("on drives that training never saw", "this run", "to beat")
     rows = [dict(zip(headings, line, strict=True)) for line in figures]
-    print(f"\n{table(rows)}\neach prediction is the mean over the image and its mirror image (--flip-average)\n")
+    print(f"\n{table(rows)}\nscored: the mean of each image's prediction and its mirror image's (--flip-average)\n")
     print_times(results)
     print(f"{folder}/results.json, {folder}/pictures; tensorboard --logdir {folder}/runs")
 
