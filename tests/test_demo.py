@@ -65,7 +65,7 @@ def main(monkeypatch, folder, *flags):
 def test_without_steps_the_speed_is_measured_in_a_folder_that_is_removed(commands, monkeypatch, folder):
     main(monkeypatch, folder)
     assert [name for name, _ in commands] == ["world", "prepare", "speed", "train", "test_depth"]
-    steps = int((demo.TOTAL_SECONDS - demo.TEST_SECONDS - 30) * 20 / 8) // 10 * 10
+    steps = int((demo.TOTAL_SECONDS - demo.TEST_SECONDS - 30 - demo.START_SECONDS) * demo.SUSTAINED * 20 / 8) // 10 * 10
     assert commands[3][1][-1] == f"steps_{steps}"
     assert f"--steps {steps}" in " ".join(commands[3][1])
     assert sorted(os.listdir(folder)) == ["runs", "world"]
@@ -135,7 +135,7 @@ def test_a_folder_with_other_contents_is_refused(commands, monkeypatch, folder, 
 def test_as_many_steps_as_there_is_time_for(speeds, steps):
     """By the latter half of the log, and the time that its batches took (6 and 12 a second are 8 on the whole)."""
     records = [*({"speed/images_per_second": speed} for speed in speeds), {"split": "validation"}]
-    assert demo.steps_in(801, records) == steps
+    assert demo.steps_in(801 / demo.SUSTAINED + demo.START_SECONDS, records) == steps
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,8 @@ def test_the_video_demo_gives_no_camera_to_any_script(commands, monkeypatch, fol
     assert words["train"][words["train"].index("--recipe") :][: len(given)] == given
     assert words["predict"][words["predict"].index("cpu") + 1 :][: len(prediction)] == prediction
     later = 600 * demo.PREDICT_SECONDS_PER_FRAME
-    steps = (demo.VIDEO_SECONDS - later - 30) * 20 / 8  # world, prepare and speed take 10 seconds each, here
+    left = demo.TOTAL_SECONDS - later - 30 - demo.START_SECONDS  # world, prepare and speed take 10 seconds each, here
+    steps = left * demo.SUSTAINED * 20 / 8
     assert words["train"][-1] == f"steps_{steps // 10 * 10:.0f}"
     checkpoint = folder / "runs" / words["train"][-1] / "last.pt"
     assert words["predict"][1:5] == [checkpoint, video, "--out", folder / "predicted"]
