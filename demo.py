@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from path import Path
 from tqdm import tqdm
 
-from datasets.augmentation import normalise
 from datasets.formats.trajectories import read_trajectory
 from datasets.layout import CAMERA_FILE, SELF_CALIBRATION, read_scene_names
 from datasets.preparation.view import GUESSED_FIELD_OF_VIEW, MULTIPLE
@@ -39,7 +38,7 @@ from files.errors import InputError
 from files.images import read_depth_picture, read_image
 from files.text import read_json, read_names
 from inference.camera import focal_of
-from inference.depth import read_resized
+from inference.depth import predict_depth, read_resized
 from inference.results import KINDS
 from inference.structure import structure_line
 from inference.video import write_video
@@ -321,6 +320,8 @@ def test_sequences(world: Path) -> list[str]:
 def predict_pictures(checkpoint: Path, kitti: Path, images: list[str], size: tuple[int, int]) -> list[list[np.ndarray]]:
     """Pictures of a few test images: image [H, W, 3], predicted and true inverse depth, relative error, each [h, w].
 
+    The prediction is the mean over the image and its mirror image, as in the scores (`AVERAGE`).
+
     Args:
         kitti: the world in the raw layout.
         images: names relative to `kitti`.
@@ -329,11 +330,12 @@ def predict_pictures(checkpoint: Path, kitti: Path, images: list[str], size: tup
     depth_net = load_model(checkpoint).depth_net
     if depth_net is None:
         raise InputError(f"{checkpoint}: expected a depth network")
+    names = images[len(images) // (2 * PICTURED) :: max(1, len(images) // PICTURED)][:PICTURED]
+    inputs = [read_resized(kitti / name, *size) for name in names]
+    depths = predict_depth(depth_net, iter(inputs), len(names), PICTURED, torch.device("cpu"), flip_average=True)
     rows = []
-    for name in images[len(images) // (2 * PICTURED) :: max(1, len(images) // PICTURED)][:PICTURED]:
-        resized = read_resized(kitti / name, *size)
-        with torch.no_grad():
-            disparity = depth_net(normalise(torch.from_numpy(resized[None])))[0][0, 0].numpy()
+    for name, resized, depth in zip(names, inputs, depths, strict=True):
+        disparity = 1 / depth
         true_depth = read_depth_picture(kitti / name.replace("image_02/data", "proj_depth/groundtruth/image_02"))
         known = (true_depth > 0) & (true_depth < 80)
         inverse = np.where(true_depth > 0, 1 / np.maximum(true_depth, 1e-3), 0)

@@ -127,7 +127,7 @@ def main() -> None:
         data = args.data or make_data(Path(name), args.drives, args.frames, args.width, args.height)
         for variant, given in chosen.items():
             base = replace(
-                new_options({"workers": 2, **given, "data": data, "device": str(device), "check": False}),
+                new_options(given | {"data": data, "device": str(device), "check": False, "data_in_memory": True}),
                 runs=str(Path(name) / "runs"),
             )
             steps = args.steps or steps_in(base, device, args.seconds)
