@@ -20,6 +20,7 @@ from files.options import from_plain
 from geometry.snippets import Snippets
 from loss_functions import ObjectiveOptions, objective
 from models import SfMLearner
+from training.adam import FusedAdam
 
 _SEED = 0
 # Of checkpoints that do not say: monodepth2's (Godard et al., ICCV 2019), which needs no mask of the pose network.
@@ -103,7 +104,7 @@ def refine(
     model.predicts_source_depth = options.compares_depth
     device = next(model.parameters()).device
     camera = torch.from_numpy(intrinsics).float().to(device)
-    optimizer = torch.optim.Adam(model.parameters(), refinement.learning_rate)
+    optimizer = FusedAdam(model.parameters(), refinement.learning_rate)
     order: list[int] = []
     losses = []
     for step in tqdm(range(refinement.steps), desc=f"{title}: refining on {device}", unit="step"):

@@ -24,6 +24,7 @@ from models.learned_camera import LearnedCamera
 from models.pose_exp_net import MOTION_ARGUMENTS, rescale_motion
 from models.sfm_learner import GivenCamera
 from training import distributed
+from training.adam import FusedAdam
 from training.options import TrainOptions
 
 
@@ -116,7 +117,7 @@ def make_optimizer(model: SfMLearner, options: TrainOptions) -> torch.optim.Opti
         {"params": list(model.camera.parameters()), "peak": options.camera_rate},
     ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.Adam(groups, rate, (options.beta1, options.beta2), fused=True)
+    return FusedAdam(groups, rate, (options.beta1, options.beta2))
 
 
 def uses_channels_last(options: TrainOptions, device: torch.device) -> bool:
