@@ -540,8 +540,8 @@ def score_video(
             "path": whole["path_m"],
         },
         "scale": report["scale"] | {"over_true_trajectory": 1 / whole["alignments"]["7dof"]["scale"]},
-        "scale_meaning": "metres_over_truth and over_true_trajectory are 1 in true metres, and mean nothing where "
-        "scale.unit is arbitrary: the depth then shows no road",
+        "scale_meaning": "metres_over_truth and over_true_trajectory are the predicted scale over the true one. "
+        "They mean nothing where scale.unit is arbitrary: no road was found in the depth",
         "structure": report["structure"],
     }
 

@@ -64,7 +64,7 @@ def depth_in_source(depth: Tensor, source_from_target: Tensor, intrinsics: Tenso
         intrinsics: [B, 3, 3].
     """
     height, width = depth.shape[2:]
-    row = source_from_target[..., 2:3, :3] @ torch.linalg.inv_ex(intrinsics).inverse[:, None]  # [B, N, 1, 3]
+    row = source_from_target[..., 2:3, :3] @ invert_intrinsics(intrinsics)[:, None]  # [B, N, 1, 3]
     z = (row @ pixel_grid(height, width, depth)).squeeze(2).unflatten(-1, (height, width))
     return z * depth + source_from_target[..., 2, 3, None, None]
 

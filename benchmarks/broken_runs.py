@@ -139,7 +139,7 @@ def main() -> None:
                 write_json(args.json, {"runs": [plain(outcome) for outcome in outcomes]})
     print(f"\n{table([row(outcome) for outcome in outcomes])}")
     if wrong := [outcome.case.name for outcome in outcomes if not outcome.is_right]:
-        raise InputError(f"not told apart: {', '.join(wrong)}")
+        raise InputError(f"these trainings did not give the expected warnings: {', '.join(wrong)}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -170,6 +170,8 @@ def train_case(case: Case, options: TrainOptions, folder: Path) -> Outcome:
         return Outcome(case, time.perf_counter() - start, {}, {REFUSED: 0})
     with run:
         train(run)
+    if run.stopping:
+        raise KeyboardInterrupt
     outcome = Outcome(case, time.perf_counter() - start, {})
     for line in read_metrics(folder / "runs" / name / "metrics.jsonl"):
         if line["split"] == "warning":

@@ -22,8 +22,9 @@ from models.checkpoint import CRITERIA, find_checkpoint
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`; what a user can cause ends in one line, never in a traceback.
 
-    Exit status: 0 done, 1 failure (`InputError`, or the operating system's word: no such file, no permission, disk
-    full), 2 wrong use (argparse's), 130 Ctrl-C. Anything else is a bug of ours and keeps its traceback.
+    Exit status: 0 done, 1 failure (`InputError`, the GPU's memory full, or the operating system's word: no such file,
+    no permission, disk full), 2 wrong use (argparse's), 130 Ctrl-C. Anything else is a bug of ours and keeps its
+    traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is shown escaped
@@ -41,6 +42,8 @@ def run_script(main: Callable[[], None]) -> None:
         if error.strerror is None:
             raise
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    except torch.OutOfMemoryError as error:
+        _fail(f"the GPU's memory is full ({str(error).partition('. ')[0]}); take a smaller --batch-size")
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -136,7 +139,10 @@ def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device of a `--device` flag's value; InputError where the machine has no such device."""
+    """The torch device of a `--device` flag's value; InputError where the machine has no such device.
+
+    cuda:N becomes PyTorch's current device, to which new streams, events and graphs belong.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -151,6 +157,8 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices to PyTorch")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: PyTorch finds no Metal device on this machine")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

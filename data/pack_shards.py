@@ -15,7 +15,7 @@ from datasets.packing import pack
 from datasets.preparation.check import check_data
 from datasets.shards import INDEX_FILE
 from datasets.snippets import SnippetDataset
-from files.errors import InputError
+from files.errors import InputError, UsageError
 from files.lock import hold
 from training.validation import open_validation
 
@@ -55,6 +55,8 @@ def main() -> None:
     args = parse_arguments()
     root, out = Path(os.path.normpath(args.prepared)), args.out
     length = 3
+    if args.overlap < length - 1:
+        raise UsageError(f"--overlap {args.overlap}: expected {length - 1} or more, one less than the shortest snippet")
     training = SnippetDataset(root, "train.txt", length)
     validation = open_validation(root, length, (training.height, training.width))
     if args.check:

@@ -96,14 +96,15 @@ class FramesInMemory:
             return str(error)
 
 
-def free_host_memory() -> int:
-    """Bytes that this process can still take: of the machine, or of the container that it runs in."""
+def free_host_memory(group: SystemPath = SystemPath("/sys/fs/cgroup")) -> int:
+    """Bytes that this process can still take: of the machine, or of the container (cgroup 2) that it runs in."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, StopIteration):
         lines = SystemPath("/proc/meminfo").read_text().splitlines()
         free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    with suppress(OSError, ValueError):  # ValueError: "max", no limit
-        group = SystemPath("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, KeyError):  # ValueError: "max", no limit
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
+        usage = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(usage["inactive_file"]) + int(usage["active_file"])  # the system frees it when memory is needed
+        free = min(free, limit - used + cache)
     return free

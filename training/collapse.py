@@ -71,8 +71,8 @@ CHECKS = (
         # A mask of ones is right where nothing moves. Together with a warp that explains little it is a bad sign.
         lambda mean: mean[MASK] > 0.99 and mean[WARP] >= 0.98 * mean[IDENTITY],
         "the explainability mask is {explainability/mean:.3f} everywhere although the warp explains next to nothing "
-        "({photometric/warp:.4f}, unwarped {photometric/identity_warp:.4f}): it hides nothing any more. Likely: its "
-        "weight is too large (--explainability-weight), or a cause that the warning on the unwarped sources names",
+        "({photometric/warp:.4f}, unwarped {photometric/identity_warp:.4f}): the mask hides nothing. Likely: "
+        "--explainability-weight is too large, or one of the causes that the warning no_better_than_identity gives",
         1000,
     ),
     Check(

@@ -22,10 +22,18 @@ Inputs = list[tuple[Snippets, Any]]  # snippets of each batch of a step, and the
 
 
 def capture_on_gpu(step: Callable[[], None]) -> Callable[[], None]:
-    """Capture a step, and take it; returns what takes the later ones."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # nothing is computed here
-        step()
+    """Capture a step, and take it; returns what takes the later ones.
+
+    Raises:
+        RuntimeError: the step cannot be captured, with the first reason; nothing was computed.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):  # nothing is computed here
+            step()
+    except RuntimeError as error:
+        torch.cuda.set_stream(stream)  # PyTorch leaves its own stream current when a capture fails
+        raise RuntimeError(str(error.__context__ or error)) from None
     graph.replay()
     return graph.replay
 
@@ -85,6 +93,7 @@ class StepGraph:
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:200]
                 tqdm.write(f"the step cannot be captured as a CUDA graph, and runs without, more slowly: {reason}")
+            if self._replay is None:  # not within `except`: its traceback holds the tensors of the failed step
                 log.keep = False
                 self._replay = lambda: step(self._inputs)
                 self._replay()

@@ -31,7 +31,8 @@ class TrainOptions:
     """Everything that a user chooses about a training.
 
     Fields with `may_change` do not change what a step computes, apart from the last bits. A resumed run may change
-    them. `batch_size` and `accumulate` may change as long as their product with the number of processes stays.
+    them. `batch_size` and `accumulate` may change as long as their product with the number of processes stays;
+    BatchNorm, `scale_weight` and `over_pixels="valid"` depend on how a step is cut into batches.
     """
 
     data: str | None = option(

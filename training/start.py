@@ -82,7 +82,7 @@ def begin_cameras(camera: torch.nn.Module, dataset: SnippetDataset, options: Tra
         found = check_focal(scenes)
         guess = f"learned camera {number}: the guess of fx is {intrinsics[0, 0]:.1f} pixels"
         if found.factor is None:
-            lines.append(f"{guess}, and it begins there: {found.problem}; --camera-rate 1e-3 lets it come farther")
+            lines.append(f"{guess}, and it begins there: {found.problem}; with --camera-rate 1e-3 it moves farther")
             continue
         camera.log_focal[number, 0] = math.log(found.factor)
         begins = f"it begins at {found.factor * intrinsics[0, 0]:.1f} (+- {100 * found.deviation:.0f} %)"

@@ -58,8 +58,8 @@ def batches(run: Run) -> Iterator[tuple[Snippets, Random]]:
     """The step's batches on the device: snippets of uint8 images, and their random numbers."""
     processes, accumulate = distributed.count(), run.options.accumulate
     noise = _draw_noise(run)
-    for number in range(accumulate):
-        batch = _next_batch(run)
+    # All are read before the first forward pass, which changes BatchNorm's means: a read error comes before the step.
+    for number, batch in enumerate([_next_batch(run) for _ in range(accumulate)]):
         run.log.indices += batch.indices
         run.log.damaged += batch.damaged
         generator, piece = seeded(run.options.seed, 1, run.step), number * processes + distributed.rank()
@@ -156,7 +156,8 @@ def _draw_noise(run: Run) -> Tensor | None:
     """Noise of a step that breaks the ties of the auto-mask: the same for all its snippets, in every process."""
     if run.options.objective.auto_mask != "minimum":
         return None
-    noise = torch.randn(run.dataset.height, run.dataset.width, generator=seeded(run.options.seed, 2, run.step))
+    generator, pinned = seeded(run.options.seed, 2, run.step), run.device.type == "cuda"  # the host waits for no copy
+    noise = torch.randn(run.dataset.height, run.dataset.width, generator=generator, pin_memory=pinned)
     return noise.to(run.device, non_blocking=True)
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 def test_a_training_that_is_not_named_is_an_error_and_its_table_is_there(folder, monkeypatch, capsys):
     """A single drive of 10 frames holds too few clips to show K."""
     flags = ["--only", "K too long", "--steps", 2, "--folder", folder, "--json", folder / "result.json"]
-    with pytest.raises(benchmark.InputError, match="not told apart: K too long"):
+    with pytest.raises(benchmark.InputError, match="did not give the expected warnings: K too long"):
         type_benchmark(monkeypatch, *flags)
     (result,) = json.loads((folder / "result.json").read_text())["runs"]
     assert result["broken"]

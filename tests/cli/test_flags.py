@@ -30,6 +30,11 @@ from training.options import OLD_FLAGS, TrainOptions, change, new_options
         (UsageError("--beta1 1: expected less"), 2, "script.py: error: --beta1 1: expected less\n"),
         (FileNotFoundError(2, "No such file or directory", "a.txt"), 1, "script.py: error: a.txt: No such file "),
         (OSError(28, "No space left on device"), 1, "script.py: error: No space left on device\n"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ..."),
+            1,
+            "script.py: error: the GPU's memory is full (CUDA out of memory); take a smaller --batch-size\n",
+        ),
         (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
     ],
 )
@@ -90,6 +95,12 @@ def test_devices(monkeypatch):
     assert choose_device("auto") == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")
+
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert current == [torch.device("cuda:1")]
 
 
 def make_parser() -> argparse.ArgumentParser:

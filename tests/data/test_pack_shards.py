@@ -65,6 +65,6 @@ def test_data_that_cannot_be_trained_with_are_refused(root, tmp_path, pack):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("flags", [["--shard-size", "0"], ["--overlap", "-1"], ["--shard-size", "many"]])
+@pytest.mark.parametrize("flags", ["--shard-size 0", "--overlap -1", "--overlap 1", "--shard-size many"])
 def test_flags_out_of_range_are_wrong_use(root, tmp_path, pack, flags):
-    assert pack(root, tmp_path / "out", *flags)[0] == 2
+    assert pack(root, tmp_path / "out", *flags.split())[0] == 2

@@ -88,3 +88,12 @@ def test_a_set_without_a_whole_snippet_is_refused(root):
 
 def test_free_memory_is_a_number_of_bytes():
     assert 2**20 < free_host_memory() < 2**50
+
+
+def test_a_containers_cache_of_files_counts_as_free(tmp_path):
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("2900000\n")
+    (tmp_path / "memory.stat").write_text("anon 900000\ninactive_file 1500000\nactive_file 500000\n")
+    assert free_host_memory(tmp_path) == 2_100_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_host_memory(tmp_path) > 2**20

@@ -5,6 +5,9 @@ numbers that they had, and a replay computes them again in place: what reaches t
 buffers stays as it was.
 """
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from path import Path
@@ -170,6 +173,21 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is_written(data, capsys):
     written, expected = finished(data, "written", False, given)
     assert all(torch.equal(v, written["model"][k]) for k, v in content["model"].items())
     assert lines == expected
+
+
+def test_the_step_after_a_failed_capture_does_not_hold_its_tensors():
+    def refuse(step):
+        step()
+        raise RuntimeError("out of memory")
+
+    def step(inputs):
+        handled.append(sys.exc_info()[0])  # while an error is handled its traceback holds the failed step's tensors
+
+    handled = []
+    graph = StepGraph(capture=refuse, warm_up=lambda step: step())
+    for _ in range(WARM_UP + 2):
+        graph.take(step, [], SimpleNamespace(keep=False))
+    assert handled == [None] * (WARM_UP + 3)
 
 
 def test_on_a_cpu_and_with_no_graph_nothing_is_captured(data):

@@ -347,8 +347,8 @@ def test_a_learned_camera_keeps_its_guess_where_the_motion_does_not_show_it(data
     camera, lines = learned_cameras(data, monkeypatch, FocalCheck(problem="no turns"))
     assert not camera.log_focal.any()
     assert lines == [
-        "learned camera 0: the guess of fx is 56.0 pixels, and it begins there: no turns; --camera-rate "
-        "1e-3 lets it come farther"
+        "learned camera 0: the guess of fx is 56.0 pixels, and it begins there: no turns; with "
+        "--camera-rate 1e-3 it moves farther"
     ]
     camera, lines = learned_cameras(data, monkeypatch, FocalCheck(32, 56.0, 0.75, 0.01), check=False)
     assert not camera.log_focal.any()
