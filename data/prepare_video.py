@@ -371,7 +371,8 @@ def report(root: Path, records: dict[str, dict[str, Any]], inputs: list[Input], 
         if record["cuts"]:
             print(f"{name}: {record['cuts']} cuts")
         if record["crop"]:
-            print(f"{name}: {record['crop']}; see {root / f'crop_{name}.jpg'}")
+            picture = root / f"crop_{name}.jpg"  # not there where no frame can be read
+            print(f"{name}: {record['crop']}{f'; see {picture}' if picture.is_file() else ''}")
         elif record["still_borders"]:
             print(f"note: {name}: {record['still_borders']}, in the prepared images: --crop auto leaves it out")
         for problem in record["problems"][:3]:

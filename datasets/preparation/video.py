@@ -209,7 +209,7 @@ class VideoJob:
         final = view.resized(self.width, self.height)
         whole = make_view(view.calibration)
         if view.box != whole.box or self.auto_crop:
-            draw_crop(self.source, whole, final, self.root / f"crop_{self.name}.jpg")
+            draw_crop(self.source, whole, final, self.fps, self.root / f"crop_{self.name}.jpg")
         return final, crop
 
     def _check(self, stopped: Callable[[], bool]) -> None:
@@ -292,16 +292,26 @@ def find_borders(
             check()
             try:
                 yield view.cropped(frame.image())
-            except InputError:
+            except (InputError, OSError):
                 yield None  # named when the frame is prepared
 
     return borders_of(pictures(), source.expected(fps))
 
 
-def draw_crop(source: Input, whole: View, view: View, file: Path) -> None:
-    """Write a picture of the first frame: what is cut off is dark, what is kept has a frame."""
-    frame = next(iter(source.frames(1.0, Reading(), 1)))
-    picture = whole.cropped(frame.image())
+def draw_crop(source: Input, whole: View, view: View, fps: float, file: Path) -> None:
+    """Write a picture of the first frame that can be read: what is cut off is dark, what is kept has a frame.
+
+    Nothing is written where no frame can be read.
+    """
+    picture = None
+    for frame in source.frames(fps, Reading(), 1):
+        try:
+            picture = whole.cropped(frame.image())
+            break
+        except (InputError, OSError):
+            continue  # named when the frame is prepared
+    if picture is None:
+        return
     left, top, right, bottom = view.box
     shown = picture // 3
     shown[top:bottom, left:right] = picture[top:bottom, left:right]

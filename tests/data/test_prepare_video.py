@@ -165,6 +165,27 @@ def test_many_inputs_and_what_cannot_be_used(prepare, write_video, video, drive,
     assert [len(names) for names in lists(root)] == [4, 1]
 
 
+@pytest.mark.parametrize("crop", ["0,0,0,8", "auto"])
+def test_a_damaged_first_image_and_an_input_without_a_frame_do_not_stop_a_crop(prepare, drive, tmp_path, crop):
+    frames, broken = Path(tmp_path) / "frames", Path(tmp_path) / "broken"
+    for folder, images in ((frames, drive[0][:12]), (broken, drive[0][:3])):
+        folder.makedirs_p()
+        for number, image in enumerate(images):
+            write_jpeg(folder / f"{number}.jpg", image)
+    for file in (frames / "0.jpg", *broken.files()):  # the headers are whole
+        file.write_bytes(file.read_bytes()[: file.size // 2])
+    (frames / "11.jpg").unlink()
+    (frames / "11.jpg").symlink_to("nowhere")  # OSError, not InputError
+    root = Path(tmp_path) / "prepared"
+    output = prepare(frames, broken, root, "--crop", crop, "--width", 96, "--height", 32, "--fov", 60)
+    assert "frames: left out 2 damaged" in output
+    assert "broken: left out 3 damaged" in output
+    assert [len(read_scene(root / name).frames) for name in lists(root)[0]] == [10]
+    assert (root / "crop_frames.jpg").is_file()
+    assert not (root / "crop_broken.jpg").exists()
+    assert "crop_broken.jpg" not in output
+
+
 def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(prepare, video, tmp_path, monkeypatch):
     """Ctrl-C after five frames; the worker process waits until its parent has seen it."""
     root, whole = Path(tmp_path / "prepared"), Path(tmp_path / "whole")
