@@ -3,7 +3,7 @@
 A clip is read from its beginning as often as needed, and never held in memory as a whole.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -124,7 +124,8 @@ def open_inputs(inputs: list[Path], fps: float | None, workers: int) -> list[Cli
             raise InputError(f"{path}: no such file or folder")
         elif not is_image_name(path.name):
             clips.append(_open_video(path, fps or DEFAULT_FPS, workers))
-    _name_uniquely(clips)
+    for clip, name in zip(clips, unique_names([clip.name for clip in clips], [MARKER]), strict=True):
+        clip.name = name
     return clips
 
 
@@ -233,16 +234,17 @@ def _check_size(file: Path, height: int, width: int) -> None:
 
 
 def _read_images(files: Sequence[Path], times: list[float], workers: int, notes: list[str]) -> Iterator[Frame]:
-    def read(numbered: tuple[Path, float]) -> Frame | str:
-        file, time = numbered
+    def read(numbered: tuple[Path, str, float]) -> Frame | str:
+        file, name, time = numbered
         try:
             image = read_image(file)
             _check_size(file, *image.shape[:2])
         except (InputError, OSError) as error:
             return str(error)
-        return Frame(str(file.stem), time, image)
+        return Frame(name, time, image)
 
-    for frame in in_parallel(read, zip(files, times, strict=True), workers, _AHEAD):
+    names = unique_names([str(file.stem) for file in files])
+    for frame in in_parallel(read, zip(files, names, times, strict=True), workers, _AHEAD):
         if isinstance(frame, str):
             notes.append(f"left out: {frame}")
         else:
@@ -287,14 +289,21 @@ def _open_video(file: Path, fps: float, workers: int) -> Clip:
     return clip
 
 
-def _name_uniquely(clips: list[Clip]) -> None:
-    taken = {MARKER}
-    for clip in clips:
-        name, number = clip.name, 2
-        while name.lower() in taken:  # some file systems do not tell cases apart
-            name, number = f"{clip.name}_{number}", number + 1
-        clip.name = name
-        taken.add(name.lower())
+def unique_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names, where repeated ones get a number: photo, photo_2. Upper and lower case count as the same, since some
+    file systems do not tell them apart.
+
+    Args:
+        taken: names that are not to be used, in lower case.
+    """
+    used, unique = set(taken), []
+    for wanted in names:
+        name, number = wanted, 2
+        while name.lower() in used:
+            name, number = f"{wanted}_{number}", number + 1
+        used.add(name.lower())
+        unique.append(name)
+    return unique
 
 
 def median_step(times: list[float]) -> float:

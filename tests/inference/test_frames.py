@@ -132,6 +132,21 @@ def test_clips_of_one_name_get_folders_of_their_own(tmp_path, noise):
     assert [clip.name for clip in open_inputs(folders, None, 1)] == ["data", "data_2"]
 
 
+def test_images_of_one_name_get_names_of_their_own(tmp_path, noise):
+    root, pictures = Path(tmp_path), noise(4)
+    files = [root / name for name in ("a/photo.png", "b/Photo.png", "a/photo_2.png", "a/photo.PNG")]
+    for file, picture in zip(files, pictures, strict=True):
+        file.parent.makedirs_p()
+        Image.fromarray(picture).save(file, format="PNG")
+    (images,) = open_inputs(files, None, 1)
+    frames = list(images.read([]))
+    assert [frame.name for frame in frames] == ["photo", "Photo_2", "photo_2_2", "photo_3"]
+    np.testing.assert_array_equal([frame.image for frame in frames], pictures)
+    for suffix in ("png", "jpeg"):
+        Image.fromarray(pictures[0]).save(root / f"b/x.{suffix}")
+    assert [frame.name for frame in open_one(root / "b").read([])] == ["Photo", "x", "x_2"]
+
+
 def test_median_step():
     assert median_step([0.0, 0.1, 0.2, 5.0]) == pytest.approx(0.1)
     assert median_step([0.0]) == pytest.approx(0.1)
