@@ -248,7 +248,8 @@ class VideoJob:
         poses = [pose for number in scene.frames if (pose := kept[number].world_from_camera) is not None]
         if len(poses) == len(scene.frames):
             write_poses(folder / "poses.txt", to_3x4(relative_to_first(np.stack(poses))))
-        write_text(folder / "times.txt", "".join(f"{kept[number].time:.6f}\n" for number in scene.frames))
+        if self.source.times_known:
+            write_text(folder / "times.txt", "".join(f"{kept[number].time:.6f}\n" for number in scene.frames))
         write_intrinsics(folder / "cam.txt", view.intrinsics())
         write_camera_source(folder, self.camera)
         within = static[bisect_left(static, scene.frames[0]) : bisect_left(static, scene.frames[-1])]

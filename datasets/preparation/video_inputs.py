@@ -57,6 +57,11 @@ class VideoInput:
         """(width, height) of its frames."""
         return self.video.width, self.video.height
 
+    @property
+    def times_known(self) -> bool:
+        """Whether the frames' times are measured ones."""
+        return True
+
     def describe(self) -> str:
         return str(self.video)
 
@@ -100,6 +105,11 @@ class FolderInput:
     world_from_camera: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # [4, 4], by an image's path
     calibration: Calibration | None = None
     kind: str = "images"
+
+    @property
+    def times_known(self) -> bool:
+        """False for numbered images: their times follow from --fps alone."""
+        return self.times is not None
 
     def describe(self) -> str:
         return f"{self.size[0]} x {self.size[1]}, {len(self.images)} {self.kind}"

@@ -156,6 +156,8 @@ def test_many_inputs_and_what_cannot_be_used(prepare, write_video, video, drive,
     assert "frames: left out 1 damaged" in output
     record = json.loads((root / "inputs/frames.json").read_text())
     assert [scene["frames"] for scene in record["scenes"]] == [5, 6]
+    # The times of numbered images are not known.
+    assert [(root / name / "times.txt").is_file() for name in ("drive_00", "frames_00")] == [True, False]
     assert [len(names) for names in lists(root)] == [3, 1]
     # More of them later, one with the name of another.
     (tmp_path / "more").mkdir()
