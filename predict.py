@@ -183,10 +183,12 @@ def main() -> None:
     elif args.checkpoint.is_dir():
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     clips = open_inputs(args.inputs, args.fps, args.workers)
+    check_sizes(clips, args)
     device = choose_device(args.device)
     loaded = load_networks(args, device)
     wanted = [check_clip(clip, loaded, args) for clip in clips]
-    crop_clips(clips, loaded, args)
+    for clip in clips:
+        apply_crop(clip, args.crop, loaded)
     given = GivenByFlag(args.fov, args.focal, args.intrinsics)
     cameras = [choose_intrinsics(clip, given, loaded) for clip in clips]
     size = input_size((args.height, args.width), (loaded.height, loaded.width))
@@ -237,14 +239,13 @@ def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> fro
     return frozenset(kinds)
 
 
-def crop_clips(clips: list[Clip], loaded: LoadedModel, args: argparse.Namespace) -> None:
-    """Crop the clips as --crop says; UsageError where it is in pixels, and they have several sizes."""
-    sizes = sorted({clip.size for clip in clips})
-    if isinstance(args.crop, tuple) and len(sizes) > 1:
-        shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
-        raise UsageError(f"--crop is in pixels of one size, the inputs have {len(sizes)} sizes: {shown}")
-    for clip in clips:
-        apply_crop(clip, args.crop, loaded)
+def check_sizes(clips: list[Clip], args: argparse.Namespace) -> None:
+    """UsageError if a flag is in pixels, and the inputs have several sizes."""
+    sizes = sorted({size for clip in clips for size in (clip.size, *clip.other_sizes)})
+    for flag, given in (("--focal", args.focal is not None), ("--crop", isinstance(args.crop, tuple))):
+        if given and len(sizes) > 1:
+            shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
+            raise UsageError(f"{flag} is in pixels of one size, the inputs have {len(sizes)} sizes: {shown}")
 
 
 def predict_one(
@@ -301,7 +302,7 @@ def predict_one(
         "seconds": {"predicting": predicted.seconds, "writing": time.perf_counter() - start},
         "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
         | {"spread": scale.spread, "frames_used": scale.frames_used, "motion": scale.motion},
-        "camera": {"K": intrinsics.tolist(), "source": source},
+        "camera": {"K": None if clip.several_sizes else intrinsics.tolist(), "source": source},
         "crop": None if clip.crop is None else clip.crop.plain(),
         "structure": structure,
         "refinement": refined,

@@ -86,9 +86,14 @@ class Clip:
     times_known: bool = False  # False: the times follow from a guessed number of frames per second
     world_from_camera: np.ndarray | None = None  # true poses [F, 3, 4] of a prepared scene
     notes: list[str] = field(default_factory=list)  # what a user should know about how it was read
-    several_sizes: bool = False  # of the pictures
+    other_sizes: tuple[tuple[int, int], ...] = ()  # (height, width) of single images that differ from the first
     prepared: bool = False  # a scene of prepared data
     crop: Crop | None = None  # of the frames that `read` gives
+
+    @property
+    def several_sizes(self) -> bool:
+        """Whether the pictures differ in size."""
+        return bool(self.other_sizes)
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -189,15 +194,15 @@ def _images(name: str, source: Path, files: Sequence[Path], workers: int) -> Cli
         ordered=False,
         read=lambda notes: _read_images(files, [0.0] * len(files), workers, notes),
         count=len(files),
-        several_sizes=any(_size_or_none(file) not in (first, None) for file in files),
+        other_sizes=tuple(sorted({size for size in map(_size_or_none, files) if size not in (first, None)})),
     )
 
 
 def _as_film(clip: Clip, files: Sequence[Path], fps: float | None, workers: int) -> Clip:
     """The images of a folder as neighbouring frames, unless their sizes differ or there is only one."""
     if clip.several_sizes:
-        sizes = {size for size in map(_size_or_none, files) if size is not None}
-        shown = " and ".join(f"{width} x {height}" for height, width in sorted(sizes)[:2])
+        sizes = sorted([clip.size, *clip.other_sizes])
+        shown = " and ".join(f"{width} x {height}" for height, width in sizes[:2])
         clip.notes.append(f"{clip.source}: images of {shown} pixels: taken as single images, not as a clip")
     if clip.several_sizes or len(files) < 2:
         return clip

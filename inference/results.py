@@ -125,12 +125,13 @@ def _read_again(result: ScaledClip, per_frame: list[Callable[[int, Frame], None]
 def _depth_writer(
     folder: Path, result: ScaledClip, outputs: Outputs, about: dict[str, Any], report: dict[str, Any]
 ) -> Callable[[int, Frame], None]:
-    predicted, scale = result.predicted, result.scale
+    clip, predicted, scale = result.clip, result.predicted, result.scale
     network = predicted.disparity[0].shape
-    size = network if outputs.network_size else result.clip.size
+    size = network if outputs.network_size else clip.size
     farthest = 1.02 * scale.value / predicted.disparity_quantile(0.0)  # the quantile is exact to 1 %
     form = depth_form(outputs.depth_format, scale.metric, farthest, size)
-    intrinsics = resized_intrinsics(result.intrinsics, result.clip.size, size)
+    intrinsics = None if clip.several_sizes else resized_intrinsics(result.intrinsics, clip.size, size).tolist()
+    height, width = (None, None) if clip.several_sizes else clip.whole
     sidecar = describe_depth(form, scale.unit) | {
         "scale": {
             "value": scale.value,
@@ -139,16 +140,18 @@ def _depth_writer(
             "frames_used": scale.frames_used,
             "motion": scale.motion,
         },
-        "intrinsics": {"K": intrinsics.tolist(), "source": result.camera_source, "of": "the depth files"},
-        "input": {"source": str(result.clip.source), "width": result.clip.whole[1], "height": result.clip.whole[0]},
-        "crop": None if result.clip.crop is None else result.clip.crop.plain(),
+        "intrinsics": {"K": intrinsics, "source": result.camera_source, "of": "the depth files"},
+        "input": {"source": str(clip.source), "width": width, "height": height},
+        "crop": None if clip.crop is None else clip.crop.plain(),
         "network": {"width": network[1], "height": network[0]},
         "frames": len(predicted.names),
-        "times": predicted.times if result.clip.ordered else None,
+        "times": predicted.times if clip.ordered else None,
         "names": predicted.names,
         "structure": result.structure,
         **about,
     }
+    if clip.several_sizes and not outputs.network_size:
+        sidecar |= {"width": None, "height": None}
     (folder / "depth").makedirs_p()
     write_json(folder / "depth.json", sidecar)  # before the depth, which has no meaning without it
     report["files"] |= {"depth.json": 1, f"depth/*.{form.suffix}": 0}

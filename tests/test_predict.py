@@ -156,6 +156,27 @@ def test_a_picture_at_another_size_or_format_has_the_same_depth(checkpoint, pict
     np.testing.assert_array_equal(small, copy)
 
 
+def test_images_of_several_sizes_have_no_common_size_and_camera(checkpoint, folder, pictures, run, tmp_path):
+    root = Path(tmp_path)
+    imageio.imwrite(root / "small.png", pictures[0][:32, :64])
+    images = (folder / "0000001.png", root / "small.png")
+    error = error_of(run(checkpoint, *images, "--out", root / "out", "--focal", 100))
+    assert "--focal is in pixels of one size, the inputs have 2 sizes: 64 x 32, 96 x 48" in error
+    assert "--focal is in pixels of one size" in error_of(
+        run(checkpoint, images[1], folder, "--out", root / "out", "--focal", 100)
+    )
+    assert not (root / "out").exists()
+    for size, expected in (("input", (None, None)), ("network", (64, 32))):
+        out = root / size
+        assert run(checkpoint, *images, "--out", out, "--write", "depth", "--size", size)[0] == 0
+        sidecar = json.loads((out / "images/depth.json").read_text())
+        assert (sidecar["width"], sidecar["height"]) == expected
+        assert (sidecar["input"]["width"], sidecar["input"]["height"]) == (None, None)
+        assert sidecar["intrinsics"]["K"] is None
+        assert json.loads((out / "predict.json").read_text())["clips"]["images"]["camera"]["K"] is None
+    assert np.load(root / "input/images/depth/small.npy").shape == (32, 64)
+
+
 def test_single_images_have_depth_and_pictures(checkpoint, folder, run, tmp_path):
     out = Path(tmp_path) / "out"
     status, _, errors = run(checkpoint, folder / "0000001.png", folder / "0000002.png", "--out", out)
