@@ -16,6 +16,7 @@ command goes on. Run again with more videos, it adds them. docs/own_video.md sho
 """
 
 import argparse
+import hashlib
 import os
 import sys
 
@@ -288,11 +289,18 @@ def claim(args: argparse.Namespace) -> FolderLock:
         "crop": args.crop if isinstance(args.crop, str) else ",".join(map(str, args.crop)),
         "camera": describe_camera(args),
         "calibration-camera": args.calibration_camera,
+        "calibration-sha256": sha256(args.calibration) if args.calibration else None,
         "static": args.static,
         "val-fraction": args.val_fraction,
         "val-gap": args.val_gap,
     }
     return claim_folder(args.prepared, options)
+
+
+def sha256(file: Path) -> str:
+    """The first digits of a file's hash, by which a change of its content shows."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def describe_camera(args: argparse.Namespace) -> str:

@@ -155,7 +155,16 @@ class FolderInput:
             before = time
 
     def fingerprint(self) -> str:
-        return _fingerprint(self.images)
+        """Changes when an image does, or the times, poses or camera that another program's files state."""
+        stated = b"" if self.times is None else np.array(self.times).tobytes()
+        if self.world_from_camera:
+            nowhere = np.full((4, 4), np.nan)
+            stated += b"".join(self.world_from_camera.get(str(file), nowhere).tobytes() for file in self.images)
+        camera = self.calibration
+        if camera is not None:
+            numbers = camera.intrinsics.tolist(), camera.distortion.tolist()
+            stated += f"{camera.model} {camera.size} {numbers}".encode()
+        return _fingerprint(self.images, stated)
 
 
 Input = VideoInput | FolderInput
@@ -292,7 +301,8 @@ def plain_name(path: Path) -> str:
     return name.strip("._-")[:80] or "scene"
 
 
-def _fingerprint(files: list[Path]) -> str:
+def _fingerprint(files: list[Path], stated: bytes = b"") -> str:
+    """A digest of the files' names, sizes and times of change, and of what is stated of them."""
     digest = hashlib.sha256()
     for file in files:
         try:
@@ -300,4 +310,5 @@ def _fingerprint(files: list[Path]) -> str:
             digest.update(f"{file.name!r} {state.st_size} {state.st_mtime_ns}\n".encode("utf-8", "replace"))
         except OSError:
             digest.update(f"{file.name!r} missing\n".encode("utf-8", "replace"))
+    digest.update(stated)
     return digest.hexdigest()[:32]

@@ -298,6 +298,10 @@ def test_a_calibration_with_distortion(prepare, video, drive, tmp_path):
     assert json.loads((root / "drive_00/camera.json").read_text())["model"] == "radial-tangential"
     found = read_scene(root / "drive_00").intrinsics
     assert 0.7 * k[0, 0] < found[0, 0] < 1.2 * k[0, 0]
+    again = (video, root, "--calibration", calibration, "--width", 192, "--height", 96)
+    assert "nothing to do" in prepare(*again)
+    calibration.write_text(calibration.read_text().replace("-0.1", "-0.2"))
+    assert "prepared with other options (calibration-sha256 was" in prepare(*again, status=1)
 
 
 def test_a_full_disk_is_one_line(prepare, video, tmp_path, monkeypatch):
