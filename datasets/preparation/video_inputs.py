@@ -171,7 +171,7 @@ Input = VideoInput | FolderInput
 
 
 def find_inputs(paths: list[Path], every: int = 1, from_colmap: bool = False) -> tuple[list[Input], list[str]]:
-    """The videos and image folders that are given, and a line for each one that cannot be used.
+    """The videos and image folders that are given, each once, and a line for each one that cannot be used.
 
     A folder of images is one input, also in the layout of TUM RGB-D or EuRoC. Of a folder of videos, and of one with
     such folders, each is one.
@@ -195,7 +195,8 @@ def find_inputs(paths: list[Path], every: int = 1, from_colmap: bool = False) ->
             problems += skipped
     if not inputs:
         raise InputError("; ".join(problems[:3]) or "no video or folder of images is given")
-    return inputs, problems
+    once = {str(source.path.absolute()): source for source in inputs}  # VIDEOS VIDEOS/drive.mp4 gives one twice
+    return list(once.values()), problems
 
 
 def _of_path(path: Path, every: int) -> tuple[list[Input], list[str]]:

@@ -134,6 +134,8 @@ def test_folders_of_videos_and_names(write_video, tmp_path):
     (folder / "bad.mp4").write_text("no video")
     inputs, problems = find_inputs([folder])
     assert [source.path.name for source in inputs] == ["a clip.mov", "b.mp4", "frames"]
+    twice = find_inputs([folder / "b.mp4", folder, folder / "frames/", folder / "empty/../b.mp4"])[0]
+    assert choose_names(twice, {}) == ["b", "a_clip", "frames"]
     assert len(problems) == 1
     assert "bad.mp4" in problems[0]
     with pytest.raises(InputError, match="no video and no JPEG or PNG"):
