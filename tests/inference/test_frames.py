@@ -59,13 +59,15 @@ def test_single_images_and_mixed_sizes_are_no_clip(tmp_path, noise):
     assert (images.name, images.ordered, images.count) == ("images", False, 2)
 
 
-def test_a_prepared_scene_brings_its_camera_and_poses(tmp_path, noise):
+def test_a_prepared_scene_brings_its_camera_and_poses(tmp_path, noise, monkeypatch):
     folder = save(Path(tmp_path) / "scene", noise(3), ".jpg")
     write_intrinsics(folder / "cam.txt", K)
     poses = np.tile(np.eye(3, 4), (3, 1, 1))
     np.savetxt(folder / "poses.txt", poses.reshape(3, 12))
     clip = open_one(folder)
     np.testing.assert_array_equal(clip.intrinsics, K)
+    monkeypatch.chdir(folder)
+    assert [open_one(path).name for path in (folder, f"{folder}/", ".", "../scene/.")] == ["scene"] * 4
     np.testing.assert_array_equal(clip.world_from_camera, poses)
 
 
