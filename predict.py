@@ -30,7 +30,7 @@ from inference.clip import predict_clip, store_frames, view_size
 from inference.crop import AUTO, NONE, TRAINING, apply_crop
 from inference.depth import input_size
 from inference.depth_files import FORMATS
-from inference.folder import claim_folder
+from inference.folder import check_folder, claim_folder
 from inference.frames import DEFAULT_FPS, MARKER, Clip, open_inputs
 from inference.motion import snippet_length
 from inference.results import (
@@ -184,6 +184,7 @@ def main() -> None:
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     clips = open_inputs(args.inputs, args.fps, args.workers)
     check_sizes(clips, args)
+    check_folder(args.out, args.inputs, args.replace)  # before --crop auto, which reads the clips
     device = choose_device(args.device)
     loaded = load_networks(args, device)
     wanted = [check_clip(clip, loaded, args) for clip in clips]
@@ -192,9 +193,10 @@ def main() -> None:
     given = GivenByFlag(args.fov, args.focal, args.intrinsics)
     cameras = [choose_intrinsics(clip, given, loaded) for clip in clips]
     size = input_size((args.height, args.width), (loaded.height, loaded.width))
-    claim_folder(args.out, [clip.name for clip in clips], args.inputs, args.replace)
+    claim_folder(args.out, args.inputs, args.replace)
     checkpoint = {"file": str(args.checkpoint), "sha256": sha256(args.checkpoint), "step": loaded.step}
     report: dict[str, Any] = {"complete": False, "checkpoint": checkpoint, "device": str(device), "clips": {}}
+    report["planned"] = [clip.name for clip in clips]  # the folders that --replace may remove, also after a stop
     write_json(args.out / MARKER, report)
     about = {"checkpoint": checkpoint, "flip_average": args.flip_average, "size_average": args.size_average}
     for clip, kinds, camera in zip(clips, wanted, cameras, strict=True):

@@ -302,6 +302,30 @@ def test_ctrl_c_leaves_whole_files(checkpoint, folder, run, tmp_path, monkeypatc
     assert "stopped by Ctrl-C" in errors
     assert names_in(out / "drive") == ["depth.json", *(f"depth/000000{n}.npy" for n in range(3))]
     assert np.load(out / "drive/depth/0000002.npy").shape == (48, 96)
+    monkeypatch.undo()
+    other = folder.copytree(Path(tmp_path) / "other")
+    (out / "mine").makedirs_p()
+    flags = (checkpoint, other, "--out", out, *DEPTH, "--replace")
+    assert "holds mine, which predict.py did not write" in error_of(run(*flags))
+    (out / "mine").rmdir()
+    assert run(*flags)[0] == 0
+    assert not (out / "drive").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_clips_are_read(
+    checkpoint, folder, run, tmp_path, monkeypatch
+):
+    out = Path(tmp_path) / "out"
+    assert run(checkpoint, folder, "--out", out, *DEPTH)[0] == 0
+    before = names_in(out)
+    monkeypatch.setattr("inference.crop.find_borders", lambda clip: pytest.fail("read"))
+    assert "--replace removes it" in error_of(run(checkpoint, folder, "--out", out, *DEPTH, "--crop", "auto"))
+    # Nothing is removed where a later check fails.
+    assert (
+        "no such file"
+        in error_of(run(checkpoint, folder, "--out", out, *DEPTH, "--replace", "--intrinsics", "none")).lower()
+    )
+    assert names_in(out) == before
 
 
 @pytest.mark.parametrize(
