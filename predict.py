@@ -224,12 +224,18 @@ def load_networks(args: argparse.Namespace, device: torch.device) -> LoadedModel
 
 
 def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> frozenset[str]:
-    """What is to be written of a clip; InputError if something was asked for that the input or checkpoint lacks."""
+    """What is to be written of a clip; InputError if something was asked for that the input or checkpoint lacks.
+
+    A part of a prepared scene does not stop the others: what it lacks is left out, with a note.
+    """
     asked = args.write is not None
     kinds = set(args.write or (DEFAULT_OF_CLIPS if clip.ordered else DEFAULT_OF_IMAGES))
     lacking = kinds & set(OF_CLIPS) if not clip.ordered else set()
-    if lacking and asked:
+    if lacking and clip.part:
+        clip.notes.append(f"left out: {' '.join(sorted(lacking))}: this part of {clip.source} has one frame")
+    elif lacking and asked:
         raise InputError(f"--write {' '.join(sorted(lacking))}: {clip.source}: single images; give a folder or a video")
+    kinds -= lacking
     if loaded.pose_net is None and kinds & set(OF_MOTION):
         if asked:
             raise InputError(
@@ -281,7 +287,7 @@ def predict_one(
     poses = predicted.world_from_camera()
     if poses is None and kinds & set(OF_MOTION):
         reason = f"{clip.source}: {len(predicted.names)} frames, too few for a snippet"
-        if args.write is not None:
+        if args.write is not None and not clip.part:
             raise InputError(f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {reason}")
         notes.append(f"no trajectory and no point cloud: {reason}")
         kinds -= set(OF_MOTION)

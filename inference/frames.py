@@ -88,6 +88,7 @@ class Clip:
     notes: list[str] = field(default_factory=list)  # what a user should know about how it was read
     other_sizes: tuple[tuple[int, int], ...] = ()  # (height, width) of single images that differ from the first
     prepared: bool = False  # a scene of prepared data
+    part: bool = False  # one of several runs of a prepared scene
     crop: Crop | None = None  # of the frames that `read` gives
 
     @property
@@ -163,11 +164,16 @@ def _open_folder(folder: Path, fps: float | None, workers: int) -> list[Clip]:
         return [_open_images(folder, fps, workers)]
     scene = read_scene(folder)
     runs = scene.runs()
-    return [_open_scene(run, f"_{number}" if len(runs) > 1 else "", fps, workers) for number, run in enumerate(runs, 1)]
+    if len(runs) == 1:
+        return [_open_scene(scene.name, scene, fps, workers)]
+    clips = [_open_scene(f"{scene.name}_{number}", run, fps, workers) for number, run in enumerate(runs, 1)]
+    for clip in clips:
+        clip.part = True
+    return clips
 
 
-def _open_scene(scene: Scene, suffix: str, fps: float | None, workers: int) -> Clip:
-    clip = _images(f"{scene.name}{suffix}", scene.folder, scene.frames, workers)
+def _open_scene(name: str, scene: Scene, fps: float | None, workers: int) -> Clip:
+    clip = _images(name, scene.folder, scene.frames, workers)
     check_intrinsics_fit(scene.intrinsics, *clip.size, scene.folder / "cam.txt")
     clip.intrinsics, clip.world_from_camera, clip.prepared = scene.intrinsics, scene.poses, True
     return _as_film(clip, scene.frames, fps, workers)

@@ -306,5 +306,6 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     if refined:
         losses = f"loss {refined['loss_of_first_tenth']:.4g} to {refined['loss_of_last_tenth']:.4g}"
         lines.append(f"refined by {refined['steps']} steps in {refined['seconds']:.0f} s, {losses}")
-    lines.append(f"wrote {', '.join(f'{count} {file}' if '*' in file else file for file, count in files.items())}")
+    wrote = [f"{count} {file}" if "*" in file else file for file, count in files.items()]
+    lines.append(f"wrote {', '.join(wrote) or 'nothing'}")
     return lines

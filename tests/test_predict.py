@@ -204,6 +204,26 @@ def test_a_scene_brings_its_camera_and_is_scored(checkpoint, folder, run, tmp_pa
     assert report["trajectory"]["alignments"]["7dof"]["ate_m"] >= 0
 
 
+def test_a_short_part_of_a_scene_does_not_stop_the_others(checkpoint, folder, run, tmp_path):
+    """Frames 1 and 4 are missing: parts of 1, 2 and 3 frames."""
+    scene = Path(tmp_path) / "scene"
+    scene.makedirs_p()
+    for number in range(6):
+        (folder / f"{number:07d}.png").copy(scene / f"{number + (number > 0) + (number > 2):07d}.png")
+    write_intrinsics(scene / "cam.txt", np.array([[50, 0, 47.5], [0, 50, 23.5], [0, 0, 1.0]]))
+    record = {"source": {"images": 8}, "frames": 6, "static": [], "problems": {"1": "damaged", "4": "damaged"}}
+    (scene / "prepared.json").write_text(json.dumps(record))
+    out = Path(tmp_path) / "out"
+    status, output, errors = run(checkpoint, scene, "--out", out, "--write", "trajectory")
+    assert status == 0, errors
+    assert "scene_1: left out: trajectory: this part of" in output
+    assert "scene_1: wrote nothing" in output
+    assert "2 frames, too few for a snippet" in output
+    assert names_in(out) == [
+        "predict.json", *(f"scene_3/{name}" for name in ("trajectory.png", "trajectory.txt", "trajectory_tum.txt"))
+    ]  # fmt: skip
+
+
 def test_without_a_pose_network(depth_only, folder, run, tmp_path):
     error = error_of(run(depth_only, folder, "--out", tmp_path / "a", "--write", "trajectory"))
     assert "--write trajectory" in error
