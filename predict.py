@@ -22,7 +22,7 @@ import torch
 from path import Path
 
 from datasets.formats.video import VIDEO_SUFFIXES
-from datasets.layout import IMAGE_SUFFIXES
+from datasets.layout import IMAGE_SUFFIXES, list_frames
 from files.atomic import write_json
 from files.errors import InputError, UsageError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
@@ -49,7 +49,8 @@ from inference.scale import find_scale
 from inference.structure import judge_structure
 from models.averages import SizeAverage, averaged_motion
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
-from models.published import WORLD, WORLD_FILE
+from models.other_projects import is_monodepth2
+from models.published import SUFFIX, WORLD, WORLD_FILE
 from training.refine import Refinement, refine, stored_objective
 
 DESCRIPTION = """\
@@ -119,7 +120,15 @@ def parse_arguments() -> argparse.Namespace:
     workers = min(4, os.cpu_count() or 1)
     add("--workers", type=positive_int, default=workers, help="threads that decode images (default: up to 4)")
     add_device_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # flags may stand between CHECKPOINT and INPUT
+    complete_arguments(parser, args)
+    return args
+
+
+def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Tell CHECKPOINT from INPUT, read --scale, and refuse what excludes each other or is out of range."""
+    if not args.inputs and is_checkpoint(args.checkpoint):
+        parser.error(f"{args.checkpoint}: a CHECKPOINT, expected an INPUT, too: images, folders of images or videos")
     if not args.inputs or args.checkpoint.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
         args.checkpoint, args.inputs = Path(WORLD), [args.checkpoint, *args.inputs]
     if args.which and args.checkpoint.is_file():
@@ -131,7 +140,13 @@ def parse_arguments() -> argparse.Namespace:
     if not 0 <= args.sure <= 1:
         parser.error(f"--sure {args.sure:g}: expected 0 to 1")
     args.scale = parse_scale(parser, args.scale)
-    return args
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint or a folder with one, and no INPUT."""
+    if path.is_dir():
+        return not list_frames(path) and (is_monodepth2(path) or bool(path.files("*.pt")))
+    return path == WORLD or path.lower().endswith((".pt", ".pth", ".tar", SUFFIX))
 
 
 def add_camera_flags(parser: argparse.ArgumentParser) -> None:

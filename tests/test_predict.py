@@ -421,6 +421,22 @@ def test_a_photo_needs_no_checkpoint(run, pictures, tmp_path):
     assert json.loads((Path(tmp_path) / "named/predict.json").read_text())["checkpoint"] == report["checkpoint"]
 
 
+def test_flags_may_stand_between_checkpoint_and_input(checkpoint, folder, run, tmp_path):
+    image = folder / "0000001.png"
+    out = Path(tmp_path) / "out"
+    status, _, errors = run(checkpoint, "--out", out, "--write", "depth", "--size", "network", image, image)
+    assert status == 0, errors
+    assert names_in(out / "images") == ["depth.json", "depth/0000001.npy", "depth/0000001_2.npy"]
+
+
+@pytest.mark.parametrize("name", ["", "last.pt", "world", "weights.safetensors"])
+def test_a_forgotten_input_is_asked_for(checkpoint, run, name):
+    given = name if name == "world" else checkpoint.parent / name
+    status, _, errors = run(given)
+    assert status == 2
+    assert f"{given}: a CHECKPOINT, expected an INPUT, too" in errors
+
+
 @pytest.mark.parametrize("channels", ["grey", "alpha", "16 bits"])
 def test_grey_alpha_and_16_bits_are_three_frames_like_any_other(checkpoint, pictures, run, tmp_path, channels):
     frames = Path(tmp_path) / "frames"
