@@ -191,7 +191,9 @@ def main() -> None:
 def report_next_step(prepared: Path, records: dict[str, dict[str, Any]], warned: bool) -> None:
     """Print how to train on the prepared data, and what to know before."""
     guessed = any(record["camera"]["source"] == GUESS for record in records.values())
-    verdict = "the data check warns, see above; all the same" if warned else "depth and motion can be learned from it"
+    verdict = "depth and motion can be learned from it"
+    if warned:
+        verdict = "The data check printed warnings, see above. To train anyway"
     print(f"{verdict}: python train.py {prepared} --recipe small {'--camera learned ' if guessed else ''}--name mine")
     if not any(scene["list"] == "val.txt" for record in records.values() for scene in record["scenes"]):
         print("note: val.txt is empty: too few frames for validation, or --val-fraction 0")

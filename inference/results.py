@@ -245,9 +245,10 @@ def _write_page(
 ) -> None:
     poses, scale, times = result.world_from_camera, result.scale, result.predicted.times
     step = median_step(times)
+    unit = f"unit: metres ({scale.source})" if scale.metric else f"scale: {scale.source}"
     facts = [
         f"{len(times)} frames, {len(times) * step:.1f} s; colours: near is bright, far is dark",
-        f"unit: {scale.unit} ({scale.source}); camera: {result.camera_source}",
+        f"{unit}; camera: {result.camera_source}",
     ]
     if result.clip.crop is not None:
         facts.append(f"crop: {result.clip.crop}")
@@ -293,13 +294,15 @@ def _write_trajectory(folder: Path, result: ScaledClip, report: dict[str, Any]) 
 def report_lines(report: dict[str, Any]) -> list[str]:
     """What a user reads of a clip's part of the report: notes, speed, scale, camera, structure, files."""
     scale, files, refined = report["scale"], report["files"], report["refinement"]
-    unit = f"{scale['value']:.4g} m per unit" if scale["unit"] == "metres" else "unit arbitrary"
-    shown = f"scale: {unit} ({scale['source']}"
-    if scale["spread"] is not None:
-        shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
-    if scale["motion"] is not None:
-        shown += f", motion {scale['motion']:.4g} m per unit"
-    lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown})"]
+    shown = f"scale: {scale['source']}"
+    if scale["unit"] == "metres":
+        shown = f"scale: {scale['value']:.4g} m per unit ({scale['source']}"
+        if scale["spread"] is not None:
+            shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
+        if scale["motion"] is not None:
+            shown += f", motion {scale['motion']:.4g} m per unit"
+        shown += ")"
+    lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown}"]
     lines.append(f"camera: {report['camera']['source']}")
     if report["structure"]:
         lines.append(structure_line(report["structure"]))

@@ -101,6 +101,9 @@ def test_a_folder_gives_everything(checkpoint, folder, run, tmp_path):
     status, output, errors = run(checkpoint, folder, "--out", out, "--write", *predict.KINDS)
     assert status == 0, errors
     assert f"drive: {FRAMES} images, " in output
+    unit = "scale: not given; depth and motion are in the network's own unit"
+    assert f"images/s; {unit}\n" in output
+    assert html.escape(unit) in (out / "drive/index.html").read_text()
     expected = [
         f"{kind}/{n:07d}.{end}" for kind, end in (("confidence", "png"), ("depth", "npy")) for n in range(FRAMES)
     ]

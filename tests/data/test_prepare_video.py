@@ -304,6 +304,12 @@ def test_a_calibration_with_distortion(prepare, video, drive, tmp_path):
     assert "prepared with other options (calibration-sha256 was" in prepare(*again, status=1)
 
 
+def test_the_next_step_after_warnings(tmp_path, capsys):
+    prepare_video.report_next_step(Path("prepared"), {}, warned=True)
+    expected = "The data check printed warnings, see above. To train anyway: python train.py prepared --recipe small"
+    assert capsys.readouterr().out.startswith(expected)
+
+
 def test_a_full_disk_is_one_line(prepare, video, tmp_path, monkeypatch):
     def write(file, content):
         with atomic_write(file) as stream:
