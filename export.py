@@ -220,12 +220,15 @@ def find_pictures(images: list[Path] | None, data: str | None, fewest: int) -> l
     """Real images, uint8 [H, W, 3]: the given ones, else the first of the training data, else a picture of the docs."""
     if images:
         return [read_image(file) for file in images]
+    pictures: list[np.ndarray] = []
     try:
         if data is not None:
             scene = read_scene_names(Path(data) / "train.txt")[0]
-            return [read_image(file) for file in list_frames(Path(data) / scene)[: fewest + 2]]
+            pictures = [read_image(file) for file in list_frames(Path(data) / scene)[: fewest + 2]]
     except (InputError, OSError):
         pass  # the data have moved
+    if pictures:
+        return pictures
     picture = read_image(PICTURE)
     height, width = picture.shape[0] * 3 // 4, picture.shape[1] * 3 // 4
     return [picture[4 * k : 4 * k + height, 8 * k : 8 * k + width] for k in range(fewest + 2)]

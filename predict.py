@@ -22,7 +22,7 @@ import torch
 from path import Path
 
 from datasets.formats.video import VIDEO_SUFFIXES
-from datasets.layout import IMAGE_SUFFIXES
+from datasets.layout import IMAGE_SUFFIXES, list_frames
 from files.atomic import write_json
 from files.errors import InputError, UsageError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
@@ -30,7 +30,7 @@ from inference.clip import predict_clip, store_frames, view_size
 from inference.crop import AUTO, NONE, TRAINING, apply_crop
 from inference.depth import input_size
 from inference.depth_files import FORMATS
-from inference.folder import claim_folder
+from inference.folder import check_folder, claim_folder
 from inference.frames import DEFAULT_FPS, MARKER, Clip, open_inputs
 from inference.motion import snippet_length
 from inference.results import (
@@ -49,7 +49,8 @@ from inference.scale import find_scale
 from inference.structure import judge_structure
 from models.averages import SizeAverage, averaged_motion
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
-from models.published import WORLD, WORLD_FILE
+from models.other_projects import is_monodepth2
+from models.published import SUFFIX, WORLD, WORLD_FILE
 from training.refine import Refinement, refine, stored_objective
 
 DESCRIPTION = """\
@@ -119,7 +120,15 @@ def parse_arguments() -> argparse.Namespace:
     workers = min(4, os.cpu_count() or 1)
     add("--workers", type=positive_int, default=workers, help="threads that decode images (default: up to 4)")
     add_device_flag(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # flags may stand between CHECKPOINT and INPUT
+    complete_arguments(parser, args)
+    return args
+
+
+def complete_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Tell CHECKPOINT from INPUT, read --scale, and refuse what excludes each other or is out of range."""
+    if not args.inputs and is_checkpoint(args.checkpoint):
+        parser.error(f"{args.checkpoint}: a CHECKPOINT, expected an INPUT, too: images, folders of images or videos")
     if not args.inputs or args.checkpoint.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
         args.checkpoint, args.inputs = Path(WORLD), [args.checkpoint, *args.inputs]
     if args.which and args.checkpoint.is_file():
@@ -131,7 +140,13 @@ def parse_arguments() -> argparse.Namespace:
     if not 0 <= args.sure <= 1:
         parser.error(f"--sure {args.sure:g}: expected 0 to 1")
     args.scale = parse_scale(parser, args.scale)
-    return args
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint or a folder with one, and no INPUT."""
+    if path.is_dir():
+        return not list_frames(path) and (is_monodepth2(path) or bool(path.files("*.pt")))
+    return path == WORLD or path.lower().endswith((".pt", ".pth", ".tar", SUFFIX))
 
 
 def add_camera_flags(parser: argparse.ArgumentParser) -> None:
@@ -183,16 +198,20 @@ def main() -> None:
     elif args.checkpoint.is_dir():
         args.checkpoint = find_checkpoint(args.checkpoint, args.which or "last")
     clips = open_inputs(args.inputs, args.fps, args.workers)
+    check_sizes(clips, args)
+    check_folder(args.out, args.inputs, args.replace)  # before --crop auto, which reads the clips
     device = choose_device(args.device)
     loaded = load_networks(args, device)
     wanted = [check_clip(clip, loaded, args) for clip in clips]
-    crop_clips(clips, loaded, args)
+    for clip in clips:
+        apply_crop(clip, args.crop, loaded)
     given = GivenByFlag(args.fov, args.focal, args.intrinsics)
     cameras = [choose_intrinsics(clip, given, loaded) for clip in clips]
     size = input_size((args.height, args.width), (loaded.height, loaded.width))
-    claim_folder(args.out, [clip.name for clip in clips], args.inputs, args.replace)
+    claim_folder(args.out, args.inputs, args.replace)
     checkpoint = {"file": str(args.checkpoint), "sha256": sha256(args.checkpoint), "step": loaded.step}
     report: dict[str, Any] = {"complete": False, "checkpoint": checkpoint, "device": str(device), "clips": {}}
+    report["planned"] = [clip.name for clip in clips]  # the folders that --replace may remove, also after a stop
     write_json(args.out / MARKER, report)
     about = {"checkpoint": checkpoint, "flip_average": args.flip_average, "size_average": args.size_average}
     for clip, kinds, camera in zip(clips, wanted, cameras, strict=True):
@@ -220,12 +239,18 @@ def load_networks(args: argparse.Namespace, device: torch.device) -> LoadedModel
 
 
 def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> frozenset[str]:
-    """What is to be written of a clip; InputError if something was asked for that the input or checkpoint lacks."""
+    """What is to be written of a clip; InputError if something was asked for that the input or checkpoint lacks.
+
+    A part of a prepared scene does not stop the others: what it lacks is left out, with a note.
+    """
     asked = args.write is not None
     kinds = set(args.write or (DEFAULT_OF_CLIPS if clip.ordered else DEFAULT_OF_IMAGES))
     lacking = kinds & set(OF_CLIPS) if not clip.ordered else set()
-    if lacking and asked:
+    if lacking and clip.part:
+        clip.notes.append(f"left out: {' '.join(sorted(lacking))}: this part of {clip.source} has one frame")
+    elif lacking and asked:
         raise InputError(f"--write {' '.join(sorted(lacking))}: {clip.source}: single images; give a folder or a video")
+    kinds -= lacking
     if loaded.pose_net is None and kinds & set(OF_MOTION):
         if asked:
             raise InputError(
@@ -237,14 +262,13 @@ def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> fro
     return frozenset(kinds)
 
 
-def crop_clips(clips: list[Clip], loaded: LoadedModel, args: argparse.Namespace) -> None:
-    """Crop the clips as --crop says; UsageError where it is in pixels, and they have several sizes."""
-    sizes = sorted({clip.size for clip in clips})
-    if isinstance(args.crop, tuple) and len(sizes) > 1:
-        shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
-        raise UsageError(f"--crop is in pixels of one size, the inputs have {len(sizes)} sizes: {shown}")
-    for clip in clips:
-        apply_crop(clip, args.crop, loaded)
+def check_sizes(clips: list[Clip], args: argparse.Namespace) -> None:
+    """UsageError if a flag is in pixels, and the inputs have several sizes."""
+    sizes = sorted({size for clip in clips for size in (clip.size, *clip.other_sizes)})
+    for flag, given in (("--focal", args.focal is not None), ("--crop", isinstance(args.crop, tuple))):
+        if given and len(sizes) > 1:
+            shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
+            raise UsageError(f"{flag} is in pixels of one size, the inputs have {len(sizes)} sizes: {shown}")
 
 
 def predict_one(
@@ -278,7 +302,7 @@ def predict_one(
     poses = predicted.world_from_camera()
     if poses is None and kinds & set(OF_MOTION):
         reason = f"{clip.source}: {len(predicted.names)} frames, too few for a snippet"
-        if args.write is not None:
+        if args.write is not None and not clip.part:
             raise InputError(f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {reason}")
         notes.append(f"no trajectory and no point cloud: {reason}")
         kinds -= set(OF_MOTION)
@@ -301,7 +325,7 @@ def predict_one(
         "seconds": {"predicting": predicted.seconds, "writing": time.perf_counter() - start},
         "scale": {"value": scale.value, "unit": scale.unit, "source": scale.source}
         | {"spread": scale.spread, "frames_used": scale.frames_used, "motion": scale.motion},
-        "camera": {"K": intrinsics.tolist(), "source": source},
+        "camera": {"K": None if clip.several_sizes else intrinsics.tolist(), "source": source},
         "crop": None if clip.crop is None else clip.crop.plain(),
         "structure": structure,
         "refinement": refined,

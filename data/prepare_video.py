@@ -16,6 +16,7 @@ command goes on. Run again with more videos, it adds them. docs/own_video.md sho
 """
 
 import argparse
+import hashlib
 import os
 import sys
 
@@ -190,7 +191,9 @@ def main() -> None:
 def report_next_step(prepared: Path, records: dict[str, dict[str, Any]], warned: bool) -> None:
     """Print how to train on the prepared data, and what to know before."""
     guessed = any(record["camera"]["source"] == GUESS for record in records.values())
-    verdict = "the data check warns, see above; all the same" if warned else "depth and motion can be learned from it"
+    verdict = "depth and motion can be learned from it"
+    if warned:
+        verdict = "The data check printed warnings, see above. To train anyway"
     print(f"{verdict}: python train.py {prepared} --recipe small {'--camera learned ' if guessed else ''}--name mine")
     if not any(scene["list"] == "val.txt" for record in records.values() for scene in record["scenes"]):
         print("note: val.txt is empty: too few frames for validation, or --val-fraction 0")
@@ -288,11 +291,18 @@ def claim(args: argparse.Namespace) -> FolderLock:
         "crop": args.crop if isinstance(args.crop, str) else ",".join(map(str, args.crop)),
         "camera": describe_camera(args),
         "calibration-camera": args.calibration_camera,
+        "calibration-sha256": sha256(args.calibration) if args.calibration else None,
         "static": args.static,
         "val-fraction": args.val_fraction,
         "val-gap": args.val_gap,
     }
     return claim_folder(args.prepared, options)
+
+
+def sha256(file: Path) -> str:
+    """The first digits of a file's hash, by which a change of its content shows."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def describe_camera(args: argparse.Namespace) -> str:
@@ -371,7 +381,8 @@ def report(root: Path, records: dict[str, dict[str, Any]], inputs: list[Input], 
         if record["cuts"]:
             print(f"{name}: {record['cuts']} cuts")
         if record["crop"]:
-            print(f"{name}: {record['crop']}; see {root / f'crop_{name}.jpg'}")
+            picture = root / f"crop_{name}.jpg"  # not there where no frame can be read
+            print(f"{name}: {record['crop']}{f'; see {picture}' if picture.is_file() else ''}")
         elif record["still_borders"]:
             print(f"note: {name}: {record['still_borders']}, in the prepared images: --crop auto leaves it out")
         for problem in record["problems"][:3]:

@@ -54,7 +54,7 @@ class Scene:
 
     @property
     def name(self) -> str:
-        return str(self.folder.name)
+        return str(self.folder.absolute().name)  # also of "scene/" and "."
 
     def runs(self) -> list["Scene"]:
         """The parts of the scene between its breaks, in which neighbouring frames are neighbours in time."""

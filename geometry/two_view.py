@@ -23,7 +23,7 @@ TRACK_NOISE = 0.1  # pixels: standard deviation of a track that was found forth 
 NO_TEXTURE = "no texture: too few corners"
 NOT_FOUND_AGAIN = "too few corners are found again in the other frame"
 NO_MOTION = "too little motion"
-ROTATION_ONLY = "a rotation of the camera explains the motion: no parallax"
+ROTATION_ONLY = "the camera only rotates, no parallax"
 NO_ESSENTIAL_MATRIX = "no essential matrix fits: a wrong K, or too many moving things"
 NO_DEPTH_DIFFERENCES = "the parallax shows no differences of depth above the noise"
 

@@ -95,7 +95,7 @@ def _recorded(clip: Clip, number: int, camera: LearnedK, loaded: LoadedModel) ->
         return False
     own = resized_intrinsics(clip.intrinsics, clip.size, (camera.height, camera.width))
     start = loaded.camera.start[number].double().cpu().numpy()
-    return clip.source.name in camera.scenes or bool(np.abs(start - own).max() < _SAME_CAMERA * camera.width)
+    return clip.source.absolute().name in camera.scenes or bool(np.abs(start - own).max() < _SAME_CAMERA * camera.width)
 
 
 def uncut_intrinsics(camera: LearnedK, height: int, width: int) -> np.ndarray:

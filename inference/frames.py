@@ -3,7 +3,7 @@
 A clip is read from its beginning as often as needed, and never held in memory as a whole.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -86,9 +86,15 @@ class Clip:
     times_known: bool = False  # False: the times follow from a guessed number of frames per second
     world_from_camera: np.ndarray | None = None  # true poses [F, 3, 4] of a prepared scene
     notes: list[str] = field(default_factory=list)  # what a user should know about how it was read
-    several_sizes: bool = False  # of the pictures
+    other_sizes: tuple[tuple[int, int], ...] = ()  # (height, width) of single images that differ from the first
     prepared: bool = False  # a scene of prepared data
+    part: bool = False  # one of several runs of a prepared scene
     crop: Crop | None = None  # of the frames that `read` gives
+
+    @property
+    def several_sizes(self) -> bool:
+        """Whether the pictures differ in size."""
+        return bool(self.other_sizes)
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -124,7 +130,8 @@ def open_inputs(inputs: list[Path], fps: float | None, workers: int) -> list[Cli
             raise InputError(f"{path}: no such file or folder")
         elif not is_image_name(path.name):
             clips.append(_open_video(path, fps or DEFAULT_FPS, workers))
-    _name_uniquely(clips)
+    for clip, name in zip(clips, unique_names([clip.name for clip in clips], [MARKER]), strict=True):
+        clip.name = name
     return clips
 
 
@@ -157,11 +164,16 @@ def _open_folder(folder: Path, fps: float | None, workers: int) -> list[Clip]:
         return [_open_images(folder, fps, workers)]
     scene = read_scene(folder)
     runs = scene.runs()
-    return [_open_scene(run, f"_{number}" if len(runs) > 1 else "", fps, workers) for number, run in enumerate(runs, 1)]
+    if len(runs) == 1:
+        return [_open_scene(scene.name, scene, fps, workers)]
+    clips = [_open_scene(f"{scene.name}_{number}", run, fps, workers) for number, run in enumerate(runs, 1)]
+    for clip in clips:
+        clip.part = True
+    return clips
 
 
-def _open_scene(scene: Scene, suffix: str, fps: float | None, workers: int) -> Clip:
-    clip = _images(f"{scene.name}{suffix}", scene.folder, scene.frames, workers)
+def _open_scene(name: str, scene: Scene, fps: float | None, workers: int) -> Clip:
+    clip = _images(name, scene.folder, scene.frames, workers)
     check_intrinsics_fit(scene.intrinsics, *clip.size, scene.folder / "cam.txt")
     clip.intrinsics, clip.world_from_camera, clip.prepared = scene.intrinsics, scene.poses, True
     return _as_film(clip, scene.frames, fps, workers)
@@ -188,15 +200,15 @@ def _images(name: str, source: Path, files: Sequence[Path], workers: int) -> Cli
         ordered=False,
         read=lambda notes: _read_images(files, [0.0] * len(files), workers, notes),
         count=len(files),
-        several_sizes=any(_size_or_none(file) not in (first, None) for file in files),
+        other_sizes=tuple(sorted({size for size in map(_size_or_none, files) if size not in (first, None)})),
     )
 
 
 def _as_film(clip: Clip, files: Sequence[Path], fps: float | None, workers: int) -> Clip:
     """The images of a folder as neighbouring frames, unless their sizes differ or there is only one."""
     if clip.several_sizes:
-        sizes = {size for size in map(_size_or_none, files) if size is not None}
-        shown = " and ".join(f"{width} x {height}" for height, width in sorted(sizes)[:2])
+        sizes = sorted([clip.size, *clip.other_sizes])
+        shown = " and ".join(f"{width} x {height}" for height, width in sizes[:2])
         clip.notes.append(f"{clip.source}: images of {shown} pixels: taken as single images, not as a clip")
     if clip.several_sizes or len(files) < 2:
         return clip
@@ -233,16 +245,17 @@ def _check_size(file: Path, height: int, width: int) -> None:
 
 
 def _read_images(files: Sequence[Path], times: list[float], workers: int, notes: list[str]) -> Iterator[Frame]:
-    def read(numbered: tuple[Path, float]) -> Frame | str:
-        file, time = numbered
+    def read(numbered: tuple[Path, str, float]) -> Frame | str:
+        file, name, time = numbered
         try:
             image = read_image(file)
             _check_size(file, *image.shape[:2])
         except (InputError, OSError) as error:
             return str(error)
-        return Frame(str(file.stem), time, image)
+        return Frame(name, time, image)
 
-    for frame in in_parallel(read, zip(files, times, strict=True), workers, _AHEAD):
+    names = unique_names([str(file.stem) for file in files])
+    for frame in in_parallel(read, zip(files, names, times, strict=True), workers, _AHEAD):
         if isinstance(frame, str):
             notes.append(f"left out: {frame}")
         else:
@@ -287,14 +300,21 @@ def _open_video(file: Path, fps: float, workers: int) -> Clip:
     return clip
 
 
-def _name_uniquely(clips: list[Clip]) -> None:
-    taken = {MARKER}
-    for clip in clips:
-        name, number = clip.name, 2
-        while name.lower() in taken:  # some file systems do not tell cases apart
-            name, number = f"{clip.name}_{number}", number + 1
-        clip.name = name
-        taken.add(name.lower())
+def unique_names(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names, where repeated ones get a number: photo, photo_2. Upper and lower case count as the same, since some
+    file systems do not tell them apart.
+
+    Args:
+        taken: names that are not to be used, in lower case.
+    """
+    used, unique = set(taken), []
+    for wanted in names:
+        name, number = wanted, 2
+        while name.lower() in used:
+            name, number = f"{wanted}_{number}", number + 1
+        used.add(name.lower())
+        unique.append(name)
+    return unique
 
 
 def median_step(times: list[float]) -> float:

@@ -125,12 +125,13 @@ def _read_again(result: ScaledClip, per_frame: list[Callable[[int, Frame], None]
 def _depth_writer(
     folder: Path, result: ScaledClip, outputs: Outputs, about: dict[str, Any], report: dict[str, Any]
 ) -> Callable[[int, Frame], None]:
-    predicted, scale = result.predicted, result.scale
+    clip, predicted, scale = result.clip, result.predicted, result.scale
     network = predicted.disparity[0].shape
-    size = network if outputs.network_size else result.clip.size
+    size = network if outputs.network_size else clip.size
     farthest = 1.02 * scale.value / predicted.disparity_quantile(0.0)  # the quantile is exact to 1 %
     form = depth_form(outputs.depth_format, scale.metric, farthest, size)
-    intrinsics = resized_intrinsics(result.intrinsics, result.clip.size, size)
+    intrinsics = None if clip.several_sizes else resized_intrinsics(result.intrinsics, clip.size, size).tolist()
+    height, width = (None, None) if clip.several_sizes else clip.whole
     sidecar = describe_depth(form, scale.unit) | {
         "scale": {
             "value": scale.value,
@@ -139,16 +140,18 @@ def _depth_writer(
             "frames_used": scale.frames_used,
             "motion": scale.motion,
         },
-        "intrinsics": {"K": intrinsics.tolist(), "source": result.camera_source, "of": "the depth files"},
-        "input": {"source": str(result.clip.source), "width": result.clip.whole[1], "height": result.clip.whole[0]},
-        "crop": None if result.clip.crop is None else result.clip.crop.plain(),
+        "intrinsics": {"K": intrinsics, "source": result.camera_source, "of": "the depth files"},
+        "input": {"source": str(clip.source), "width": width, "height": height},
+        "crop": None if clip.crop is None else clip.crop.plain(),
         "network": {"width": network[1], "height": network[0]},
         "frames": len(predicted.names),
-        "times": predicted.times if result.clip.ordered else None,
+        "times": predicted.times if clip.ordered else None,
         "names": predicted.names,
         "structure": result.structure,
         **about,
     }
+    if clip.several_sizes and not outputs.network_size:
+        sidecar |= {"width": None, "height": None}
     (folder / "depth").makedirs_p()
     write_json(folder / "depth.json", sidecar)  # before the depth, which has no meaning without it
     report["files"] |= {"depth.json": 1, f"depth/*.{form.suffix}": 0}
@@ -242,9 +245,10 @@ def _write_page(
 ) -> None:
     poses, scale, times = result.world_from_camera, result.scale, result.predicted.times
     step = median_step(times)
+    unit = f"unit: metres ({scale.source})" if scale.metric else f"scale: {scale.source}"
     facts = [
         f"{len(times)} frames, {len(times) * step:.1f} s; colours: near is bright, far is dark",
-        f"unit: {scale.unit} ({scale.source}); camera: {result.camera_source}",
+        f"{unit}; camera: {result.camera_source}",
     ]
     if result.clip.crop is not None:
         facts.append(f"crop: {result.clip.crop}")
@@ -290,18 +294,21 @@ def _write_trajectory(folder: Path, result: ScaledClip, report: dict[str, Any]) 
 def report_lines(report: dict[str, Any]) -> list[str]:
     """What a user reads of a clip's part of the report: notes, speed, scale, camera, structure, files."""
     scale, files, refined = report["scale"], report["files"], report["refinement"]
-    unit = f"{scale['value']:.4g} m per unit" if scale["unit"] == "metres" else "unit arbitrary"
-    shown = f"scale: {unit} ({scale['source']}"
-    if scale["spread"] is not None:
-        shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
-    if scale["motion"] is not None:
-        shown += f", motion {scale['motion']:.4g} m per unit"
-    lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown})"]
+    shown = f"scale: {scale['source']}"
+    if scale["unit"] == "metres":
+        shown = f"scale: {scale['value']:.4g} m per unit ({scale['source']}"
+        if scale["spread"] is not None:
+            shown += f", spread {100 * scale['spread']:.1f} %, {100 * scale['frames_used']:.0f} % of the frames"
+        if scale["motion"] is not None:
+            shown += f", motion {scale['motion']:.4g} m per unit"
+        shown += ")"
+    lines = [*report["notes"], f"{report['frames']} images, {report['images_per_second']:.1f} images/s; {shown}"]
     lines.append(f"camera: {report['camera']['source']}")
     if report["structure"]:
         lines.append(structure_line(report["structure"]))
     if refined:
         losses = f"loss {refined['loss_of_first_tenth']:.4g} to {refined['loss_of_last_tenth']:.4g}"
         lines.append(f"refined by {refined['steps']} steps in {refined['seconds']:.0f} s, {losses}")
-    lines.append(f"wrote {', '.join(f'{count} {file}' if '*' in file else file for file, count in files.items())}")
+    wrote = [f"{count} {file}" if "*" in file else file for file, count in files.items()]
+    lines.append(f"wrote {', '.join(wrote) or 'nothing'}")
     return lines

@@ -49,7 +49,7 @@ class Scale:
         return poses
 
 
-NETWORK_UNIT = Scale(1.0, "none: the network's own unit", metric=False)
+NETWORK_UNIT = Scale(1.0, "not given; depth and motion are in the network's own unit", metric=False)
 
 
 def find_scale(
@@ -152,10 +152,13 @@ def _scale_of_planes(clip: PredictedClip, intrinsics: np.ndarray, metres: float,
             f"expected {100 * _FEWEST_FRAMES:.0f} % or more; use another --scale"
         )
     heights = np.array([ground.height for ground in found])
-    tilt = "its tilt found, too" if pitch is None else f"pitch {pitch:.2f} degrees"
-    source = f"camera height {metres:g} m over a plane in the predicted depth, {tilt}, as the images show no motion"
+    tilt = "pitch estimated from that plane" if pitch is None else f"pitch {pitch:.2f} degrees"
+    source = (
+        f"camera height {metres:g} m above a plane fitted to the predicted depth, {tilt}; too few frames show motion "
+        "over a road"
+    )
     value = metres / float(np.median(heights))
-    return Scale(value, f"{source} over a road", True, _spread(heights), len(found) / len(grounds))
+    return Scale(value, source, True, _spread(heights), len(found) / len(grounds))
 
 
 def scale_from_speed(clip: PredictedClip, world_from_camera: np.ndarray | None, file: Path, times_known: bool) -> Scale:

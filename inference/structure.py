@@ -55,8 +55,8 @@ def structure_line(judged: dict[str, Any]) -> str:
     """The result of `judge_structure` as a line."""
     score = judged["rank_correlation"]
     if score is None:
-        why = "; ".join(f"{count} x {problem}" for problem, count in judged["without_points"].items())
-        return f"structure: says nothing: no triangulated points in {judged['frames_tried']} frames: {why}"
+        why = "; ".join(f"{count}: {problem}" for problem, count in judged["without_points"].items())
+        return f"structure: not measured: no points could be triangulated in {judged['frames_tried']} frames ({why})"
     verdict = ": depth is upside down" if score < 0 else ": hardly any structure" if score < HARDLY_ANY else ""
     return (
         f"structure: {score:.2f}{verdict}; rank correlation of disparity with inverse depth triangulated in "

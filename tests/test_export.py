@@ -85,6 +85,17 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(run, tmp_path, name):
     assert not list(Path(tmp_path).walkfiles("*.safetensors"))
 
 
+def test_pictures_of_a_data_set_whose_images_are_gone_are_those_of_the_docs(tmp_path):
+    data = Path(tmp_path)
+    write_scene_names(data / "train.txt", ["scene"])
+    expected = export.find_pictures(None, None, 3)
+    for gone in ("the folder", "its images"):
+        pictures = export.find_pictures(None, str(data), 3)
+        assert len(pictures) == 5, gone
+        np.testing.assert_array_equal(pictures, expected)
+        (data / "scene").makedirs_p()
+
+
 def frames(batch: int, length: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (batch, length, 3, height, width), dtype=torch.uint8)
 

@@ -101,6 +101,9 @@ def test_a_folder_gives_everything(checkpoint, folder, run, tmp_path):
     status, output, errors = run(checkpoint, folder, "--out", out, "--write", *predict.KINDS)
     assert status == 0, errors
     assert f"drive: {FRAMES} images, " in output
+    unit = "scale: not given; depth and motion are in the network's own unit"
+    assert f"images/s; {unit}\n" in output
+    assert html.escape(unit) in (out / "drive/index.html").read_text()
     expected = [
         f"{kind}/{n:07d}.{end}" for kind, end in (("confidence", "png"), ("depth", "npy")) for n in range(FRAMES)
     ]
@@ -156,6 +159,27 @@ def test_a_picture_at_another_size_or_format_has_the_same_depth(checkpoint, pict
     np.testing.assert_array_equal(small, copy)
 
 
+def test_images_of_several_sizes_have_no_common_size_and_camera(checkpoint, folder, pictures, run, tmp_path):
+    root = Path(tmp_path)
+    imageio.imwrite(root / "small.png", pictures[0][:32, :64])
+    images = (folder / "0000001.png", root / "small.png")
+    error = error_of(run(checkpoint, *images, "--out", root / "out", "--focal", 100))
+    assert "--focal is in pixels of one size, the inputs have 2 sizes: 64 x 32, 96 x 48" in error
+    assert "--focal is in pixels of one size" in error_of(
+        run(checkpoint, images[1], folder, "--out", root / "out", "--focal", 100)
+    )
+    assert not (root / "out").exists()
+    for size, expected in (("input", (None, None)), ("network", (64, 32))):
+        out = root / size
+        assert run(checkpoint, *images, "--out", out, "--write", "depth", "--size", size)[0] == 0
+        sidecar = json.loads((out / "images/depth.json").read_text())
+        assert (sidecar["width"], sidecar["height"]) == expected
+        assert (sidecar["input"]["width"], sidecar["input"]["height"]) == (None, None)
+        assert sidecar["intrinsics"]["K"] is None
+        assert json.loads((out / "predict.json").read_text())["clips"]["images"]["camera"]["K"] is None
+    assert np.load(root / "input/images/depth/small.npy").shape == (32, 64)
+
+
 def test_single_images_have_depth_and_pictures(checkpoint, folder, run, tmp_path):
     out = Path(tmp_path) / "out"
     status, _, errors = run(checkpoint, folder / "0000001.png", folder / "0000002.png", "--out", out)
@@ -181,6 +205,26 @@ def test_a_scene_brings_its_camera_and_is_scored(checkpoint, folder, run, tmp_pa
     report = json.loads((tmp_path / "out/predict.json").read_text())["clips"]["scene"]
     assert report["camera"]["K"][0][0] == 50
     assert report["trajectory"]["alignments"]["7dof"]["ate_m"] >= 0
+
+
+def test_a_short_part_of_a_scene_does_not_stop_the_others(checkpoint, folder, run, tmp_path):
+    """Frames 1 and 4 are missing: parts of 1, 2 and 3 frames."""
+    scene = Path(tmp_path) / "scene"
+    scene.makedirs_p()
+    for number in range(6):
+        (folder / f"{number:07d}.png").copy(scene / f"{number + (number > 0) + (number > 2):07d}.png")
+    write_intrinsics(scene / "cam.txt", np.array([[50, 0, 47.5], [0, 50, 23.5], [0, 0, 1.0]]))
+    record = {"source": {"images": 8}, "frames": 6, "static": [], "problems": {"1": "damaged", "4": "damaged"}}
+    (scene / "prepared.json").write_text(json.dumps(record))
+    out = Path(tmp_path) / "out"
+    status, output, errors = run(checkpoint, scene, "--out", out, "--write", "trajectory")
+    assert status == 0, errors
+    assert "scene_1: left out: trajectory: this part of" in output
+    assert "scene_1: wrote nothing" in output
+    assert "2 frames, too few for a snippet" in output
+    assert names_in(out) == [
+        "predict.json", *(f"scene_3/{name}" for name in ("trajectory.png", "trajectory.txt", "trajectory_tum.txt"))
+    ]  # fmt: skip
 
 
 def test_without_a_pose_network(depth_only, folder, run, tmp_path):
@@ -281,6 +325,30 @@ def test_ctrl_c_leaves_whole_files(checkpoint, folder, run, tmp_path, monkeypatc
     assert "stopped by Ctrl-C" in errors
     assert names_in(out / "drive") == ["depth.json", *(f"depth/000000{n}.npy" for n in range(3))]
     assert np.load(out / "drive/depth/0000002.npy").shape == (48, 96)
+    monkeypatch.undo()
+    other = folder.copytree(Path(tmp_path) / "other")
+    (out / "mine").makedirs_p()
+    flags = (checkpoint, other, "--out", out, *DEPTH, "--replace")
+    assert "holds mine, which predict.py did not write" in error_of(run(*flags))
+    (out / "mine").rmdir()
+    assert run(*flags)[0] == 0
+    assert not (out / "drive").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_clips_are_read(
+    checkpoint, folder, run, tmp_path, monkeypatch
+):
+    out = Path(tmp_path) / "out"
+    assert run(checkpoint, folder, "--out", out, *DEPTH)[0] == 0
+    before = names_in(out)
+    monkeypatch.setattr("inference.crop.find_borders", lambda clip: pytest.fail("read"))
+    assert "--replace removes it" in error_of(run(checkpoint, folder, "--out", out, *DEPTH, "--crop", "auto"))
+    # Nothing is removed where a later check fails.
+    assert (
+        "no such file"
+        in error_of(run(checkpoint, folder, "--out", out, *DEPTH, "--replace", "--intrinsics", "none")).lower()
+    )
+    assert names_in(out) == before
 
 
 @pytest.mark.parametrize(
@@ -354,6 +422,22 @@ def test_a_photo_needs_no_checkpoint(run, pictures, tmp_path):
     named = run("world", photo, "--out", Path(tmp_path) / "named")
     assert named[0] == 0, named[2]
     assert json.loads((Path(tmp_path) / "named/predict.json").read_text())["checkpoint"] == report["checkpoint"]
+
+
+def test_flags_may_stand_between_checkpoint_and_input(checkpoint, folder, run, tmp_path):
+    image = folder / "0000001.png"
+    out = Path(tmp_path) / "out"
+    status, _, errors = run(checkpoint, "--out", out, "--write", "depth", "--size", "network", image, image)
+    assert status == 0, errors
+    assert names_in(out / "images") == ["depth.json", "depth/0000001.npy", "depth/0000001_2.npy"]
+
+
+@pytest.mark.parametrize("name", ["", "last.pt", "world", "weights.safetensors"])
+def test_a_forgotten_input_is_asked_for(checkpoint, run, name):
+    given = name if name == "world" else checkpoint.parent / name
+    status, _, errors = run(given)
+    assert status == 2
+    assert f"{given}: a CHECKPOINT, expected an INPUT, too" in errors
 
 
 @pytest.mark.parametrize("channels", ["grey", "alpha", "16 bits"])

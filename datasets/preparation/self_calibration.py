@@ -108,7 +108,7 @@ def self_calibrate(
         folders = [Path(name) / f"section_{number}" for number in range(len(sections))]
         write_sections(inputs, sections, folders, margins)
         results = reconstruct_all(folders, [len(section.frames) for section in sections], processes)
-    names = [str(inputs[section.source].path.name) for section in sections]
+    names = [str(inputs[section.source].path.absolute().name) for section in sections]
     return combine(results, sections, names, (width, height))
 
 

@@ -209,7 +209,7 @@ class VideoJob:
         final = view.resized(self.width, self.height)
         whole = make_view(view.calibration)
         if view.box != whole.box or self.auto_crop:
-            draw_crop(self.source, whole, final, self.root / f"crop_{self.name}.jpg")
+            draw_crop(self.source, whole, final, self.fps, self.root / f"crop_{self.name}.jpg")
         return final, crop
 
     def _check(self, stopped: Callable[[], bool]) -> None:
@@ -248,7 +248,8 @@ class VideoJob:
         poses = [pose for number in scene.frames if (pose := kept[number].world_from_camera) is not None]
         if len(poses) == len(scene.frames):
             write_poses(folder / "poses.txt", to_3x4(relative_to_first(np.stack(poses))))
-        write_text(folder / "times.txt", "".join(f"{kept[number].time:.6f}\n" for number in scene.frames))
+        if self.source.times_known:
+            write_text(folder / "times.txt", "".join(f"{kept[number].time:.6f}\n" for number in scene.frames))
         write_intrinsics(folder / "cam.txt", view.intrinsics())
         write_camera_source(folder, self.camera)
         within = static[bisect_left(static, scene.frames[0]) : bisect_left(static, scene.frames[-1])]
@@ -292,16 +293,26 @@ def find_borders(
             check()
             try:
                 yield view.cropped(frame.image())
-            except InputError:
+            except (InputError, OSError):
                 yield None  # named when the frame is prepared
 
     return borders_of(pictures(), source.expected(fps))
 
 
-def draw_crop(source: Input, whole: View, view: View, file: Path) -> None:
-    """Write a picture of the first frame: what is cut off is dark, what is kept has a frame."""
-    frame = next(iter(source.frames(1.0, Reading(), 1)))
-    picture = whole.cropped(frame.image())
+def draw_crop(source: Input, whole: View, view: View, fps: float, file: Path) -> None:
+    """Write a picture of the first frame that can be read: what is cut off is dark, what is kept has a frame.
+
+    Nothing is written where no frame can be read.
+    """
+    picture = None
+    for frame in source.frames(fps, Reading(), 1):
+        try:
+            picture = whole.cropped(frame.image())
+            break
+        except (InputError, OSError):
+            continue  # named when the frame is prepared
+    if picture is None:
+        return
     left, top, right, bottom = view.box
     shown = picture // 3
     shown[top:bottom, left:right] = picture[top:bottom, left:right]

@@ -57,6 +57,11 @@ class VideoInput:
         """(width, height) of its frames."""
         return self.video.width, self.video.height
 
+    @property
+    def times_known(self) -> bool:
+        """Whether the frames' times are measured ones."""
+        return True
+
     def describe(self) -> str:
         return str(self.video)
 
@@ -100,6 +105,11 @@ class FolderInput:
     world_from_camera: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # [4, 4], by an image's path
     calibration: Calibration | None = None
     kind: str = "images"
+
+    @property
+    def times_known(self) -> bool:
+        """False for numbered images: their times follow from --fps alone."""
+        return self.times is not None
 
     def describe(self) -> str:
         return f"{self.size[0]} x {self.size[1]}, {len(self.images)} {self.kind}"
@@ -145,14 +155,23 @@ class FolderInput:
             before = time
 
     def fingerprint(self) -> str:
-        return _fingerprint(self.images)
+        """Changes when an image does, or the times, poses or camera that another program's files state."""
+        stated = b"" if self.times is None else np.array(self.times).tobytes()
+        if self.world_from_camera:
+            nowhere = np.full((4, 4), np.nan)
+            stated += b"".join(self.world_from_camera.get(str(file), nowhere).tobytes() for file in self.images)
+        camera = self.calibration
+        if camera is not None:
+            numbers = camera.intrinsics.tolist(), camera.distortion.tolist()
+            stated += f"{camera.model} {camera.size} {numbers}".encode()
+        return _fingerprint(self.images, stated)
 
 
 Input = VideoInput | FolderInput
 
 
 def find_inputs(paths: list[Path], every: int = 1, from_colmap: bool = False) -> tuple[list[Input], list[str]]:
-    """The videos and image folders that are given, and a line for each one that cannot be used.
+    """The videos and image folders that are given, each once, and a line for each one that cannot be used.
 
     A folder of images is one input, also in the layout of TUM RGB-D or EuRoC. Of a folder of videos, and of one with
     such folders, each is one.
@@ -176,7 +195,8 @@ def find_inputs(paths: list[Path], every: int = 1, from_colmap: bool = False) ->
             problems += skipped
     if not inputs:
         raise InputError("; ".join(problems[:3]) or "no video or folder of images is given")
-    return inputs, problems
+    once = {str(source.path.absolute()): source for source in inputs}  # VIDEOS VIDEOS/drive.mp4 gives one twice
+    return list(once.values()), problems
 
 
 def _of_path(path: Path, every: int) -> tuple[list[Input], list[str]]:
@@ -282,7 +302,8 @@ def plain_name(path: Path) -> str:
     return name.strip("._-")[:80] or "scene"
 
 
-def _fingerprint(files: list[Path]) -> str:
+def _fingerprint(files: list[Path], stated: bytes = b"") -> str:
+    """A digest of the files' names, sizes and times of change, and of what is stated of them."""
     digest = hashlib.sha256()
     for file in files:
         try:
@@ -290,4 +311,5 @@ def _fingerprint(files: list[Path]) -> str:
             digest.update(f"{file.name!r} {state.st_size} {state.st_mtime_ns}\n".encode("utf-8", "replace"))
         except OSError:
             digest.update(f"{file.name!r} missing\n".encode("utf-8", "replace"))
+    digest.update(stated)
     return digest.hexdigest()[:32]

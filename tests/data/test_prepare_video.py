@@ -156,6 +156,8 @@ def test_many_inputs_and_what_cannot_be_used(prepare, write_video, video, drive,
     assert "frames: left out 1 damaged" in output
     record = json.loads((root / "inputs/frames.json").read_text())
     assert [scene["frames"] for scene in record["scenes"]] == [5, 6]
+    # The times of numbered images are not known.
+    assert [(root / name / "times.txt").is_file() for name in ("drive_00", "frames_00")] == [True, False]
     assert [len(names) for names in lists(root)] == [3, 1]
     # More of them later, one with the name of another.
     (tmp_path / "more").mkdir()
@@ -163,6 +165,27 @@ def test_many_inputs_and_what_cannot_be_used(prepare, write_video, video, drive,
     prepare(other, root, "--width", 96, "--height", 32)
     assert len(list((root / "inputs").glob("drive*.json"))) == 2
     assert [len(names) for names in lists(root)] == [4, 1]
+
+
+@pytest.mark.parametrize("crop", ["0,0,0,8", "auto"])
+def test_a_damaged_first_image_and_an_input_without_a_frame_do_not_stop_a_crop(prepare, drive, tmp_path, crop):
+    frames, broken = Path(tmp_path) / "frames", Path(tmp_path) / "broken"
+    for folder, images in ((frames, drive[0][:12]), (broken, drive[0][:3])):
+        folder.makedirs_p()
+        for number, image in enumerate(images):
+            write_jpeg(folder / f"{number}.jpg", image)
+    for file in (frames / "0.jpg", *broken.files()):  # the headers are whole
+        file.write_bytes(file.read_bytes()[: file.size // 2])
+    (frames / "11.jpg").unlink()
+    (frames / "11.jpg").symlink_to("nowhere")  # OSError, not InputError
+    root = Path(tmp_path) / "prepared"
+    output = prepare(frames, broken, root, "--crop", crop, "--width", 96, "--height", 32, "--fov", 60)
+    assert "frames: left out 2 damaged" in output
+    assert "broken: left out 3 damaged" in output
+    assert [len(read_scene(root / name).frames) for name in lists(root)[0]] == [10]
+    assert (root / "crop_frames.jpg").is_file()
+    assert not (root / "crop_broken.jpg").exists()
+    assert "crop_broken.jpg" not in output
 
 
 def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(prepare, video, tmp_path, monkeypatch):
@@ -275,6 +298,16 @@ def test_a_calibration_with_distortion(prepare, video, drive, tmp_path):
     assert json.loads((root / "drive_00/camera.json").read_text())["model"] == "radial-tangential"
     found = read_scene(root / "drive_00").intrinsics
     assert 0.7 * k[0, 0] < found[0, 0] < 1.2 * k[0, 0]
+    again = (video, root, "--calibration", calibration, "--width", 192, "--height", 96)
+    assert "nothing to do" in prepare(*again)
+    calibration.write_text(calibration.read_text().replace("-0.1", "-0.2"))
+    assert "prepared with other options (calibration-sha256 was" in prepare(*again, status=1)
+
+
+def test_the_next_step_after_warnings(tmp_path, capsys):
+    prepare_video.report_next_step(Path("prepared"), {}, warned=True)
+    expected = "The data check printed warnings, see above. To train anyway: python train.py prepared --recipe small"
+    assert capsys.readouterr().out.startswith(expected)
 
 
 def test_a_full_disk_is_one_line(prepare, video, tmp_path, monkeypatch):

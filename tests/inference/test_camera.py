@@ -65,7 +65,9 @@ def test_of_several_learned_cameras_the_one_that_recorded_the_scene(tmp_path):
     assert choose_intrinsics(clip_of(tmp_path, other), GivenByFlag(), loaded)[0][0, 0] == 300
     assert "a guess" in choose_intrinsics(clip_of(tmp_path), GivenByFlag(), loaded)[1]
     loaded.cameras = [["a"], [str(Path(tmp_path).name)]]  # began elsewhere, by --fov
-    assert choose_intrinsics(clip_of(tmp_path, other), GivenByFlag(), loaded)[0][0, 0] == pytest.approx(240, rel=1e-5)
+    for folder in (tmp_path, f"{tmp_path}/", f"{tmp_path}/."):
+        found = choose_intrinsics(clip_of(folder, other), GivenByFlag(), loaded)[0]
+        assert found[0, 0] == pytest.approx(240, rel=1e-5)
 
 
 def test_a_camera_learned_from_the_middle_of_the_input(tmp_path):

@@ -123,7 +123,7 @@ def test_a_crop_that_leaves_nothing_and_several_sizes_are_one_line(images):
     with pytest.raises(InputError, match=r"--crop 0,0,0,55 leaves 100 x 5 of 100 x 60 pixels"):
         apply_crop(clip_of(images), (0, 0, 0, 55), LoadedModel(None, None, None, {}))
     with pytest.raises(InputError, match="pixels of one size, the images have several"):
-        apply_crop(clip_of(images, several_sizes=True), (0, 0, 0, 5), LoadedModel(None, None, None, {}))
+        apply_crop(clip_of(images, other_sizes=((8, 8),)), (0, 0, 0, 5), LoadedModel(None, None, None, {}))
     single = clip_of(images)
     single.ordered = False
     with pytest.raises(InputError, match=r"--crop auto: films/drive.mp4: single images"):

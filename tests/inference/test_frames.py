@@ -59,13 +59,15 @@ def test_single_images_and_mixed_sizes_are_no_clip(tmp_path, noise):
     assert (images.name, images.ordered, images.count) == ("images", False, 2)
 
 
-def test_a_prepared_scene_brings_its_camera_and_poses(tmp_path, noise):
+def test_a_prepared_scene_brings_its_camera_and_poses(tmp_path, noise, monkeypatch):
     folder = save(Path(tmp_path) / "scene", noise(3), ".jpg")
     write_intrinsics(folder / "cam.txt", K)
     poses = np.tile(np.eye(3, 4), (3, 1, 1))
     np.savetxt(folder / "poses.txt", poses.reshape(3, 12))
     clip = open_one(folder)
     np.testing.assert_array_equal(clip.intrinsics, K)
+    monkeypatch.chdir(folder)
+    assert [open_one(path).name for path in (folder, f"{folder}/", ".", "../scene/.")] == ["scene"] * 4
     np.testing.assert_array_equal(clip.world_from_camera, poses)
 
 
@@ -130,6 +132,21 @@ def test_of_a_damaged_video_the_rest_is_read(tmp_path, noise, write_video):
 def test_clips_of_one_name_get_folders_of_their_own(tmp_path, noise):
     folders = [save(Path(tmp_path) / part / "data", noise(2)) for part in ("a", "b")]
     assert [clip.name for clip in open_inputs(folders, None, 1)] == ["data", "data_2"]
+
+
+def test_images_of_one_name_get_names_of_their_own(tmp_path, noise):
+    root, pictures = Path(tmp_path), noise(4)
+    files = [root / name for name in ("a/photo.png", "b/Photo.png", "a/photo_2.png", "a/photo.PNG")]
+    for file, picture in zip(files, pictures, strict=True):
+        file.parent.makedirs_p()
+        Image.fromarray(picture).save(file, format="PNG")
+    (images,) = open_inputs(files, None, 1)
+    frames = list(images.read([]))
+    assert [frame.name for frame in frames] == ["photo", "Photo_2", "photo_2_2", "photo_3"]
+    np.testing.assert_array_equal([frame.image for frame in frames], pictures)
+    for suffix in ("png", "jpeg"):
+        Image.fromarray(pictures[0]).save(root / f"b/x.{suffix}")
+    assert [frame.name for frame in open_one(root / "b").read([])] == ["Photo", "x", "x_2"]
 
 
 def test_median_step():

@@ -58,7 +58,7 @@ def test_a_clip_without_parallax_says_so(rendered_drive, tmp_path):
     )
     judged = judge_structure(still.predicted(tmp_path, true_disparity(still)), still.intrinsics)
     assert (judged["rank_correlation"], judged["pairs"], judged["points"]) == (None, 0, 0)
-    expected = f"structure: says nothing: no triangulated points in 6 frames: 6 x {NO_MOTION}"
+    expected = f"structure: not measured: no points could be triangulated in 6 frames (6: {NO_MOTION})"
     assert structure_line(judged) == expected
 
 

@@ -1,5 +1,6 @@
 """The parts of the preparation of videos: which frames stay, how an input is divided, memory."""
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -8,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from path import Path
 
+from datasets.formats.camera_files import Calibration
 from datasets.formats.video import Reading, open_video
 from datasets.layout import GUESS
 from datasets.preparation.static_frames import small_grey
 from datasets.preparation.video import FrameSorter, Place, PreparedFrame, VideoJob, divide_by_time, is_blank
-from datasets.preparation.video_inputs import VideoInput, find_inputs, plain_name
+from datasets.preparation.video_inputs import VideoInput, find_inputs, open_folder, plain_name
 from datasets.preparation.video_jobs import CameraChoice, choose_camera, choose_names, common_size
 from datasets.preparation.view import make_view
 from files.errors import InputError
@@ -132,6 +134,8 @@ def test_folders_of_videos_and_names(write_video, tmp_path):
     (folder / "bad.mp4").write_text("no video")
     inputs, problems = find_inputs([folder])
     assert [source.path.name for source in inputs] == ["a clip.mov", "b.mp4", "frames"]
+    twice = find_inputs([folder / "b.mp4", folder, folder / "frames/", folder / "empty/../b.mp4"])[0]
+    assert choose_names(twice, {}) == ["b", "a_clip", "frames"]
     assert len(problems) == 1
     assert "bad.mp4" in problems[0]
     with pytest.raises(InputError, match="no video and no JPEG or PNG"):
@@ -147,6 +151,29 @@ def test_folders_of_videos_and_names(write_video, tmp_path):
     assert plain_name(Path("/x/.odd name[1]#.mp4")) == "odd_name_1"
     assert plain_name(Path("/x/Fahrt_grün.mp4")) == "Fahrt_grün"
     assert plain_name(Path("/x/---.mp4")) == "scene"
+
+
+def test_a_fingerprint_covers_what_is_stated_of_images(tmp_path):
+    folder = Path(tmp_path)
+    for n in range(3):
+        write_jpeg(folder / f"{n}.jpg", noise(n))
+    plain = open_folder(folder)
+    names = [str(file) for file in plain.images]
+    pose = np.eye(4)
+    camera = Calibration(np.eye(3), (96, 64), "pinhole", np.zeros(4), str(folder / "cameras.txt"))
+    inputs = [
+        plain,
+        replace(plain, times=[0.0, 0.1, 0.2]),
+        replace(plain, world_from_camera={names[0]: pose}),
+        replace(plain, world_from_camera={names[1]: pose}),
+        replace(plain, world_from_camera={names[1]: 2 * pose}),
+        replace(plain, calibration=camera),
+        replace(plain, calibration=replace(camera, model="fisheye")),
+        replace(plain, calibration=replace(camera, intrinsics=2 * np.eye(3))),
+    ]
+    assert len({source.fingerprint() for source in inputs}) == len(inputs)
+    moved = replace(plain, calibration=replace(camera, name="/elsewhere/cameras.txt"))
+    assert moved.fingerprint() == inputs[5].fingerprint()
 
 
 def test_cameras_and_sizes(write_video, tmp_path):
