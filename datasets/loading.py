@@ -8,7 +8,6 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.snippets import SnippetDataset
 from files.errors import InputError
+from files.parallel import signals_held
 from geometry.snippets import Snippets
 
 _AHEAD = 2  # batches that each worker process is ahead
@@ -258,29 +258,13 @@ def _join(results: Iterator[list[dict[str, Any]]], parts: int) -> Iterator[list[
 
 
 def _begin(loader: DataLoader) -> Iterator[list[dict[str, Any]]]:
-    with _signals_held():
+    with signals_held(signal.SIGINT, signal.SIGTERM):
         iterator = iter(loader)
     if loader.num_workers and threading.current_thread() is threading.main_thread():
         # PyTorch's handler would raise the death of a worker at any point of the training, in the middle of a step,
         # too. Without the handler, the request for the next batch raises it within seconds.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return iterator
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back while workers start, so that a new worker cannot die of them before it ignores them.
-
-    The training process gets them afterwards.
-    """
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(worker: int) -> None:

@@ -36,7 +36,7 @@ from files.errors import InputError, WriteError
 from files.images import read_image, write_jpeg
 from files.lock import FolderLock, hold
 from files.memory import keep_freed_memory
-from files.parallel import end_with_parent
+from files.parallel import end_with_parent, signals_held
 from files.text import printable, read_json
 
 OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; marks a folder as prepared by this code
@@ -245,8 +245,9 @@ def prepare_scenes(jobs: Sequence[SceneJob], processes: int) -> None:
         future.add_done_callback(finished.put)
 
     try:
-        for scene in range(len(jobs)):
-            submit("plan", scene)
+        with signals_held(signal.SIGINT):
+            for scene in range(len(jobs)):
+                submit("plan", scene)
         # The bar has a thread, and a process with threads should not fork: the workers are started before it.
         with tqdm(total=total, unit="frame", desc="preparing", smoothing=0.05) as bar:
             while pending:

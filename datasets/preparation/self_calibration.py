@@ -38,7 +38,7 @@ from datasets.preparation.view import focal_length
 from files.atomic import write_json
 from files.errors import InputError
 from files.images import image_size
-from files.parallel import end_with_parent
+from files.parallel import end_with_parent, signals_held
 from files.text import read_json
 
 INSTALL = "pip install pycolmap"
@@ -177,8 +177,9 @@ def reconstruct_all(folders: Sequence[Path], images: Sequence[int], processes: i
         with tqdm(total=_steps(sum(images)), unit="image", desc="self-calibration") as bar:
             while waiting or running:
                 while waiting and len(running) < processes:
-                    running.append(waiting.pop(0))
-                    running[-1].start()
+                    with signals_held(signal.SIGINT):
+                        waiting[0].start()
+                        running.append(waiting.pop(0))
                 wait([process.sentinel for process in running], _POLL)
                 running = [process for process in running if process.is_alive()]
                 if (more := min(done.value, bar.total) - bar.n) > 0:
@@ -186,7 +187,7 @@ def reconstruct_all(folders: Sequence[Path], images: Sequence[int], processes: i
             bar.update(bar.total - bar.n)
     finally:
         for process in running:
-            process.terminate()
+            process.kill()  # at a milder signal COLMAP prints where it was
             process.join()
         cv2.setNumThreads(threads)
     missing = {"problem": "COLMAP ended without a result"}

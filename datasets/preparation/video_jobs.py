@@ -29,7 +29,7 @@ from datasets.preparation.view import (
     simple_calibration,
 )
 from files.errors import InputError, WriteError
-from files.parallel import end_with_parent
+from files.parallel import end_with_parent, signals_held
 
 _POLL = 0.2  # seconds between two updates of the progress bar
 
@@ -116,7 +116,8 @@ def run_jobs(jobs: Sequence[VideoJob], processes: int) -> None:
     cv2.setNumThreads(1)
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(done, stop))
     try:
-        waiting: set[Future] = {pool.submit(_work, job) for job in jobs}
+        with signals_held(signal.SIGINT):
+            waiting: set[Future] = {pool.submit(_work, job) for job in jobs}
         # The bar has a thread, and a process with threads should not fork: the workers are started before it.
         with tqdm(total=total, unit="frame", desc="preparing", smoothing=0.05) as bar:
             while waiting:

@@ -8,7 +8,7 @@ import pytest
 from path import Path
 
 from files.errors import InputError
-from files.parallel import in_parallel
+from files.parallel import in_parallel, signals_held
 
 ROOT = Path(__file__).absolute().parent.parent.parent
 
@@ -49,6 +49,37 @@ def test_the_next_items_are_not_computed_after_an_end():
     next(results)
     results.close()
     assert len(computed) <= 6
+
+
+def test_a_signal_that_is_held_comes_afterwards():
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012, the signal comes at the end of the inner block
+        with signals_held(signal.SIGINT):
+            os.kill(os.getpid(), signal.SIGINT)
+            reached = True
+        pytest.fail("the signal was lost")
+    assert reached
+
+
+def test_a_fork_within_held_signals_does_not_drop_ctrl_c():
+    """Python ignores what is raised in the functions that it runs after a fork."""
+    os.register_at_fork(after_in_parent=_send_interrupt)
+    _interrupts[:] = [True]
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_held(signal.SIGINT):  # noqa: PT012
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+    finally:
+        _interrupts.clear()
+        os.waitpid(child, 0)
+
+
+_interrupts: list[bool] = []  # functions at a fork cannot be taken back
+
+
+def _send_interrupt() -> None:
+    if _interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 PARENT = """
