@@ -265,8 +265,10 @@ def check_clip(clip: Clip, loaded: LoadedModel, args: argparse.Namespace) -> fro
 def check_sizes(clips: list[Clip], args: argparse.Namespace) -> None:
     """UsageError if a flag is in pixels, and the inputs have several sizes."""
     sizes = sorted({size for clip in clips for size in (clip.size, *clip.other_sizes)})
-    for flag, given in (("--focal", args.focal is not None), ("--crop", isinstance(args.crop, tuple))):
-        if given and len(sizes) > 1:
+    in_pixels = {"--focal": args.focal, "--intrinsics": args.intrinsics}
+    in_pixels["--crop"] = args.crop if isinstance(args.crop, tuple) else None
+    for flag, given in in_pixels.items():
+        if given is not None and len(sizes) > 1:
             shown = ", ".join(f"{width} x {height}" for height, width in sizes[:3])
             raise UsageError(f"{flag} is in pixels of one size, the inputs have {len(sizes)} sizes: {shown}")
 

@@ -165,6 +165,9 @@ def test_images_of_several_sizes_have_no_common_size_and_camera(checkpoint, fold
     images = (folder / "0000001.png", root / "small.png")
     error = error_of(run(checkpoint, *images, "--out", root / "out", "--focal", 100))
     assert "--focal is in pixels of one size, the inputs have 2 sizes: 64 x 32, 96 x 48" in error
+    (root / "cam.txt").write_text("100 0 32\n0 100 16\n0 0 1\n")
+    error = error_of(run(checkpoint, *images, "--out", root / "out", "--intrinsics", root / "cam.txt"))
+    assert "--intrinsics is in pixels of one size" in error
     assert "--focal is in pixels of one size" in error_of(
         run(checkpoint, images[1], folder, "--out", root / "out", "--focal", 100)
     )
