@@ -119,8 +119,9 @@ def assert_same(one, other):
         {"schedule": "cosine"},
         {"accumulate": 2, "augmentation": "flip", "precision": "bf16"},
         {"auto_mask": "minimum", "explainability": False, "smoothed": "depth", "auto_mask_after": 0.5, "steps": 12},
+        {"geometry_weight": 0.5, "geometry_mask": True, "scales": 1},
     ],
-    ids=["cosine", "accumulated", "other terms"],
+    ids=["cosine", "accumulated", "other terms", "geometry"],
 )
 def test_replayed_or_as_written_the_training_is_the_same_to_the_bit(data, given):
     given = {"steps": 7} | given
@@ -199,7 +200,9 @@ def test_on_a_cpu_and_with_no_graph_nothing_is_captured(data):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("given", [{}, {"accumulate": 2}, {"precision": "bf16", "channels_last": True}])
+@pytest.mark.parametrize(
+    "given", [{}, {"accumulate": 2}, {"precision": "bf16", "channels_last": True}, {"geometry_weight": 0.5}]
+)
 def test_on_a_gpu_50_captured_steps_are_50_steps(data, given, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     given = (
