@@ -4,11 +4,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from path import Path
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from files.atomic import atomic_write
 from files.images import resize_area
 
 MOST_POINTS = 2_000_000  # of a cloud; where there would be more, its voxels double
+# A disparity 1.3 times as large as another one beside it is an outline, where networks blur near into far.
+_OUTLINE = 1.3
 _BUFFERED = 500_000  # points that are collected before they are merged
 _BITS = 21  # of a voxel's number along each axis
 _HALF = 1 << (_BITS - 1)
@@ -60,7 +63,8 @@ class PointCloud:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Adds the points of depth maps to a cloud, in the unit of the results: those that are near and sure enough."""
+    """Adds the points of depth maps to a cloud, in the unit of the results: those that are near and sure enough, and
+    not on an outline, where they would lie between the near thing and the far one."""
 
     cloud: PointCloud
     intrinsics: np.ndarray  # K at the size of the disparities
@@ -79,7 +83,8 @@ class Fusion:
             world_from_camera: [3, 4] in the networks' unit.
         """
         depth = self.scale / disparity
-        kept = (depth < self.far) & (confidence >= self.sure)
+        on_outline = maximum_filter(disparity, 3) > _OUTLINE * minimum_filter(disparity, 3)
+        kept = (depth < self.far) & (confidence >= self.sure) & ~on_outline
         y, x = np.nonzero(kept)
         rays = np.linalg.solve(self.intrinsics, np.stack([x, y, np.ones(len(x))]))
         points = world_from_camera[:, :3] @ (rays * depth[kept]) + self.scale * world_from_camera[:, 3:]

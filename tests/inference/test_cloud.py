@@ -55,6 +55,22 @@ def test_a_wall_seen_from_a_moving_camera_is_one_plane():
     assert len(cloud.points()[0]) == len(points)  # too far
 
 
+def test_points_on_an_outline_are_left_out():
+    """A near thing in front of a far one, with a column of blurred depth between them."""
+    disparity = np.full((6, 10), 1 / 4.0)
+    disparity[:, 5], disparity[:, 6:] = 1 / 6.0, 1 / 10.0
+    cloud = PointCloud(0.01)
+    image = np.zeros((6, 10, 3), np.uint8)
+    Fusion(cloud, np.diag([10.0, 10, 1]), 1.0, 100, 0.5).add(image, disparity, np.ones((6, 10)), np.eye(3, 4))
+    depth = np.sort(cloud.points()[0][:, 2])
+    np.testing.assert_allclose(depth, [4] * 24 + [10] * 18)  # without the blurred column and those beside it
+
+    road = PointCloud(0.01)  # its disparity grows by a tenth and less from row to row
+    disparity = np.linspace(1.0, 1.5, 6)[:, None].repeat(10, 1)
+    Fusion(road, np.diag([10.0, 10, 1]), 1.0, 100, 0.5).add(image, disparity, np.ones((6, 10)), np.eye(3, 4))
+    assert len(road.points()[0]) == 60
+
+
 def test_ply(tmp_path):
     file = Path(tmp_path) / "cloud.ply"
     points = np.array([[1, 2, 3], [4, 5, 6.5]], np.float32)
