@@ -38,6 +38,7 @@ from tests.tools.kill_and_resume import train_in_copy
 from training import distributed, start, validation
 from training import run as training_run
 from training import steps as training_steps
+from training.adam import FusedAdam
 from training.guard import NonFiniteGuard
 from training.logger import read_metrics, tensorboard_tag
 from training.options import TrainOptions
@@ -319,12 +320,12 @@ def test_the_learning_rate_rises_and_falls_by_the_step_alone(run, data, monkeypa
 
     used = []
 
-    class Watched(torch.optim.Adam):
+    class Watched(FusedAdam):
         def step(self, *arguments, **options):
             used.append(self.param_groups[0]["lr"])
             return super().step(*arguments, **options)
 
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    monkeypatch.setattr(start, "FusedAdam", Watched)
     assert run(data, "--schedule", "cosine", "--learning-rate", 1e-3, steps=4)[0] == 0
     assert used == [training_steps.learning_rate(1e-3, COSINE, step, 4) for step in range(4)]
 
