@@ -41,16 +41,20 @@ def signals_held(*signals: signal.Signals) -> Iterator[None]:
     """Hold signals back while worker processes are started; this process gets them afterwards.
 
     A new worker could otherwise end of them before it ignores them, and Python drops a Ctrl-C that comes while its own
-    functions run after a fork. Workers keep the signals blocked.
+    functions run after a fork. They are not blocked: another thread of the process would take them for the main one.
     """
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it is interrupted
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    received: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: received.append(number)) for each in signals}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for came in dict.fromkeys(received):
+            signal.raise_signal(came)
 
 
 def end_with_parent() -> None:

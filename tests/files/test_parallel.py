@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -52,12 +53,25 @@ def test_the_next_items_are_not_computed_after_an_end():
 
 
 def test_a_signal_that_is_held_comes_afterwards():
+    reached = False
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012, the signal comes at the end of the inner block
         with signals_held(signal.SIGINT):
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
             reached = True
         pytest.fail("the signal was lost")
     assert reached
+
+
+def test_a_signal_is_held_where_another_thread_takes_it():
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait, daemon=True)
+    thread.start()
+    try:
+        test_a_signal_that_is_held_comes_afterwards()
+    finally:
+        end.set()
+        thread.join()
 
 
 def test_a_fork_within_held_signals_does_not_drop_ctrl_c():
