@@ -61,6 +61,11 @@ STEPS_TO_SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ direct alignment", {"align_steps": 3}),
     ("+ rate 2e-3", {"learning_rate": 2e-3}),
 )
+# What the lab book's trainings on real frames, in which cars move, change in `small`.
+REAL: dict[str, Any] = {
+    **{"start_from": ("world",), "prior": "world", "prior_weight": 0.3, "align_steps": 0, "learning_rate": 2e-4},
+    **{"over_sources": "minimum", "auto_mask": "minimum"},
+}
 # `small` with one thing changed.
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("small, no direct alignment", {"align_steps": 0}),
@@ -85,6 +90,8 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
         {"pose_net": NetworkSpec("pair_pose_net", {"encoder": "mobilenet_v2"})},
     ),
     ("small, ResNet-18", {"depth_net": NetworkSpec("resnet18", FIRST)}),
+    ("small, from the world's weights", {"start_from": ("world",)}),
+    ("small, from the world's weights, for real frames", REAL),
 )
 SCORES = ("abs_rel", "a1", "ate", "structure")
 
