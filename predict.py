@@ -26,7 +26,7 @@ from datasets.layout import IMAGE_SUFFIXES, list_frames
 from files.atomic import write_json
 from files.errors import InputError, UsageError
 from inference.camera import GivenByFlag, choose_intrinsics, resized_intrinsics
-from inference.clip import predict_clip, store_frames, view_size
+from inference.clip import PredictedClip, predict_clip, store_frames, view_size
 from inference.crop import AUTO, NONE, TRAINING, apply_crop
 from inference.depth import input_size
 from inference.depth_files import FORMATS
@@ -45,7 +45,7 @@ from inference.results import (
     report_lines,
     write_results,
 )
-from inference.scale import find_scale
+from inference.scale import NETWORK_UNIT, Scale, find_scale
 from inference.structure import judge_structure
 from models.averages import SizeAverage, averaged_motion
 from models.checkpoint import CRITERIA, LoadedModel, find_checkpoint, load_model
@@ -291,7 +291,11 @@ def predict_one(
     intrinsics, source = camera
     depth_net: Any = loaded.depth_net
     refined, pose_net = None, loaded.pose_net
-    if args.refine and clip.ordered:
+    too_short = clip.part and pose_net is not None and (clip.count or 0) <= pose_net.sources
+    if args.refine and too_short:
+        frames = loaded.pose_net.sources + 1
+        clip.notes.append(f"not refined: a snippet has {frames} frames, this part of {clip.source} only {clip.count}")
+    elif args.refine and clip.ordered:
         refined, depth_net, pose_net = refine_clip(clip, loaded, size, intrinsics, args)
     if args.size_average:
         depth_net = SizeAverage(depth_net)
@@ -308,8 +312,7 @@ def predict_one(
             raise InputError(f"--write {' '.join(sorted(kinds & set(OF_MOTION)))}: {reason}")
         notes.append(f"no trajectory and no point cloud: {reason}")
         kinds -= set(OF_MOTION)
-    times_known = clip.times_known or args.fps is not None
-    scale = find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known, clip.offset)
+    scale = scale_of_clip(clip, predicted, poses, intrinsics, notes, args)
     of_views = resized_intrinsics(intrinsics, clip.size, view_size(clip.size))
     structure = judge_structure(predicted, of_views) if len(predicted.names) > 1 and clip.ordered else None
     poses = scale.in_unit_of_depth(poses)
@@ -335,6 +338,26 @@ def predict_one(
     for line in report_lines(report):
         print(f"{clip.name}: {line}")
     return report
+
+
+def scale_of_clip(
+    clip: Clip,
+    predicted: PredictedClip,
+    poses: np.ndarray | None,
+    intrinsics: np.ndarray,
+    notes: list[str],
+    args: argparse.Namespace,
+) -> Scale:
+    """The scale by --scale. A part of a scene that is too short for it keeps the networks' unit, with a note."""
+    # The frames that are missing before a part took an unknown time: --fps does not tell when the part begins.
+    times_known = clip.times_known or (args.fps is not None and not clip.part)
+    try:
+        return find_scale(args.scale, predicted, poses, intrinsics, clip.size, times_known, clip.offset)
+    except InputError as error:
+        if not clip.part or poses is not None:
+            raise
+        notes.append(f"no scale, depth is in the network's own unit: {error}")
+        return NETWORK_UNIT
 
 
 def refine_clip(

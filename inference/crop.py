@@ -35,6 +35,8 @@ def apply_crop(clip: Clip, choice: str | tuple[int, int, int, int], loaded: Load
     crop = None
     if isinstance(choice, tuple):
         crop = Crop(choice, clip.size, f"--crop {','.join(map(str, choice))}")
+    elif choice == AUTO and clip.part and not clip.ordered:
+        clip.notes.append("--crop auto: this part has one frame, which shows no borders; nothing is cropped")
     elif choice == AUTO:
         borders = find_borders(clip)
         if not any(borders.margins):

@@ -41,7 +41,7 @@ class Frame:
     """One picture of a clip."""
 
     name: str  # of the files that are made of it, without a suffix
-    time: float  # seconds from the clip's beginning
+    time: float  # seconds from the beginning of the input
     image: np.ndarray  # uint8 [H, W, 3], RGB
 
 
@@ -163,20 +163,24 @@ def _open_folder(folder: Path, fps: float | None, workers: int) -> list[Clip]:
     if not (folder / "cam.txt").is_file():
         return [_open_images(folder, fps, workers)]
     scene = read_scene(folder)
+    times = _times_beside(folder, scene.frames) if fps is None else None
     runs = scene.runs()
     if len(runs) == 1:
-        return [_open_scene(scene.name, scene, fps, workers)]
-    clips = [_open_scene(f"{scene.name}_{number}", run, fps, workers) for number, run in enumerate(runs, 1)]
-    for clip in clips:
-        clip.part = True
+        return [_open_scene(scene.name, scene, times, fps, workers)]
+    clips, first = [], 0
+    for number, run in enumerate(runs, 1):
+        own = None if times is None else times[first : first + len(run.frames)]
+        clips.append(_open_scene(f"{scene.name}_{number}", run, own, fps, workers))
+        clips[-1].part = True
+        first += len(run.frames)
     return clips
 
 
-def _open_scene(name: str, scene: Scene, fps: float | None, workers: int) -> Clip:
+def _open_scene(name: str, scene: Scene, times: list[float] | None, fps: float | None, workers: int) -> Clip:
     clip = _images(name, scene.folder, scene.frames, workers)
     check_intrinsics_fit(scene.intrinsics, *clip.size, scene.folder / "cam.txt")
     clip.intrinsics, clip.world_from_camera, clip.prepared = scene.intrinsics, scene.poses, True
-    return _as_film(clip, scene.frames, fps, workers)
+    return _as_film(clip, scene.frames, times, fps, workers)
 
 
 def _open_images(folder: Path, fps: float | None, workers: int) -> Clip:
@@ -187,7 +191,8 @@ def _open_images(folder: Path, fps: float | None, workers: int) -> Clip:
             raise InputError(f"{folder}: a prepared data set; give the folders of its scenes, which {lists[0]} names")
         raise InputError(explain_no_frames(folder, IMAGE_SUFFIXES))
     name = str(folder.absolute().normpath().name) or "frames"
-    return _as_film(_images(name, folder, files, workers), files, fps, workers)
+    times = _times_beside(folder, files) if fps is None else None
+    return _as_film(_images(name, folder, files, workers), files, times, fps, workers)
 
 
 def _images(name: str, source: Path, files: Sequence[Path], workers: int) -> Clip:
@@ -204,15 +209,18 @@ def _images(name: str, source: Path, files: Sequence[Path], workers: int) -> Cli
     )
 
 
-def _as_film(clip: Clip, files: Sequence[Path], fps: float | None, workers: int) -> Clip:
-    """The images of a folder as neighbouring frames, unless their sizes differ or there is only one."""
+def _as_film(clip: Clip, files: Sequence[Path], times: list[float] | None, fps: float | None, workers: int) -> Clip:
+    """The images of a folder as neighbouring frames, unless their sizes differ or there is only one.
+
+    Args:
+        times: measured ones, in seconds from the beginning of the input; None: they follow from `fps`.
+    """
     if clip.several_sizes:
         sizes = sorted([clip.size, *clip.other_sizes])
         shown = " and ".join(f"{width} x {height}" for height, width in sizes[:2])
         clip.notes.append(f"{clip.source}: images of {shown} pixels: taken as single images, not as a clip")
     if clip.several_sizes or len(files) < 2:
         return clip
-    times = _times_beside(clip.source, files) if fps is None else None
     clip.times_known = times is not None
     listed = times if times is not None else [number / (fps or DEFAULT_FPS) for number in range(len(files))]
     clip.ordered = True

@@ -168,7 +168,7 @@ def scale_from_speed(clip: PredictedClip, world_from_camera: np.ndarray | None, 
 
     Args:
         world_from_camera: [F, 3, 4] in the networks' unit.
-        file: a line with time and m/s for each measurement, on the clip's clock (0 = its first frame); or KITTI's
+        file: a line with time and m/s for each measurement, on the input's clock (0 = its first frame); or KITTI's
             folder oxts, whose packets have the numbers of the frames.
     """
     if world_from_camera is None:
@@ -181,7 +181,9 @@ def scale_from_speed(clip: PredictedClip, world_from_camera: np.ndarray | None, 
             raise InputError(f"{file}: expected two lines or more with ascending times and speeds from 0 on")
         times = np.array(clip.times)
         if not times_known:
-            raise InputError(f"{file}: the times of the frames are not known; --fps says how many a second has")
+            raise InputError(
+                f"{file}: the times of the frames are not known; --fps says how many a second has, if none is missing"
+            )
         if times[0] < rows[0, 0] - 0.5 or times[-1] > rows[-1, 0] + 0.5:
             raise InputError(
                 f"{file}: speeds from {rows[0, 0]:g} to {rows[-1, 0]:g} s, but the clip lasts from {times[0]:g} to "

@@ -210,7 +210,8 @@ def test_a_scene_brings_its_camera_and_is_scored(checkpoint, folder, run, tmp_pa
     assert report["trajectory"]["alignments"]["7dof"]["ate_m"] >= 0
 
 
-def test_a_short_part_of_a_scene_does_not_stop_the_others(checkpoint, folder, run, tmp_path):
+@pytest.fixture
+def scene_in_parts(folder, tmp_path):
     """Frames 1 and 4 are missing: parts of 1, 2 and 3 frames."""
     scene = Path(tmp_path) / "scene"
     scene.makedirs_p()
@@ -219,8 +220,12 @@ def test_a_short_part_of_a_scene_does_not_stop_the_others(checkpoint, folder, ru
     write_intrinsics(scene / "cam.txt", np.array([[50, 0, 47.5], [0, 50, 23.5], [0, 0, 1.0]]))
     record = {"source": {"images": 8}, "frames": 6, "static": [], "problems": {"1": "damaged", "4": "damaged"}}
     (scene / "prepared.json").write_text(json.dumps(record))
+    return scene
+
+
+def test_a_short_part_of_a_scene_does_not_stop_the_others(checkpoint, scene_in_parts, run, tmp_path):
     out = Path(tmp_path) / "out"
-    status, output, errors = run(checkpoint, scene, "--out", out, "--write", "trajectory")
+    status, output, errors = run(checkpoint, scene_in_parts, "--out", out, "--write", "trajectory")
     assert status == 0, errors
     assert "scene_1: left out: trajectory: this part of" in output
     assert "scene_1: wrote nothing" in output
@@ -228,6 +233,35 @@ def test_a_short_part_of_a_scene_does_not_stop_the_others(checkpoint, folder, ru
     assert names_in(out) == [
         "predict.json", *(f"scene_3/{name}" for name in ("trajectory.png", "trajectory.txt", "trajectory_tum.txt"))
     ]  # fmt: skip
+
+
+def test_short_parts_do_not_stop_refinement_scale_and_crop(checkpoint, scene_in_parts, run, tmp_path):
+    """Parts keep the clock of their scene, by which the speed is looked up."""
+    (scene_in_parts / "times.txt").write_text("0\n2\n3\n5\n6\n7\n")
+    speeds = Path(tmp_path) / "speeds.txt"
+    speeds.write_text("0 1\n4.9 1\n5 10\n7 10\n")
+    out = Path(tmp_path) / "out"
+    flags = ("--refine", 1, "--scale", "speed", speeds, "--crop", "auto")
+    status, output, errors = run(checkpoint, scene_in_parts, "--out", out, "--write", "depth", "trajectory", *flags)
+    assert status == 0, errors
+    for number, frames in ((1, 1), (2, 2)):
+        assert f"scene_{number}: not refined: a snippet has 3 frames, this part of" in output
+        assert f"only {frames}" in output
+        assert f"scene_{number}: no scale, depth is in the network's own unit: --scale speed" in output
+    assert "scene_1: --crop auto: this part has one frame" in output
+    clips = json.loads((out / "predict.json").read_text())["clips"]
+    assert [clips[f"scene_{k}"]["scale"]["unit"] for k in (1, 2, 3)] == ["arbitrary", "arbitrary", "metres"]
+    assert clips["scene_3"]["refinement"]["steps"] == 1
+    trajectory = np.loadtxt(out / "scene_3/trajectory_tum.txt")
+    np.testing.assert_allclose(trajectory[:, 0], [5, 6, 7])
+    assert np.linalg.norm(np.diff(trajectory[:, 1:4], axis=0), axis=1).sum() == pytest.approx(20, rel=1e-3)
+
+
+def test_the_time_before_a_part_is_not_known_from_the_rate(checkpoint, scene_in_parts, run, tmp_path):
+    (Path(tmp_path) / "speeds.txt").write_text("0 1\n9 1\n")
+    flags = ("--fps", 10, "--scale", "speed", tmp_path / "speeds.txt", "--write", "depth")
+    error = error_of(run(checkpoint, scene_in_parts, "--out", tmp_path / "out", *flags))
+    assert "the times of the frames are not known" in error
 
 
 def test_without_a_pose_network(depth_only, folder, run, tmp_path):
