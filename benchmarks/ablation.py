@@ -18,14 +18,13 @@ from cli.flags import add_device_flag, choose_device, positive_float, positive_i
 from cli.tables import table
 
 from benchmarks.surroundings import device_name
-from benchmarks.time_to_depth import NEVER, make_data, train_and_judge, train_for
+from benchmarks.time_to_depth import NEVER, make_data, steps_in, train_and_judge
 from files.atomic import write_json
 from files.errors import InputError
 from files.memory import keep_freed_memory
 from models import NetworkSpec
-from training.options import TrainOptions, new_options
+from training.options import new_options
 from training.recipes import RECIPES
-from training.run import open_run
 
 DESCRIPTION = """\
 Train from the paper's recipe to the recipe `small`, one ingredient after the other, and then `small` with one thing
@@ -164,20 +163,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write the scores for machines, after each training")
     add_device_flag(parser)
     return parser.parse_args()
-
-
-def steps_in(options: TrainOptions, device: torch.device, seconds: float) -> int:
-    """The steps that a training takes in this time, from the speed of 30 steps after 10 others."""
-    options = replace(options, name="speed", log_every=NEVER, pictures_every=NEVER, validate_every=NEVER, steps=40)
-    with open_run(options, None, device) as run:
-        run.total_steps = 10
-        train_for(run, NEVER)
-        run.total_steps, run.validation_due = 40, False  # step 10 was not the last one: no validation is timed
-        taken = train_for(run, NEVER)
-        if run.stopping:
-            raise KeyboardInterrupt
-    run.folder.rmtree()
-    return max(1, int(seconds * 30 / taken))
 
 
 def summary(results: list[Result]) -> list[dict[str, str]]:

@@ -30,7 +30,8 @@ from training.validation import validate
 
 DESCRIPTION = """\
 Train recipes, and print Abs Rel and ATE of the validation drives over the wall time of the training. Rendering,
-preparation and validation do not count.
+preparation and validation do not count. Without --steps the learning rate's schedule spans the steps that the time
+allows, from the speed of the first ones, so that a curve ends where the schedule does.
 
   python benchmarks/time_to_depth.py --recipes small --minutes 10
   python benchmarks/time_to_depth.py --data prepared/kitti --recipes paper-depth small --devices cuda
@@ -38,7 +39,10 @@ preparation and validation do not count.
 Without --data it renders a world with depth and poses and prepares it, in a folder that it removes."""
 
 # The fields of TrainOptions that are flags here.
-FLAGS = ("batch_size", "steps", "precision", "channels_last", "compile", "graph", "data_in_memory", "workers", "seed")
+FLAGS = (
+    *("batch_size", "steps", "learning_rate", "encoder_weights", "encoder_rate", "seed", "data_in_memory", "workers"),
+    *("precision", "channels_last", "compile", "graph"),
+)
 NEVER = 10**9  # steps or minutes
 
 
@@ -70,6 +74,8 @@ def main() -> None:
             for recipe in recipes:
                 options = new_options(given | {"recipe": recipe, "data": prepared, "device": str(device)})
                 options = replace(options, runs=str(folder / "runs"), name=f"{recipe}-{device}".replace(":", "-"))
+                if "steps" not in given:
+                    options = replace(options, steps=steps_in(options, device, 60 * minutes), epochs=None)
                 curve = train_and_judge(options, device, 60 * minutes, points)
                 print_curve(recipe, device, curve)
                 results.append(
@@ -115,6 +121,21 @@ def make_data(folder: Path, drives: int, frames: int, width: int, height: int) -
         if subprocess.run([sys.executable, ROOT / script, *map(str, words)], check=False).returncode:
             raise InputError(f"{script} failed, see above")
     return folder / "prepared"
+
+
+def steps_in(options: TrainOptions, device: torch.device, seconds: float) -> int:
+    """The steps that a training takes in this time, from the speed of 30 steps after 10 others."""
+    options = replace(options, name="speed", log_every=NEVER, pictures_every=NEVER, validate_every=NEVER)
+    options = replace(options, steps=40, epochs=None)
+    with open_run(options, None, device) as run:
+        run.total_steps = 10
+        train_for(run, NEVER)
+        run.total_steps, run.validation_due = 40, False  # step 10 was not the last one: no validation is timed
+        taken = train_for(run, NEVER)
+        if run.stopping:
+            raise KeyboardInterrupt
+    run.folder.rmtree()
+    return max(1, int(seconds * 30 / taken))
 
 
 def train_and_judge(options: TrainOptions, device: torch.device, seconds: float, points: int) -> list[Point]:

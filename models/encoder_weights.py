@@ -68,7 +68,7 @@ def _download(name: str) -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError) as error:  # URLError, huggingface_hub's, a wrong hash, no weights
         raise InputError(
             f"--encoder-weights {IMAGENET}: the weights of {name} could not be downloaded "
-            f"({' '.join(str(error).split())[:200]}); give the FILE of such weights instead"
+            f"({' '.join(str(error).split())[:200]}); give the FILE of such weights, or none"
         ) from None
 
 

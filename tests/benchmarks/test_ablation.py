@@ -27,19 +27,6 @@ def test_the_last_step_is_small_but_for_beta2():
     assert replace(last, recipe=small.recipe, steps=small.steps, beta2=0.99) == small
 
 
-def test_a_stop_while_the_speed_is_measured_ends_it(tmp_path, monkeypatch):
-    make_noise(Path(tmp_path) / "data", 32, 48, 12)
-    given = {"recipe": "small", "data": str(tmp_path / "data"), "runs": str(tmp_path), "workers": 0, "check": False}
-
-    def stopped(run, seconds):
-        run.stopping = True
-        return 0.0
-
-    monkeypatch.setattr(benchmark, "train_for", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        benchmark.steps_in(new_options(given), torch.device("cpu"), 10)
-
-
 def test_table_with_the_spread_over_seeds(tmp_path, monkeypatch, capsys):
     root = Path(tmp_path) / "data"
     make_noise(root, 32, 48, 12)

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from path import Path
 from benchmarks import time_to_depth as benchmark
 from benchmarks.surroundings import make_noise
 from datasets.layout import write_depth, write_poses, write_scene_names
+from training.options import new_options
+from training.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("process_as_before")
 
@@ -38,6 +41,32 @@ def test_curves_of_recipes_over_the_training_s_time(data, monkeypatch, capsys):
     assert point["step"] == 2
     assert point["seconds"] > 0
     assert {"abs_rel", "ate"} <= point.keys()
+
+
+def test_the_schedule_spans_the_steps_that_the_time_allows(data, monkeypatch, capsys):
+    flags = ["--data", data, "--recipes", "small", "--devices", "cpu", "--minutes", 60, "--points", 3]
+    flags += ["--batch-size", 2, "--workers", 0]
+    monkeypatch.setattr(sys, "argv", ["time_to_depth.py", *map(str, flags)])
+    speed = new_options({"recipe": "monodepth2", "encoder_weights": "none", "batch_size": 2, "data": str(data)})
+    given = {"runs": str(data / "runs"), "workers": 0, "check": False, "depth_net": RECIPES["small"]["depth_net"]}
+    given["pose_net"] = RECIPES["small"]["pose_net"]  # fast ones; the recipe counts epochs, not steps
+    assert benchmark.steps_in(replace(speed, **given), torch.device("cpu"), 100) > 1
+    monkeypatch.setattr(benchmark, "steps_in", lambda options, device, seconds: 3 if seconds == 3600 else 0)
+    benchmark.main()
+    assert "   3  " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_stop_while_the_speed_is_measured_ends_it(tmp_path, monkeypatch):
+    make_noise(Path(tmp_path) / "data", 32, 48, 12)
+    given = {"recipe": "small", "data": str(tmp_path / "data"), "runs": str(tmp_path), "workers": 0, "check": False}
+
+    def stopped(run, seconds):
+        run.stopping = True
+        return 0.0
+
+    monkeypatch.setattr(benchmark, "train_for", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.steps_in(new_options(given), torch.device("cpu"), 10)
 
 
 def test_an_unknown_recipe_is_one_line(data, monkeypatch):
