@@ -37,6 +37,7 @@ from models.checkpoint import (
 )
 from models.encoder_depth_net import SCALES
 from models.encoder_weights import NONE
+from models.layers import to_channels_last
 from training import distributed
 from training.collapse import CollapseWatch, watch_validations
 from training.data_sets import open_data_sets, shuffled_batches
@@ -191,7 +192,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
     warnings = _look_at_data(options, dataset, model) if stopped is None else []
     model.to(device).train()
     if uses_channels_last(options, device):
-        model.to(memory_format=torch.channels_last)
+        to_channels_last(model, device)
     optimizer = make_optimizer(model, options)
     torch.backends.cudnn.benchmark = True  # all batches have one size
     run = Run(

@@ -23,7 +23,7 @@ from files.memory import keep_freed_memory
 from models import NetworkSpec
 from models.checkpoint import checkpoint_content
 from models.encoder_weights import IMAGENET
-from models.layers import rounded_size
+from models.layers import rounded_size, to_channels_last
 from models.published import WORLD_FILE, publish
 from training.guided import SIZES, draw_batches, guided_loss, read_world
 from training.options import TrainOptions, new_options, plain_options
@@ -53,7 +53,7 @@ def main() -> None:
             render(world, args)
         drives = read_world(world)
     model.to(device).train()
-    model.to(memory_format=torch.channels_last)
+    to_channels_last(model, device)
     optimizer = make_optimizer(model, options)
     batches = draw_batches(drives, args.batch_size, args.seed)
     bar = tqdm(range(args.steps), desc="training", unit="step", smoothing=0.05)

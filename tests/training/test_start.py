@@ -20,6 +20,7 @@ from loss_functions import ObjectiveOptions
 from models import NetworkSpec, build, checkpoint
 from models.checkpoint import checkpoint_content, save_checkpoint
 from models.disp_net import DispNet
+from models.layers import to_channels_last
 from models.learned_camera import LearnedCamera
 from models.pose_exp_net import PoseExpNet
 from models.sfm_learner import GivenCamera
@@ -506,20 +507,26 @@ def test_memory_format_of_the_networks(given, device, capability, expected, monk
     assert uses_channels_last(new_options(given), torch.device(device)) is expected
 
 
-def test_channels_last_changes_no_step_beyond_rounding():
+@pytest.mark.parametrize("large", [1, 2**12, 2**21])
+def test_channels_last_changes_no_step_beyond_rounding(large, monkeypatch):
     """Fused Adam reads raw memory: weights, gradients and moments must lie alike."""
+    monkeypatch.setattr("models.layers.LARGE", large)
     options, images = new_options(SMALL), torch.rand(2, 3, 3, 33, 47) * 2 - 1
     weights = []
-    for memory_format in (torch.contiguous_format, torch.channels_last):
+    for channels_last in (False, True):
         torch.manual_seed(0)
         specs = network_specs(options, 1)
-        model = build(specs["depth"], specs["pose"], specs["camera"]).to(memory_format=memory_format)
+        model = build(specs["depth"], specs["pose"], specs["camera"])
+        if channels_last:
+            to_channels_last(model, torch.device("cpu"))
         optimizer = make_optimizer(model, options)
         for _ in range(2):
             optimizer.zero_grad()
             sum(scale.mean() for scale in model.depth_net(images[:, 0])).backward()
             transforms, masks = model.pose_net(images[:, 1], images[:, [0, 2]])
             (transforms.sum() + sum(mask.mean() for mask in masks)).backward()
+            for parameter in model.parameters():
+                assert parameter.grad is None or parameter.grad.stride() == parameter.stride()
             optimizer.step()
         weights.append([weight.detach() for weight in model.parameters()])
     for plain, other in zip(*weights, strict=True):
