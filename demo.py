@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table
 
 import numpy as np
@@ -82,7 +82,7 @@ demo_video/predicted/drive_1/index.html shows the result."""
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--video", action="store_true", help="the demo of one's own video, in place of that of a data set")
     add("--folder", type=Path, help="output folder, new or that of a demo (default: demo; with --video demo_video)")

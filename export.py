@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from cli.flags import positive_int, run_script
+from cli.flags import ArgumentParser, positive_int, run_script
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("checkpoint", type=Path, help="a checkpoint, weights that were exported, or a run's folder (its last.pt)")
     add("file", type=Path, metavar="FILE", help="FILE.safetensors, FILE.onnx, FILE.pt2, FILE.txt, or a folder")

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from cli.flags import (
+    ArgumentParser,
     add_average_flags,
     add_device_flag,
     choose_device,
@@ -75,7 +76,7 @@ SCALES = "camera-height METRES [PITCH] | speed FILE | distance X1 Y1 X2 Y2 METRE
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     checkpoint = (
         "a run's folder, or any checkpoint with a depth network (default: world, the weights in this repository; "

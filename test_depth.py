@@ -4,7 +4,15 @@ import argparse
 import time
 from functools import partial
 
-from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.flags import (
+    ArgumentParser,
+    add_average_flags,
+    add_test_flags,
+    choose_device,
+    parse_test_flags,
+    positive_float,
+    run_script,
+)
 from cli.tables import table
 
 import numpy as np
@@ -47,7 +55,7 @@ Predict depth for a list of KITTI images, save the predictions, and score them f
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--kitti", type=Path, required=True, metavar="KITTI_RAW", help="folder that the list's names are relative to")
     protocols = (

@@ -3,7 +3,15 @@
 import argparse
 import time
 
-from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.flags import (
+    ArgumentParser,
+    add_average_flags,
+    add_test_flags,
+    choose_device,
+    parse_test_flags,
+    positive_float,
+    run_script,
+)
 from cli.tables import table
 
 import numpy as np
@@ -44,7 +52,7 @@ The protocol is that of monodepth2's published code: central crop to 2 : 1, scal
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--make3d", type=Path, required=True, metavar="FOLDER", help="folder of the unpacked test images and depths")
     scoring = parser.add_argument_group("how predictions are made and scored").add_argument

@@ -5,7 +5,15 @@ import argparse
 import time
 from functools import partial
 
-from cli.flags import add_average_flags, add_test_flags, choose_device, parse_test_flags, positive_float, run_script
+from cli.flags import (
+    ArgumentParser,
+    add_average_flags,
+    add_test_flags,
+    choose_device,
+    parse_test_flags,
+    positive_float,
+    run_script,
+)
 from cli.tables import table
 
 import numpy as np
@@ -58,7 +66,7 @@ snippet by snippet, and chained into the whole trajectory. Whether a snippet has
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kitti", type=Path, metavar="KITTI_ODOMETRY", help="folder with sequences/ and poses/")
     names = "sequences to test (default: 09 10; with --predictions: those in the file)"
     parser.add_argument("--sequences", nargs="+", metavar="NN", help=names)

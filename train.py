@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from cli.flags import add_hidden_flags, add_option_flags, run_script
+from cli.flags import ArgumentParser, add_hidden_flags, add_option_flags, run_script
 
 import torch
 from path import Path
@@ -81,7 +81,7 @@ def main() -> None:
 
 def parse_arguments() -> dict[str, Any]:
     """The flags that were given, by name."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--resume",
         type=Path,

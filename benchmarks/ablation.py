@@ -14,7 +14,7 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import add_device_flag, choose_device, positive_float, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, positive_float, positive_int, run_script
 from cli.tables import table
 
 from benchmarks.surroundings import device_name
@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", type=Path, help="prepared data set with depth and poses in val.txt's scenes (default: a world)")
     add("--only", nargs="+", metavar="VARIANT", help="train these variants (default: all)")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, choose_device, positive_int, run_script
 
 from benchmarks.surroundings import device_name, make_noise
 from files.errors import InputError
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, required=True, metavar="FOLDER", help="the other checkout")
     parser.add_argument("--height", type=positive_int, default=128, help="pixels of the images (default: 128)")
     parser.add_argument("--width", type=positive_int, default=416, help="pixels of the images (default: 416)")

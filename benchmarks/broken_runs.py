@@ -18,7 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import add_device_flag, choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, positive_int, run_script
 from cli.tables import table
 
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_scene_names
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", help="run these trainings (default: all)")
     add("--real", type=Path, metavar="PREPARED", help="a prepared data set of real frames with measured K")

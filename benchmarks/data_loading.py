@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import positive_float, positive_int, run_script
+from cli.flags import ArgumentParser, positive_float, positive_int, run_script
 
 from benchmarks.surroundings import device_name, make_noise
 from datasets.in_memory import FramesInMemory
@@ -114,7 +114,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", help="prepared data set (default: noise of 416 x 128)")
     parser.add_argument("--sequence-length", type=positive_int, default=3, help="frames of a snippet (default: 3)")
     parser.add_argument("--batch-size", type=positive_int, default=4, help="snippets of a batch (default: 4)")

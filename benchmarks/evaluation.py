@@ -14,7 +14,7 @@ from path import Path
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import positive_int, run_script
+from cli.flags import ArgumentParser, positive_int, run_script
 
 from benchmarks.surroundings import device_name
 from datasets.formats import kitti
@@ -36,7 +36,7 @@ NAME = "2011_09_26/2011_09_26_drive_0001_sync/image_02/data/0000000000.png"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--scan", type=Path, metavar="FILE.bin", help="a scan of KITTI raw, with its DATE's calibration"
     )

@@ -14,7 +14,7 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import positive_float, run_script
+from cli.flags import ArgumentParser, positive_float, run_script
 
 from benchmarks.surroundings import device_name
 from files.atomic import write_json
@@ -56,7 +56,7 @@ TASKS: list[tuple[str, int, list[Any]]] = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report for machines, too")
     parser.add_argument("--minutes", type=positive_float, default=7.5, help="at most, for all (default: 7.5)")
     args = parser.parse_args()

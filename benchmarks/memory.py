@@ -15,7 +15,7 @@ from path import Path
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import positive_int, run_script
+from cli.flags import ArgumentParser, positive_int, run_script
 
 import predict
 from benchmarks.evaluation import make_kitti, time_whole_list
@@ -37,7 +37,7 @@ HEIGHT, WIDTH = 128, 416
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=positive_int, default=50, help="(default: 50, and 500)")
     parser.add_argument("--job", choices=sorted(JOBS), help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -12,7 +12,7 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import add_device_flag, choose_device, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, run_script
 from cli.tables import table
 
 from datasets.augmentation import normalise
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", type=Path, help="a world of make_world.py --moving-cars")
     parser.add_argument("runs", type=Path, nargs="+", help="runs' folders, or checkpoints")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw a few images with each run's disparity")

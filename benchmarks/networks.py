@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import add_device_flag, choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, positive_int, run_script
 from cli.tables import table
 
 from benchmarks.surroundings import device_name
@@ -57,7 +57,7 @@ class Candidate:
 
 def main() -> None:
     torch.set_flush_denormal(True)  # as train.py does
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=positive_int, default=64, help="pixels of the images (default: 64)")
     parser.add_argument("--width", type=positive_int, default=208, help="pixels of the images (default: 208)")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="snippets (default: 8)")

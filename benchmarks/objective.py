@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import add_device_flag, choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, positive_int, run_script
 
 from benchmarks.surroundings import device_name
 from benchmarks.train_step import synchronise
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=positive_int, default=128, help="pixels of the images (default: 128)")
     parser.add_argument("--width", type=positive_int, default=416, help="pixels of the images (default: 416)")
     parser.add_argument("--batch-size", type=positive_int, default=4, help="snippets (default: 4)")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import positive_int, run_script
+from cli.flags import ArgumentParser, positive_int, run_script
 
 from benchmarks.surroundings import device_name
 from data import prepare_kitti
@@ -42,7 +42,7 @@ SIZE = 128, 416  # prepared height and width
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of PNGs of one size (default: 10 that are made)")
     parser.add_argument("--frames", type=positive_int, default=300, help="frames to prepare (default: 300)")
     parser.add_argument("--rounds", type=positive_int, default=5, help="rounds of both (default: 5)")

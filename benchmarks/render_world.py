@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, choose_device, positive_int, run_script
 
 from datasets.synthetic import WorldOptions, list_drives, make_drive_renderer
 from datasets.synthetic.sensors import LIDAR_AZIMUTHS, LIDAR_ELEVATIONS, camera_from_velodyne
@@ -28,7 +28,7 @@ Wall time is what a person waits; CPU time leaves out what other programs took o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=positive_int, default=416, help="(default: 416)")
     parser.add_argument("--height", type=positive_int, default=128, help="(default: 128)")
     parser.add_argument("--frames", type=positive_int, default=20, help="of each of 3 drives (default: 20)")

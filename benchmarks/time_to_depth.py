@@ -14,7 +14,7 @@ from path import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import add_option_flags, choose_device, positive_float, positive_int, run_script
+from cli.flags import ArgumentParser, add_option_flags, choose_device, positive_float, positive_int, run_script
 from cli.tables import table
 
 from benchmarks.surroundings import device_name
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def parse_arguments() -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", type=Path, help="prepared data set with depth and poses in val.txt's scenes (default: a world)")
     add("--recipes", nargs="+", default=["paper-depth"], metavar="NAME", help=f"of {', '.join(RECIPES)}")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import add_hidden_flags, add_option_flags, choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, add_hidden_flags, add_option_flags, choose_device, positive_int, run_script
 
 from benchmarks.port import add_port_flag, load_port, port_step
 from benchmarks.surroundings import device_name, make_noise
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def parse_arguments() -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=positive_int, default=128, help="pixels of the images (default: 128)")
     parser.add_argument("--width", type=positive_int, default=416, help="pixels of the images (default: 416)")
     parser.add_argument("--rounds", type=positive_int, default=5, help="of measuring rates, then steps (default: 5)")

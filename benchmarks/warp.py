@@ -13,7 +13,7 @@ from torch.nn import functional
 
 sys.path.insert(0, Path(__file__).absolute().parent.parent)
 
-from cli.flags import add_device_flag, choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, positive_int, run_script
 
 from benchmarks.port import add_port_flag, load_port, port_warp
 from benchmarks.surroundings import device_name
@@ -36,7 +36,7 @@ Warp = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("batch-size", 4), ("height", 128), ("width", 416), ("rounds", 60)):
         parser.add_argument(f"--{name}", type=positive_int, default=default, help=f"(default: {default})")
     add_port_flag(parser)

@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
+import difflib
 import io
 import os
 import signal
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from path import Path
@@ -17,6 +18,18 @@ from files.errors import InputError, UsageError
 from files.options import base_type, expectation, flag_name, is_allowed
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, complete
 from models.checkpoint import CRITERIA, find_checkpoint
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, whose errors are one line, with the flag that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        flags = [word.partition("=")[0] for word in words.split() if word.startswith("-")] if unknown else []
+        meant = [flag for word in flags for flag in difflib.get_close_matches(word, self._option_string_actions, 1)]
+        if meant:
+            message += f" (did you mean {' '.join(meant)}?)"
+        self.exit(2, f"{self.prog}: error: {message}; {self.prog} --help lists the flags\n")
 
 
 def run_script(main: Callable[[], None]) -> None:

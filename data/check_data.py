@@ -7,7 +7,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from cli.flags import positive_int, run_script
+from cli.flags import ArgumentParser, positive_int, run_script
 from cli.tables import report_data_check
 
 from path import Path
@@ -33,7 +33,7 @@ Exit status: 0 if training may start (there may be warnings), 1 if the data set 
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt")
     parser.add_argument(
         "--pairs",

@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from cli.flags import choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, choose_device, positive_int, run_script
 
 from datasets.synthetic import WorldOptions, write_world
 
@@ -23,7 +23,7 @@ VARIED_MOVING_CARS = 0.7  # share of the drives of a varied world
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("folder", help="folder of the world: a new or empty one, or that of an unfinished world")
 

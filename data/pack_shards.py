@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from cli.flags import non_negative_int, positive_float, run_script
+from cli.flags import ArgumentParser, non_negative_int, positive_float, run_script
 from cli.tables import report_data_check
 
 from path import Path
@@ -32,7 +32,7 @@ docs/scaling.md says what shards cost."""
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prepared", type=Path, help="prepared data set: train.txt, val.txt, SCENE/*.jpg, cam.txt")
     parser.add_argument("out", type=Path, help="folder of the shards; it is made")
     parser.add_argument(

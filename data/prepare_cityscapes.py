@@ -20,7 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # --jobs says how many processes run, each with one thread
 
-from cli.flags import fraction, non_negative_float, positive_int, run_script
+from cli.flags import ArgumentParser, fraction, non_negative_float, positive_int, run_script
 
 from path import Path
 
@@ -31,7 +31,7 @@ from files.errors import InputError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("cityscapes", type=Path, help="folder with leftImg8bit_sequence/ and camera/, as downloaded and unpacked")
     add("prepared", type=Path, help="folder to write: new, empty, or begun with the same options")

@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")  # --jobs processes run, each with one thread
 
-from cli.flags import fraction, non_negative_float, positive_int, run_script
+from cli.flags import ArgumentParser, fraction, non_negative_float, positive_int, run_script
 
 from path import Path
 
@@ -46,7 +46,7 @@ TRAINING_SEQUENCES = tuple(f"{number:02d}" for number in range(9))
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("kitti", type=Path, help="folder of KITTI raw or KITTI odometry, as downloaded and unpacked")
     add("prepared", type=Path, help="folder to write: new, empty, or begun with the same options")

@@ -26,7 +26,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from typing import Any
 
-from cli.flags import crop_or, fraction, non_negative_float, positive_float, positive_int, run_script
+from cli.flags import ArgumentParser, crop_or, fraction, non_negative_float, positive_float, positive_int, run_script
 from cli.tables import report_data_check, table
 
 from path import Path
@@ -62,7 +62,7 @@ CHECKED_PAIRS = 400  # of neighbouring frames, by the data check
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("inputs", type=Path, nargs="+", metavar="VIDEO_OR_FOLDER", help="videos, folders of images, folders of videos")
     add("prepared", type=Path, help="folder to write: new, empty, or begun with the same options")

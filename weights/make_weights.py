@@ -16,7 +16,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import add_device_flag, choose_device, non_negative_int, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, non_negative_int, positive_int, run_script
 
 from files.errors import InputError
 from files.memory import keep_freed_memory
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, default=WORLD_FILE, metavar="FILE", help="safetensors (default: weights/world.safetensors)")
     add("--world", type=Path, metavar="FOLDER", help="keep the world there, or take the one that is there")

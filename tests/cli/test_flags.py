@@ -4,6 +4,7 @@ import os
 import sys
 
 from cli.flags import (
+    ArgumentParser,
     add_hidden_flags,
     add_option_flags,
     choose_device,
@@ -270,3 +271,20 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_traceback():
     script = "from cli import flags; flags.run_script(lambda: [print('x' * 1000) for _ in range(10000)])"
     end = os.popen(f'{sys.executable} -c "{script}" 2>&1 | head -c 3')
     assert end.read() == "xxx"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["--batchsize=4"], " (did you mean --batch-size?)"), (["--xyzzy"], ""), (["more"], ""), (["--name"], "")],
+)
+def test_a_wrong_flag_is_one_line_with_the_one_that_was_meant(words, meant, capsys):
+    parser = ArgumentParser(prog="train.py")
+    parser.add_argument("--batch-size")
+    parser.add_argument("--name")
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(words)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("train.py: error: ")
+    assert line.endswith(f"{meant}; train.py --help lists the flags\n")
+    assert line.count("\n") == 1
