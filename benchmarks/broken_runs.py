@@ -18,7 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, ROOT)
 
-from cli.flags import ArgumentParser, add_device_flag, choose_device, positive_int, run_script
+from cli.flags import ArgumentParser, add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table
 
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_scene_names
@@ -128,8 +128,11 @@ def main() -> None:
         folder = args.folder or Path(name)
         size = args.width, args.height
         for case in [case for case in cases if not args.only or case.name in args.only]:
-            data = args.real if case.data == "real" else make_data(folder, case.data, args.drives, args.frames, size)
-            base = {"data": str(data), "device": device, "steps": args.steps, "seed": case.seed, "workers": 0}
+            data = args.real
+            if case.data != "real":
+                data = make_data(folder, case.data, args.drives, args.frames, size, args.seed)
+            seed = args.seed + case.seed
+            base = {"data": str(data), "device": device, "steps": args.steps, "seed": seed, "workers": 0}
             base |= {"validate_every": max(1, args.steps // 4), "log_every": 10, "runs": str(folder / "runs")}
             if case.options.get("prior_weight"):
                 base["prior"] = invert_depth(folder, base)
@@ -147,6 +150,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", help="run these trainings (default: all)")
     add("--real", type=Path, metavar="PREPARED", help="a prepared data set of real frames with measured K")
+    add("--seed", type=non_negative_int, default=0, metavar="N", help="of the worlds and the trainings (default: 0)")
     add("--folder", type=Path, help="keep data and runs in this folder (default: one that is removed)")
     add("--steps", type=positive_int, default=400, help="of each training (default: 400)")
     add("--drives", type=positive_int, default=14, help="of each world (default: 14)")
@@ -183,7 +187,7 @@ def train_case(case: Case, options: TrainOptions, folder: Path) -> Outcome:
 
 def invert_depth(folder: Path, base: dict[str, Any]) -> str:
     """A checkpoint whose depth is upside down: that of a healthy training, with its heads' outputs mirrored."""
-    file = folder / "upside_down.pt"
+    file = folder / f"upside_down_{base['seed']}.pt"
     if not file.is_file():
         case = Case("before it is turned upside down", "world", SMALL)
         train_case(case, new_options({**SMALL, **base}), folder)
@@ -196,12 +200,12 @@ def invert_depth(folder: Path, base: dict[str, Any]) -> str:
     return str(file)
 
 
-def make_data(folder: Path, kind: str, drives: int, frames: int, size: tuple[int, int]) -> Path:
+def make_data(folder: Path, kind: str, drives: int, frames: int, size: tuple[int, int], seed: int = 0) -> Path:
     """A prepared data set of rendered drives: the last two for validation. What is there is used again."""
-    root = folder / kind
+    root = folder / (f"{kind}_{seed}" if seed else kind)
     if (root / "train.txt").is_file():
         return root
-    seed = {"other_world": 1, "moving": 2, "focal_lengths": 3, "filled": 4}.get(kind, 0)
+    seed += {"other_world": 1, "moving": 2, "focal_lengths": 3, "filled": 4}.get(kind, 0)
     plain = WorldOptions(drives, frames, *size, seed=seed, halts=False)
     moving, varied, focal_lengths = float(kind == "moving"), kind == "filled", kind == "focal_lengths"
     options = replace(plain, moving_cars=moving, varied=varied, vary_focal=focal_lengths)

@@ -95,6 +95,12 @@ def test_a_slow_drive_is_the_beginning_of_the_drive(tmp_path):
     assert scene.poses[1, :, 3] == pytest.approx(path[:2, :3, 3].mean(0))
 
 
+def test_another_seed_is_another_world(tmp_path):
+    drives = [read_scene(sorted(make_data(Path(tmp_path), "world", 3, 3, SIZE, seed).dirs())[0]) for seed in (0, 5)]
+    assert drives[0].folder.parent != drives[1].folder.parent
+    assert not np.allclose(drives[0].poses, drives[1].poses)
+
+
 def test_vehicles_fill_the_picture(tmp_path):
     render(Path(tmp_path) / "filled", lambda renderer: fill_picture(renderer, np.random.default_rng(0)))
     depth = np.load(Path(tmp_path) / "filled/0000002.npy")
@@ -104,7 +110,7 @@ def test_vehicles_fill_the_picture(tmp_path):
 def test_k_is_too_long_and_depth_is_turned_upside_down(folder):
     (scene, *_) = (read_scene(one) for one in sorted((folder / "long_focal").dirs()))
     assert scene.intrinsics[:2, :2] == pytest.approx(1.45 * 0.581 * SIZE[0] * np.eye(2))
-    base = {"data": str(folder / "long_focal"), "device": "cpu", "steps": 1, "workers": 0}
+    base = {"data": str(folder / "long_focal"), "device": "cpu", "steps": 1, "seed": 0, "workers": 0}
     file = invert_depth(folder, base | {"runs": str(folder / "runs"), "check": False})
     healthy = load_model(folder / "runs/before_it_is_turned_upside_down/last.pt").depth_net
     image = torch.rand(1, 3, 32, 64) * 2 - 1
