@@ -128,4 +128,6 @@ def _join(skip: Tensor, up: Tensor, coarse_disparity: Tensor | None = None) -> T
 
 def _double(disparity: Tensor, like: Tensor) -> Tensor:
     # The disparity is a feature here. Published weights expect align_corners=False.
-    return crop_like(functional.interpolate(disparity, scale_factor=2, mode="bilinear", align_corners=False), like)
+    doubled = functional.interpolate(disparity, scale_factor=2, mode="bilinear", align_corners=False)
+    # A view with the strides of channels-last images: without it `torch.cat` puts all features into planes.
+    return crop_like(doubled.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2), like)

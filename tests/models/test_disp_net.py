@@ -63,3 +63,17 @@ def test_the_first_disparities_lie_near_what_is_asked(first):
 def test_a_first_disparity_out_of_range_is_refused(first):
     with pytest.raises(ValueError, match=r"first_disparity is .*, expected a number between 0.01 and 10.01"):
         DispNet(first)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(64, 96), (33, 47)])
+def test_features_keep_the_memory_format_of_the_network(memory_format, size):
+    """A copy of the finest features into the other format takes longer than adding the disparity to them."""
+    network = DispNet(width=0.25).to(memory_format=memory_format)
+    joined = []
+    for name in ("iconv1", "iconv2", "iconv3", "iconv4"):
+        getattr(network, name).register_forward_pre_hook(lambda _, inputs: joined.append(inputs[0]))
+    with torch.no_grad():
+        network(torch.rand(2, 3, *size).to(memory_format=memory_format))
+    assert len(joined) == 4
+    assert all(features.is_contiguous(memory_format=memory_format) for features in joined)
