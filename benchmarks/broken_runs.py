@@ -21,6 +21,7 @@ sys.path.insert(0, ROOT)
 from cli.flags import ArgumentParser, add_device_flag, choose_device, non_negative_int, positive_int, run_script
 from cli.tables import table
 
+from benchmarks.surroundings import signals_as_before
 from datasets.layout import write_depth, write_intrinsics, write_poses, write_scene_names
 from datasets.preparation.focal_check import scaled
 from datasets.synthetic.drive_files import make_drive_renderer
@@ -162,6 +163,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@signals_as_before()
 def train_case(case: Case, options: TrainOptions, folder: Path) -> Outcome:
     """Train, and collect the warnings of the run's metrics.jsonl."""
     name = case.name.replace(" ", "_").replace(":", "")

@@ -1,5 +1,10 @@
 """What the benchmarks run on: the name of the device, and images made for them."""
 
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from path import Path
@@ -33,3 +38,16 @@ def device_name(device: torch.device) -> str:
 def cpu_info() -> list[str]:
     file = Path("/proc/cpuinfo")
     return file.read_text().splitlines() if file.exists() else []
+
+
+@contextmanager
+def signals_as_before() -> Iterator[None]:
+    """Undo what a run changes: it listens to Ctrl-C and SIGTERM also after its end, where nobody asks it any more."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    streams = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -17,7 +17,7 @@ sys.path.insert(0, ROOT)
 from cli.flags import ArgumentParser, add_option_flags, choose_device, positive_float, positive_int, run_script
 from cli.tables import table
 
-from benchmarks.surroundings import device_name
+from benchmarks.surroundings import device_name, signals_as_before
 from files.atomic import write_json
 from files.errors import InputError
 from files.memory import keep_freed_memory
@@ -123,6 +123,7 @@ def make_data(folder: Path, drives: int, frames: int, width: int, height: int) -
     return folder / "prepared"
 
 
+@signals_as_before()
 def steps_in(options: TrainOptions, device: torch.device, seconds: float) -> int:
     """The steps that a training takes in this time, from the speed of 30 steps after 10 others."""
     options = replace(options, name="speed", log_every=NEVER, pictures_every=NEVER, validate_every=NEVER)
@@ -138,6 +139,7 @@ def steps_in(options: TrainOptions, device: torch.device, seconds: float) -> int
     return max(1, int(seconds * 30 / taken))
 
 
+@signals_as_before()
 def train_and_judge(options: TrainOptions, device: torch.device, seconds: float, points: int) -> list[Point]:
     """Train for so long, or to the run's last step; the scores at equal intervals of the training's time."""
     options = replace(options, log_every=NEVER, pictures_every=NEVER, save_every=NEVER, validate_every=NEVER)

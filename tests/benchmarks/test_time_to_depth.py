@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 from dataclasses import replace
 
@@ -67,6 +68,14 @@ def test_a_stop_while_the_speed_is_measured_ends_it(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "train_for", stopped)
     with pytest.raises(KeyboardInterrupt):
         benchmark.steps_in(new_options(given), torch.device("cpu"), 10)
+
+
+def test_after_a_training_ctrl_c_and_the_output_are_as_before(data):
+    """A run's own handler would lose the Ctrl-C that comes before the next training."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout, sys.stderr
+    options = new_options({"recipe": "small", "data": str(data), "workers": 0, "batch_size": 2, "steps": 1})
+    benchmark.train_and_judge(replace(options, runs=str(data / "runs")), torch.device("cpu"), 60, 1)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout, sys.stderr) == before
 
 
 def test_an_unknown_recipe_is_one_line(data, monkeypatch):
