@@ -69,7 +69,8 @@ class ObjectiveOptions:
     )
     over_sources: str = option(
         "sum",
-        "how the errors of the sources are combined; minimum is per pixel, for pixels that one source does not see",
+        "how the errors of the sources are combined; minimum: each pixel counts its smallest error, so that a source "
+        "that does not see the pixel is ignored",
         choices=OVER_SOURCES,
     )
     over_scales: str = option("sum", "how every term is combined over the scales", choices=OVER_SCALES)
@@ -85,8 +86,8 @@ class ObjectiveOptions:
     )
     auto_mask: str = option(
         "off",
-        "masks what does not move in the image: minimum adds the unwarped source's error to each pixel's minimum; "
-        "exclude leaves out pixels whose unwarped source fits at least as well",
+        "masks pixels that do not change between frames: minimum includes the unwarped source's error in each pixel's "
+        "minimum; exclude leaves out pixels whose unwarped source fits at least as well",
         choices=AUTO_MASKS,
     )
     scales: int = option(4, "the objective uses at most so many scales, the finest first", at_least=1)
@@ -123,8 +124,8 @@ class ObjectiveOptions:
     )
     motion_weight: float = option(
         0.05,
-        "with --align-steps, the weight of the mean displacement in pixels between the predicted and the corrected "
-        "motion",
+        "with --align-steps, the weight of the difference between the predicted and the corrected motion: the mean "
+        "displacement in pixels, along x and along y",
         above=0,
     )
 
@@ -144,7 +145,10 @@ class ObjectiveOptions:
 
     explainability: bool = option(True, "predict masks that weigh the photometric error")
     explainability_weight: float = option(
-        0.2, "lambda_e, the weight of L_reg, the cross-entropy of the masks to 1", at_least=0
+        0.2,
+        "lambda_e, the weight of L_reg, the cross-entropy of the masks to 1; with --over-sources sum it is summed over "
+        "the sources, too",
+        at_least=0,
     )
 
     def __post_init__(self) -> None:
@@ -252,7 +256,8 @@ def objective(
         weights["prior"] = options.prior_weight
     if prediction.mask_logits is not None:
         penalties = [explainability_loss(prediction.mask_logits[scale]) for scale in scales]
-        terms["explainability"] = _over_scales(penalties, options)
+        share = snippets.sources.shape[1] if options.over_sources == "sum" else 1  # the authors' code sums, too
+        terms["explainability"] = share * _over_scales(penalties, options)
         weights["explainability"] = options.explainability_weight
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return Loss(total, terms, weights, warps)
@@ -300,14 +305,16 @@ def corrected(snippets: Snippets, prediction: Prediction, steps: int) -> tuple[P
     Args:
         snippets: images in [-1, 1].
     """
-    disparity = prediction.disparities[min(1, len(prediction.disparities) - 1)].detach()
     height, width = snippets.target.shape[2:]
-    h, w = disparity.shape[2:]
+    h, w = -(-height // 2), -(-width // 2)
+    disparity = prediction.disparities[min(1, len(prediction.disparities) - 1)].detach()
+    if disparity.shape[2:] != (h, w):  # there is one scale
+        disparity = _reduce(disparity, h, w)
     target = _reduce(snippets.target, h, w)
     sources = _reduce(snippets.sources.flatten(0, 1), h, w).unflatten(0, snippets.sources.shape[:2])
     intrinsics = scale_intrinsics(prediction.intrinsics.detach(), w / width, h / height)
     motion = align(target, sources, 1 / disparity, prediction.source_from_target.detach(), intrinsics, steps)
-    # Half the size leaves sideways translations noisy; a step at full size takes half of that away.
+    # At half size sideways translations are noisy; one step at full size halves that noise.
     finest = 1 / prediction.disparities[0].detach()
     motion = align(snippets.target, snippets.sources, finest, motion, prediction.intrinsics.detach(), 1)
     distance = displacement(1 / disparity, prediction.source_from_target, motion, intrinsics).mean()

@@ -113,7 +113,8 @@ def invert(a_from_b: Tensor) -> Tensor:
     """`b_from_a` of the rigid transform `a_from_b` [..., 4, 4]: R^T and -R^T t, without a solver."""
     _check_transform(a_from_b)
     rotation = a_from_b[..., :3, :3].transpose(-1, -2)
-    translation = -(rotation @ a_from_b[..., :3, 3:]).squeeze(-1)
+    # Without a product of matrices, which autocast would compute in bfloat16.
+    translation = -(rotation * a_from_b[..., None, :3, 3]).sum(-1)
     return transform_from(rotation, translation)
 
 

@@ -31,12 +31,13 @@ def publish(content: dict[str, Any], file: Path, half: bool = False) -> None:
     """Write the networks of a checkpoint (`models.checkpoint.load_checkpoint`) as safetensors.
 
     Args:
-        half: floating-point weights in half precision.
+        half: the networks' floating-point weights in half precision; a learned camera keeps its precision.
     """
     weights = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() and not name.startswith("camera.") else tensor)
         for name, tensor in content["model"].items()
     }
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     about = {
         "networks": content["networks"],
         "record": content["record"],

@@ -202,6 +202,38 @@ def test_the_scale_s_term_is_least_at_a_mean_disparity_of_one_and_touches_nothin
         assert np.sign(gradient.mean().item()) == np.sign(np.log(factor)) or factor == 1
 
 
+@pytest.mark.parametrize(("over_sources", "factor"), [("sum", 2), ("mean", 1)])
+def test_the_masks_penalty_is_summed_over_the_sources_as_the_errors_are(over_sources, factor):
+    """The objective of a snippet whose two sources are given twice: the balance of errors and penalty is kept."""
+    snippets, prediction = example()
+    twice = snippets._replace(sources=snippets.sources.repeat(1, 2, 1, 1, 1))
+    of_twice = prediction._replace(
+        source_from_target=prediction.source_from_target.repeat(1, 2, 1, 1),
+        mask_logits=[logits.repeat(1, 2, 1, 1) for logits in prediction.mask_logits],
+    )
+    options = ObjectiveOptions(over_sources=over_sources)
+    once, doubled = (objective(*pair, options).terms for pair in ((snippets, prediction), (twice, of_twice)))
+    for term in ("photometric", "explainability"):
+        torch.testing.assert_close(doubled[term], factor * once[term])
+
+
+@pytest.mark.parametrize("scales", [1, 2, 4])
+def test_alignment_is_at_half_the_size_first_with_any_number_of_scales(scales, monkeypatch):
+    snippets, prediction = example()
+    prediction = prediction._replace(mask_logits=None, disparities=prediction.disparities[:scales])
+    sizes = []
+
+    def watched(target, sources, depth, motion, intrinsics, steps):
+        sizes.append((tuple(target.shape[2:]), tuple(depth.shape[2:]), steps))
+        return motion
+
+    monkeypatch.setattr("loss_functions.align", watched)
+    objective(snippets, prediction, ObjectiveOptions(explainability=False, align_steps=3, scales=scales))
+    height, width = snippets.target.shape[2:]
+    half = (-(-height // 2), -(-width // 2))
+    assert sizes == [(half, half, 3), ((height, width), (height, width), 1)]
+
+
 def test_alignment_does_not_go_with_the_geometry_consistency():
     with pytest.raises(UsageError, match="--align-steps 3: does not go with"):
         ObjectiveOptions(align_steps=3, geometry_weight=0.5)
@@ -252,7 +284,7 @@ def test_terms_are_those_of_the_options(changes):
     loss = objective(snippets, prediction, ObjectiveOptions(**changes))
     maps = [1 / scale if "smoothed" in changes else scale for scale in prediction.disparities]
     assert loss.terms["smoothness"] == over_scales(second_order_smoothness, maps, changes.get("smoothness_decay", 2.0))
-    assert loss.terms["explainability"] == over_scales(explainability_loss, prediction.mask_logits)
+    assert loss.terms["explainability"] == 2 * over_scales(explainability_loss, prediction.mask_logits)  # sources
     photometric, warps = photometric_loss(snippets, prediction.disparities, prediction)
     assert loss.terms["photometric"] == photometric
     for warp, expected in zip(loss.warps, warps, strict=True):

@@ -102,6 +102,14 @@ def test_the_inverse_of_axis_angle_is_the_opposite_vector():
     torch.testing.assert_close(axis_angle_to_matrix(-vectors), axis_angle_to_matrix(vectors).mT)
 
 
+def test_motion_is_inverted_in_float32_under_autocast():
+    pose = pose_to_matrix(random_poses(3, 5)[0].float())
+    with torch.autocast("cpu", torch.bfloat16):
+        inverse = invert(pose)
+    assert inverse.dtype == torch.float32
+    torch.testing.assert_close(inverse, torch.linalg.inv(pose))
+
+
 def test_invert_and_compose_are_a_group():
     a, b, c = pose_to_matrix(random_poses(3, 5)).unbind(0)
     identity = torch.eye(4, dtype=torch.float64).expand_as(a)

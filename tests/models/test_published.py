@@ -88,3 +88,11 @@ def test_damage_is_one_line(tmp_path, content):
         read_published(file)
     with pytest.raises(InputError, match="no such file"):
         read_published(Path(tmp_path) / "nowhere.safetensors")
+
+
+def test_half_precision_leaves_a_learned_camera_as_it_is(content, tmp_path):
+    camera = {"camera.log_focal": torch.tensor([[4.7947, 4.8]]), "camera.shift": torch.tensor([[1e-5, 0.1]])}
+    publish({**content, "model": content["model"] | camera}, Path(tmp_path) / "half.safetensors", half=True)
+    model = read_published(Path(tmp_path) / "half.safetensors")["model"]
+    for name, tensor in camera.items():
+        assert torch.equal(model[name], tensor)
