@@ -9,6 +9,7 @@ from datasets.formats.trajectories import read_frame_times, read_trajectory
 from evaluation.leakage import KITTI_SEQUENCES
 from evaluation.metrics.pose import (
     mean_odometry,
+    relative_to_first_frame,
     snippet_ate,
     snippet_rotation_error,
     snippet_scale,
@@ -35,7 +36,10 @@ def is_sequence_name(name: str) -> bool:
 
 
 def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np.ndarray], dict]:
-    """Predicted snippets by sequence, and how they were made; InputError if the file lacks one or has other shapes."""
+    """Predicted snippets by sequence, and how they were made; InputError if the file lacks one or has other shapes.
+
+    The snippets are first_from_frame float64 [N, n, 3, 4], whatever common frame the file's poses are in.
+    """
     arrays, about = load_predictions(file, "snippets")
     predicted = {name.removeprefix("snippets_"): poses for name, poses in arrays.items()}
     for name in sequences or predicted:
@@ -54,7 +58,7 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
             )
     if not predicted:
         raise InputError(f"{file}: holds no snippets")
-    return {name: predicted[name].astype(np.float64) for name in sequences or sorted(predicted)}, about
+    return {name: relative_to_first_frame(predicted[name]) for name in sequences or sorted(predicted)}, about
 
 
 def read_true_poses(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:

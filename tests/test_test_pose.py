@@ -15,6 +15,7 @@ from datasets.layout import write_poses
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import chain_snippets
 from geometry.pose import pose_to_matrix
+from geometry.rigid import relative, to_3x4, to_homogeneous
 from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
 from tests.oracles import load, motion, sources
@@ -225,6 +226,20 @@ def test_ground_truth_times_three_has_no_error(kitti, run, tmp_path, frames):
     assert row["ate"]["mean"] < 1e-12
     assert row["rotation_error"]["mean"] < 1e-6
     assert row["straight_line_ate"]["mean"] > 1e-3
+
+
+@pytest.mark.parametrize("frame", ["world", "middle"])
+def test_snippets_of_another_method_in_any_common_frame(kitti, run, tmp_path, frame):
+    poses = trajectory(LENGTH).numpy()[np.arange(LENGTH - 4)[:, None] + np.arange(5)]
+    if frame == "middle":
+        poses = to_3x4(relative(to_homogeneous(poses[:, 2:3]), to_homogeneous(poses)))
+    saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
+    test_pose.save_predictions(saved, "snippets", {"snippets_09": poses}, {})
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--json", result)
+    assert status == 0, errors
+    (row,) = json.loads(result.read_text())["results"]
+    assert row["ate"]["mean"] < 1e-12
+    assert row["rotation_error"]["mean"] < 1e-6
 
 
 def test_poses_that_do_not_fit(kitti, checkpoint, run, tmp_path):
