@@ -72,9 +72,19 @@ def find_images(images: str, truth: str, root: Path, with_images: bool) -> Image
         images: a name in `LISTS`, or a file.
         truth: kind of ground truth, or a file with the depth maps of the whole list.
         root, with_images: as in `choose_tests`.
+
+    Raises:
+        InputError: a file of depth maps that has another number of them than the list has images.
     """
     file = LISTS.get(images, Path(images))
     listed = read_image_list(file, root)
+    if is_archive(truth) and Path(truth).is_file():
+        # Before anything else: maps are found by their place in the list, so a missing image must not hide a misfit.
+        count = len(archived_truths(Path(truth)))
+        if count != len(listed):
+            raise InputError(
+                f"{truth}: {count} depth maps, expected one for each of the {len(listed)} images of {file}"
+            )
     found, missing = [], []
     for name in listed:
         needed = [find_image(root, name)] if with_images else []
@@ -84,9 +94,6 @@ def find_images(images: str, truth: str, root: Path, with_images: bool) -> Image
             found.append(name)
         else:
             missing.append(str(absent))
-    if is_archive(truth) and not missing and len(archived_truths(Path(truth))) != len(listed):
-        count = len(archived_truths(Path(truth)))
-        raise InputError(f"{truth}: {count} depth maps, expected one for each of the {len(listed)} images of {file}")
     return ImageSet(str(file.name), listed, found, missing)
 
 

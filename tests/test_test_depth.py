@@ -553,6 +553,18 @@ def test_depth_maps_of_the_whole_list_in_one_file(kitti, run, tmp_path):
     assert run("--predictions", saved, "--kitti", kitti, "--ground-truth", "lidar")[0] == 2
 
 
+@pytest.mark.parametrize("count", [FRAMES - 1, FRAMES + 1])
+def test_depth_maps_are_counted_although_an_image_is_missing(kitti, checkpoint, run, tmp_path, count):
+    (kitti / name_of(0)).unlink()
+    file, saved = Path(tmp_path) / "truth.npy", Path(tmp_path) / "depth.npz"
+    np.save(file, np.full((count, HEIGHT, WIDTH), 8, np.float32))
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--allow-missing")
+    status, _, errors = run(checkpoint, *flags, "--ground-truth", file)
+    assert (status, errors.count("\n")) == (1, 1), errors
+    assert f"truth.npy: {count} depth maps, expected one for each of the 5 images of" in errors
+    assert not saved.exists()
+
+
 def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
     (kitti / name_of(1)).unlink()
     (kitti / DRIVE / "velodyne_points/data/0000000003.bin").unlink()
