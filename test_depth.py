@@ -27,7 +27,7 @@ from evaluation.ground_truth import TRUTHS, is_archive
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, RESIZED, SCALINGS
 from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS
-from evaluation.predictions import Rows, default_file, save_predictions
+from evaluation.predictions import Rows, default_file, load_depth, save_predictions
 from files.atomic import write_json
 from files.errors import InputError
 from files.outputs import check_outputs
@@ -81,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--training-data", type=Path, metavar="PREPARED", help=training)
     plain = "with --predictions FILE.npy, [N, h, w] in the list's order: it holds disparity, as monodepth2 saves it"
     add("--disparity", action="store_true", help=plain)
-    add("--allow-missing", action="store_true", help="go on without images or scans that are missing")
+    add("--allow-missing", action="store_true", help="go on without images, scans or predictions that are missing")
     add("--cache", help=argparse.SUPPRESS)  # of version 1; without effect
     add("--no-cache", action="store_true", help=argparse.SUPPRESS)
     add_test_flags(parser, "depth")
@@ -140,7 +140,10 @@ def main() -> None:
     parts = {"images": [images] if images else [], "ground_truth": truths, "crop": crops, "cap": caps}
     parts |= {"scaling": scalings, "resized": resized}
     with_images = args.predictions is None
-    tests, sets, left_out = choose_tests(args.protocol, parts, args.kitti, with_images, args.allow_missing)
+    predicted = None  # all images, unless a file says that it lacks some, and may
+    if args.allow_missing and args.predictions and args.predictions.suffix != ".npy":
+        predicted, *_ = load_depth(args.predictions)
+    tests, sets, left_out = choose_tests(args.protocol, parts, args.kitti, with_images, args.allow_missing, predicted)
     found = list(dict.fromkeys(name for images in sets.values() for name in images.found))
 
     file, seconds = args.predictions, {}

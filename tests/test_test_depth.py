@@ -583,6 +583,19 @@ def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
     images = json.loads(result.read_text())["protocols"]["paper"]["images"]
     assert (images["listed"], images["found"], len(images["missing"])) == (5, 3, 2)
 
+    # The saved file says which images it holds, and is scored again like the first time.
+    first = json.loads(result.read_text())["protocols"]
+    status, output, errors = run("--predictions", saved, *arguments, "--allow-missing")
+    assert status == 0, errors
+    assert json.loads(result.read_text())["protocols"] == first
+    status, _, errors = run("--predictions", saved, *arguments[:4])
+    assert (status, "--allow-missing" in errors) == (1, True)
+    imageio.imwrite(kitti / name_of(1), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert run("--predictions", saved, *arguments, "--allow-missing")[0] == 0
+    again = json.loads(result.read_text())["protocols"]["paper"]
+    assert again["metrics"] == first["paper"]["metrics"]
+    assert again["images"]["missing"][0] == f"prediction of {name_of(1)}"
+
     (kitti / "2011_09_26/calib_velo_to_cam.txt").unlink()
     status, _, errors = run(checkpoint, *arguments, "--save", saved, "--allow-missing")
     assert status == 1
@@ -626,6 +639,14 @@ def test_predictions_that_do_not_fit(kitti, run, tmp_path, frames, change, expec
     assert status == 1
     assert expected in errors
     assert "Traceback" not in errors
+
+
+def test_predictions_of_another_list_are_no_incomplete_ones(kitti, run, tmp_path):
+    saved = save(Path(tmp_path) / "depth.npz", range(FRAMES, FRAMES + 2))
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--allow-missing")
+    status, _, errors = run("--predictions", saved, *flags)
+    assert status == 1
+    assert "predictions of 2 images do not fit the list of 5" in errors
 
 
 def test_a_prediction_that_is_not_finite_is_named(kitti, run, tmp_path):
