@@ -43,6 +43,7 @@ OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; ma
 REPORT_FILE = "prepare_report.txt"
 SHORTEST_SCENE = 3  # frames: the shortest snippet
 LARGEST_CHUNK = 16  # frames per task
+MOST_NAMED = 3  # scenes in a printed line
 _ASPECT_TOLERANCE = 0.02
 
 
@@ -325,8 +326,32 @@ def write_lists(
         print(f"note: too few {groups} to split: all scenes are for training, and val.txt is empty")
 
 
+def find_unlisted(folder: Path, jobs: Sequence[SceneJob]) -> list[str]:
+    """The complete scenes of a folder that no list names, since they are of an earlier run that chose others."""
+    own = {job.scene for job in jobs}
+    unlisted = []
+    for scene in sorted(folder.dirs()):
+        try:
+            record = None if scene.name in own else read_record(scene)
+        except (InputError, OSError):  # damaged: training cannot read that scene either
+            continue
+        if record is not None and record["frames"] >= SHORTEST_SCENE:
+            unlisted.append(str(scene.name))
+    return unlisted
+
+
+def describe_unlisted(folder: Path, unlisted: list[str], most: int) -> str:
+    """The note about scenes in no list, with the names of `most` of them and the number of the others."""
+    more = f" and {len(unlisted) - most} more" if len(unlisted) > most else ""
+    scenes = "1 prepared scene" if len(unlisted) == 1 else f"{len(unlisted)} prepared scenes"
+    verb = "is" if len(unlisted) == 1 else "are"
+    return f"note: {scenes} in {folder} {verb} in no list: {', '.join(unlisted[:most])}{more}"
+
+
 def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], done: int) -> None:
     """Print counts; write each frame that was left out or has no depth, with the reason, to prepare_report.txt.
+
+    Scenes of earlier runs that are in no list are noted in both.
 
     Args:
         records: by scene, from `SceneJob.read_record`.
@@ -340,8 +365,13 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
     lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
+    unlisted = find_unlisted(folder, jobs)
+    if unlisted:
+        lines.append(describe_unlisted(folder, unlisted, len(unlisted)))
     write_text(folder / REPORT_FILE, printable("".join(f"{line}\n" for line in lines)))
 
+    if unlisted:
+        print(printable(describe_unlisted(folder, unlisted, MOST_NAMED)))
     if done == 0:
         print("nothing to do: all scenes are complete")
     frames = sum(record["frames"] for scene, record in records.items() if scene not in short)

@@ -318,6 +318,23 @@ def test_odometry_trains_on_00_to_08(odometry, prepare, folder):
     assert names(folder / "test/train.txt") == ["09_2", "09_3"]
 
 
+def test_scenes_of_an_earlier_run_that_are_in_no_list_are_noted(odometry, prepare, folder):
+    out = folder / "out"
+    assert "in no list" not in prepare(odometry, "--sequences", "00")
+    printed = prepare(odometry, "--sequences", "03")
+    note = f"note: 2 prepared scenes in {out} are in no list: 00_2, 00_3\n"
+    assert note in printed
+    assert note in (out / "prepare_report.txt").read_text()
+    assert names(out / "train.txt") == ["03_2", "03_3"]
+    (out / "00_3").rmtree()
+    assert f"note: 1 prepared scene in {out} is in no list: 00_2\n" in prepare(odometry, "--sequences", "03")
+    prepare(odometry, "--sequences", "00", "05")
+    printed = prepare(odometry, "--sequences", "09")
+    assert f"note: 6 prepared scenes in {out} are in no list: 00_2, 00_3, 03_2 and 3 more\n" in printed
+    assert "00_2, 00_3, 03_2, 03_3, 05_0, 05_1\n" in (out / "prepare_report.txt").read_text()
+    assert "in no list" not in prepare(odometry, "--sequences", "00", "03", "05", "09")
+
+
 def test_gaps_in_times_are_told_and_no_snippet_crosses_them(odometry, prepare, folder):
     """0.1 s from frame to frame, but 0.3 s from frame 1 to frame 2: the camera dropped frames."""
     place = odometry / "sequences/03"
