@@ -8,7 +8,7 @@ from datasets.formats.kitti_folders import find_image, read_image_list
 from evaluation.depth_scoring import ImageSet, Sets
 from evaluation.ground_truth import TRUTHS, archived_truths, is_archive, truth_files
 from evaluation.metrics.depth import SCALINGS
-from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of, vary
+from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_tests, vary
 from files.errors import InputError
 
 SPLITS = Path(__file__).absolute().parent.parent / "data/splits"
@@ -64,7 +64,7 @@ def choose_tests(
         named = [test for test in vary(PROTOCOLS.values(), **parts) if (test.images, test.ground_truth) in sets]
         every = vary(matrix(sets, list(SCALINGS)), **parts)
         tests = list(dict.fromkeys([*tests, *named, *every]))
-    return {name_of(test): test for test in tests}, sets, left_out
+    return name_tests(tests), sets, left_out
 
 
 def all_kinds(root: Path) -> list[str]:

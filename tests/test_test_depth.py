@@ -553,6 +553,19 @@ def test_depth_maps_of_the_whole_list_in_one_file(kitti, run, tmp_path):
     assert run("--predictions", saved, "--kitti", kitti, "--ground-truth", "lidar")[0] == 2
 
 
+def test_two_files_of_one_name_give_two_results(kitti, run, tmp_path):
+    files = [Path(tmp_path) / folder / "gt.npy" for folder in ("a", "b")]
+    for file, depth in zip(files, (8, 16), strict=True):
+        file.parent.makedirs()
+        np.save(file, np.full((FRAMES, HEIGHT, WIDTH), depth, np.float32))
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": np.full((FRAMES, 4, 8), 8.0)})
+    result, output = score(run, kitti, saved, "--protocol", "paper", "--ground-truth", *files, "--scaling", "none")
+    found = {name: part["metrics"]["abs_rel"] for name, part in result["protocols"].items()}
+    name = "list.txt/{}/gt.npy/garg/80/none/depth"
+    assert found == pytest.approx({name.format("a"): 0, name.format("b"): 0.5})
+    assert name.format("b") in output
+
+
 @pytest.mark.parametrize("count", [FRAMES - 1, FRAMES + 1])
 def test_depth_maps_are_counted_although_an_image_is_missing(kitti, checkpoint, run, tmp_path, count):
     (kitti / name_of(0)).unlink()
