@@ -167,7 +167,7 @@ def main() -> None:
     results = {
         name: summarise(name, test, sets[test.images, test.ground_truth], scores[name]) for name, test in tests.items()
     }
-    add_notes(results, scales, predictions.about.get("conversion"))
+    add_notes(results, scales, predictions.about)
     result = {"protocols": results, "left_out": left_out, "training_overlap": overlap, "mean_map": about_mean_map}
     result |= {"predictions": {"file": str(file), **predictions.about}, "seconds": seconds}
     if args.json:

@@ -17,7 +17,7 @@ from evaluation.metrics.pose import (
     straight_line,
 )
 from evaluation.metrics.trajectory import chain_snippets
-from evaluation.predictions import load_predictions
+from evaluation.predictions import describe_averages, load_predictions
 from evaluation.trajectories import FIGURES
 from files.errors import InputError
 from geometry.rigid import to_3x4, to_homogeneous
@@ -138,16 +138,18 @@ def summarise_sequences(results: list[dict], about: dict, snippet_scale_from: st
         f"{result['snippets']} snippets of {result['frames']} frames)"
         for result in results
     )
+    averaged = describe_averages(about)
     means = " and ".join(sorted({" ".join(result["mean_odometry_of"]) for result in results}))
     line = (
         f"protocol: KITTI odometry {counted}; ground truth: camera 0; scale: fitted per snippet; ATE: norm divided by "
-        f"the number of frames, as published; mean odometry: of {means}"
+        f"the number of frames, as published; mean odometry: of {means}{averaged}"
     )
     protocol = {
         "line": line,
         "ground_truth": "camera 0",
         "scale": "per snippet",
         "ate": "norm / frames",
+        "averaged": averaged.removeprefix("; "),
         "trajectory_line": f"whole trajectories: chained from the snippets ({SNIPPET_SCALES[snippet_scale_from]}; each "
         f"motion the mean of those that hold it); {FIGURES}",
         "snippet_scale": snippet_scale_from,

@@ -518,7 +518,11 @@ def test_flip_average_and_choice_of_checkpoint(kitti, checkpoint, run, tmp_path)
     saved = folder / "best_abs_rel_depth.npz"
     assert f"predictions: {saved}" in output
     plain = np.load(saved)["depth"]
-    assert run(folder, "--which", "abs_rel", *flags, "--flip-average")[0] == 0
+    assert "averaged" not in output
+    output = run(folder, "--which", "abs_rel", *flags, "--flip-average")[1]
+    assert output.count("; averaged with the mirrored image\n") == 2  # in both protocols' lines
+    output = run("--predictions", saved, *flags, "--protocol", "all")[1]  # the file knows it
+    assert output.count("5 of 5 images found, 0 missing; averaged with the mirrored image\n") == 2
     flipped = np.load(saved)["depth"]
     np.testing.assert_allclose(flipped, flipped[:, :, ::-1], rtol=1e-4)  # symmetric, which the network alone is not
     assert np.abs(plain - plain[:, :, ::-1]).max() > 1e-3

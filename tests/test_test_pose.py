@@ -136,6 +136,18 @@ def predict(run, kitti, checkpoint, tmp_path, *flags):
     return np.load(saved)["snippets_09"], json.loads(result.read_text())["results"]
 
 
+def test_averages_are_said_in_the_line(kitti, checkpoint, run, tmp_path):
+    saved = Path(tmp_path) / "pose.npz"
+    flags = ("--kitti", kitti, "--sequences", "09")
+    assert "averaged" not in run(checkpoint[0], *flags, "--save", saved, *SMALL)[1]
+    averages = ("--flip-average", "--size-average")
+    for arguments in ((checkpoint[0], *flags, "--save", saved, *SMALL, *averages), ("--predictions", saved, *flags)):
+        status, output, errors = run(*arguments)
+        assert status == 0, errors
+        line = next(line for line in output.splitlines() if line.startswith("protocol: "))
+        assert line.endswith("; averaged with the mirrored image; averaged with other sizes of the image")
+
+
 @pytest.mark.parametrize("names", ["{}.png", "frame{}.png", "{:01d}.jpeg"])
 def test_names_without_padding_give_the_same_figures(checkpoint, run, tmp_path, names):
     """1, 2, .., 10, 11 and not 1, 10, 11, 2: of 14 frames, numbered from 1."""
