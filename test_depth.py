@@ -105,7 +105,9 @@ def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
     truths += "; or FILE.npz (.npy) with the depth maps of the whole list in its order, as monodepth2 exports them"
     add("--ground-truth", type=ground_truth, nargs="+", metavar="KIND", help=truths)
     add("--crop", choices=CROPS, nargs="+", metavar="CROP", help=f"area that counts: {', '.join(CROPS)}")
-    add("--cap", type=cap, nargs="+", metavar="METRES", help="farthest depth that counts")
+    farthest = "farthest true depth that counts, and the depth that predictions are clipped to; with the protocol "
+    farthest += "improved, farther truth counts, too"
+    add("--cap", type=cap, nargs="+", metavar="METRES", help=farthest)
     scalings = "; ".join(f"{name}: {meaning}" for name, meaning in SCALED.items())
     add("--scaling", choices=SCALINGS, nargs="+", metavar="SCALING", help=f"scale of the predictions: {scalings}")
     resized = "depth or disparity is resized to the truth's size"

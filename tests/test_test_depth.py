@@ -570,6 +570,23 @@ def test_two_files_of_one_name_give_two_results(kitti, run, tmp_path):
     assert name.format("b") in output
 
 
+def test_cap_does_what_its_help_says(kitti, run, tmp_path):
+    """Half of the truth lies at 20 m and half at 60 m; the cap is 40 m, and predictions lie at 80 m."""
+    truth = np.full((HEIGHT, WIDTH), 20.0)
+    truth[:, WIDTH // 2 :] = 60
+    for frame in range(FRAMES):
+        write_depth_picture(kitti, frame, truth)
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": np.full((FRAMES, 4, 8), 80.0)})
+    flags = ("--ground-truth", "improved", "--scaling", "none", "--crop", "none", "--cap", 40)
+    for protocol, pixels, error in (("paper", 0.5, 1), ("improved", 1, (1 + 1 / 3) / 2)):
+        (part,) = score(run, kitti, saved, "--protocol", protocol, *flags)[0]["protocols"].values()
+        assert part["pixels_per_image"] == pixels * HEIGHT * WIDTH
+        assert part["metrics"]["abs_rel"] == pytest.approx(error)
+    text = " ".join(run("--help")[1].split())
+    assert "farthest true depth that counts, and the depth that predictions are clipped to; with the protocol" in text
+    assert "improved, farther truth counts, too" in text
+
+
 @pytest.mark.parametrize("count", [FRAMES - 1, FRAMES + 1])
 def test_depth_maps_are_counted_although_an_image_is_missing(kitti, checkpoint, run, tmp_path, count):
     (kitti / name_of(0)).unlink()
