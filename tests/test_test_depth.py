@@ -587,6 +587,19 @@ def test_cap_does_what_its_help_says(kitti, run, tmp_path):
     assert "improved, farther truth counts, too" in text
 
 
+@pytest.mark.parametrize("scaling", ["none", "global"])
+def test_no_constant_is_better_than_the_best_one(kitti, run, tmp_path, scaling):
+    """Images at 4, 4, 16, 16 and 16 m: the median image lies at 16 m, and 4 m has the lowest Abs Rel."""
+    depths = (4.0, 4.0, 16.0, 16.0, 16.0)
+    for frame, depth in enumerate(depths):
+        write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), depth))
+    saved = save(Path(tmp_path) / "depth.npz")
+    flags = ("--protocol", "dense", "--scaling", scaling)
+    (part,) = score(run, kitti, saved, *flags)[0]["protocols"].values()
+    least = min(np.mean([abs(c - d) / d for d in depths]) for c in np.linspace(3, 20, 1000))
+    assert part["baselines"]["best_constant"]["abs_rel"] == pytest.approx(least, rel=5e-3)
+
+
 @pytest.mark.parametrize("count", [FRAMES - 1, FRAMES + 1])
 def test_depth_maps_are_counted_although_an_image_is_missing(kitti, checkpoint, run, tmp_path, count):
     (kitti / name_of(0)).unlink()
