@@ -10,7 +10,8 @@ from evaluation.metrics.trajectory import associate, path_lengths, trajectory_er
 from evaluation.trajectory_hints import order_hint, unit_hint
 from files.errors import InputError
 
-FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
+_DRIFT, _STEP_ERROR = "t_err, r_err: KITTI's, over 100 to 800 m", "RPE: mean from frame to frame"
+FIGURES = f"{_DRIFT}; ATE: RMSE; {_STEP_ERROR}"
 COMPLETE = 0.95  # share of the true path that a result of the whole covers
 _UNEVEN = 1.5  # the longest time between neighbouring frames, over the median
 
@@ -66,6 +67,8 @@ def read_pair(file: Path, truth_file: Path, times_file: Path | None, largest_dif
 def describe_figures(times: np.ndarray | None, rows: np.ndarray, true_rows: np.ndarray) -> str:
     """`FIGURES`; where the paired poses are not neighbouring frames (keyframes, for one), with the time between them.
 
+    KITTI's segments start at every tenth pose, so their starts and ends are then others, too.
+
     Args:
         times: of the paired poses, [P], seconds.
         rows, true_rows: places of the paired poses in the trajectory and in the truth, [P].
@@ -80,7 +83,8 @@ def describe_figures(times: np.ndarray | None, rows: np.ndarray, true_rows: np.n
         between += " (not comparable with figures from frame to frame)"
     elif (np.diff(true_rows) == 1).all():
         return FIGURES
-    return FIGURES.replace("RPE: mean from frame to frame", between)
+    segments = f"{_DRIFT} from every tenth paired pose on (not comparable with figures of all frames)"
+    return FIGURES.replace(_STEP_ERROR, between).replace(_DRIFT, segments)
 
 
 def _times(trajectory: Trajectory, file: Path | None) -> np.ndarray | None:
