@@ -738,6 +738,11 @@ def test_a_damaged_image_leaves_older_predictions_as_they_were(kitti, checkpoint
         (("--kitti", "k"), 2, "either a CHECKPOINT"),
         (("a.pt", "--predictions", "b.npz", "--kitti", "k"), 2, "either a CHECKPOINT"),
         (("--predictions", "b.npz", "--save", "c.npz", "--kitti", "k"), 2, "--save goes with"),
+        (
+            ("--predictions", "b.npz", "--kitti", "k", "--height", "5", "--device", "nonsense"),
+            2,
+            "--height and --device: only with a CHECKPOINT, here nothing is predicted",
+        ),
         (("a.pt", "--kitti", "k", "--cap", "0"), 2, "--cap"),
         (("a.pt", "--kitti", "k", "--cap", "0.0001"), 2, "above 0.001"),
         (("a.pt", "--kitti", "k", "--crop", "grag"), 2, "--crop"),

@@ -286,6 +286,11 @@ def test_predictions_that_are_not_finite_are_named(kitti, run, tmp_path):
     ("arguments", "status", "expected"),
     [
         (("--kitti", "KITTI"), 2, "either a CHECKPOINT"),
+        (
+            ("--predictions", "POSES", "--kitti", "KITTI", "--batch-size", "3"),
+            2,
+            "--batch-size: only with a CHECKPOINT",
+        ),
         (("a.pt", "--kitti", "KITTI", "--sequences", "09", "09"), 2, "names a sequence twice"),
         (("a.pt", "--kitti", "KITTI", "--sequences", "../09"), 2, "not paths"),
         (("a.pt", "--kitti", "no/folder"), 1, "--kitti no/folder: no such folder"),
