@@ -62,6 +62,8 @@ def read_pair(file: Path, truth_file: Path, times_file: Path | None, difference:
         if 2 * len(rows) < min(len(times), len(true_times)):
             timed = [times_file if one.times is None else one.file for one in (predicted, truth)]
             hint = unit_hint(times, true_times, timed, largest_difference)
+    if by_line and len(rows) < 2:  # pairing does not matter
+        raise InputError(f"{file}: {len(rows)} pose, like {truth_file}; a trajectory has 2 poses or more")
     if len(rows) < 2:
         raise InputError(f"{file}: {pairing} of {truth_file}{hint}; a trajectory has 2 poses or more")
     poses, true_poses = predicted.world_from_camera[rows], truth.world_from_camera[true_rows]

@@ -748,6 +748,7 @@ def test_a_damaged_image_leaves_older_predictions_as_they_were(kitti, checkpoint
         (("a.pt", "--kitti", "k", "--crop", "grag"), 2, "--crop"),
         (("a.pt", "--kitti", "no/such/folder"), 1, "--kitti no/such/folder: no such folder"),
         (("a.pt", "--kitti", ".", "--list", "no_list.txt"), 1, "no_list.txt: no such file"),
+        (("a.pt", "--kitti", "KITTI", "--list", "KITTI"), 1, "is a folder, expected a text file"),
         (("a.pt", "--kitti", ".", "--json", "no/folder/r.json"), 1, "no such folder"),
         (("no.pt", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "no.pt: no such file"),
         (("KITTI/list.txt", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "list.txt"),

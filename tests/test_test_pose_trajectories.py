@@ -387,6 +387,13 @@ def test_files_of_different_lengths_are_refused_with_the_line(kitti, run, tmp_pa
     assert f"{truth}: 180 poses, the last in line 180, but {file} has 181: its line 181 has no counterpart" in errors
 
 
+def test_a_trajectory_of_one_pose_is_none(run, tmp_path):
+    file = Path(tmp_path) / "mine.txt"
+    write_poses(file, drive(1)[:1])
+    status, _, errors = run("--trajectory", file, "--ground-truth", file)
+    assert (status, f"{file}: 1 pose, like {file}; a trajectory has 2 poses or more\n" in errors) == (1, True)
+
+
 def test_tum_files_are_paired_by_time(run, tmp_path):
     file, truth, result = (Path(tmp_path) / name for name in ("mine.txt", "truth.txt", "result.json"))
     times = 1e9 + 0.1 * np.arange(COUNT)
