@@ -22,11 +22,11 @@ from datasets.formats.kitti_folders import describe_conversion, find_image
 from evaluation.depth_inputs import find_mean_map, find_speed_scales, load_listed
 from evaluation.depth_lists import choose_tests
 from evaluation.depth_results import SCALED, add_notes, result_rows, set_line, summarise, write_images
-from evaluation.depth_scoring import score
+from evaluation.depth_scoring import Sets, score
 from evaluation.ground_truth import TRUTHS, is_archive
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, RESIZED, SCALINGS
-from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS
+from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS, DepthTest
 from evaluation.predictions import Rows, default_file, load_depth, save_predictions
 from files.atomic import write_json
 from files.errors import InputError
@@ -86,6 +86,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--no-cache", action="store_true", help=argparse.SUPPRESS)
     add_test_flags(parser, "depth")
     args = parse_test_flags(parser)
+    check_arguments(parser, args)
+    return args
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with exit status 2 for flags that do not go together, or that name a file of another form."""
     for name in args.protocol:
         if name != "all" and PROTOCOLS[name].images == LISTED and args.list is None:
             parser.error(f"--protocol {name} has no list of its own: give --list FILE")
@@ -94,7 +100,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.predictions and (args.flip_average or args.size_average or args.pose_checkpoint):
         flags = "--flip-average, --size-average and --pose-checkpoint"
         parser.error(f"{flags} go with a CHECKPOINT: --predictions FILE are made already")
-    return args
+    if args.pictures and args.pictures.suffix.lower() != ".png":
+        parser.error(f"--pictures {args.pictures}: expected a name that ends in .png")
 
 
 def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +153,8 @@ def main() -> None:
     if args.allow_missing and args.predictions and args.predictions.suffix != ".npy":
         predicted, *_ = load_depth(args.predictions)
     tests, sets, left_out = choose_tests(args.protocol, parts, args.kitti, with_images, args.allow_missing, predicted)
+    if args.pictures:
+        check_images(next(iter(tests.values())), sets, args.kitti)
     found = list(dict.fromkeys(name for images in sets.values() for name in images.found))
 
     file, seconds = args.predictions, {}
@@ -184,6 +193,14 @@ def main() -> None:
             args.pictures, name, test, sets[test.images, test.ground_truth], predictions, of_images, args.kitti
         )
         print(f"pictures: {args.pictures}")
+
+
+def check_images(test: DepthTest, sets: Sets, root: Path) -> None:
+    """InputError unless the images that --pictures may draw are there; scoring alone needs none of them."""
+    for name in sets[test.images, test.ground_truth].found:
+        file = find_image(root, name)
+        if not file.is_file():
+            raise InputError(f"{file}: no such file, expected the image for --pictures")
 
 
 def leave_out_speed(error: InputError, left_out: list[str], args: argparse.Namespace) -> None:

@@ -303,6 +303,10 @@ def positive_int(text: str) -> int:
     return _number(text, int, lambda value: value > 0, "a whole number above 0")
 
 
+def snippet_length(text: str) -> int:
+    return _number(text, int, lambda value: value >= 3 and value % 2 == 1, "an odd number of frames from 3 on")
+
+
 def non_negative_int(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number from 0 on")
 

@@ -504,6 +504,18 @@ def test_pictures_of_best_median_and_worst(kitti, run, tmp_path):
     assert "0000000000.png: empty file" in errors.splitlines()[-1]
 
 
+def test_pictures_without_images_are_refused_before_the_work(kitti, run, tmp_path):
+    saved, result = save(Path(tmp_path) / "depth.npz"), Path(tmp_path) / "result.json"
+    flags = ("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", "--json", result)
+    (kitti / name_of(2)).unlink()
+    status, output, errors = run(*flags, "--pictures", tmp_path / "sheet.png")
+    assert (status, f"{name_of(2)}: no such file, expected the image for --pictures" in errors) == (1, True)
+    assert (output, result.exists()) == ("", False)
+    assert run(*flags)[0] == 0  # scoring needs none
+    status, _, errors = run(*flags, "--pictures", tmp_path / "sheet.jpg")
+    assert (status, "sheet.jpg: expected a name that ends in .png" in errors) == (2, True)
+
+
 def test_flip_average_and_choice_of_checkpoint(kitti, checkpoint, run, tmp_path):
     """A symmetric image: the mirror image's prediction is this one's, and the average changes nothing."""
     folder = Path(tmp_path) / "run"
