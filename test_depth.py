@@ -115,7 +115,8 @@ def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
     farthest = "farthest true depth that counts, and the depth that predictions are clipped to; with the protocol "
     farthest += "improved, farther truth counts, too"
     add("--cap", type=cap, nargs="+", metavar="METRES", help=farthest)
-    scalings = "; ".join(f"{name}: {meaning}" for name, meaning in SCALED.items())
+    scaled = SCALED | {"none": "predictions are not scaled"}
+    scalings = "; ".join(f"{name}: {meaning}" for name, meaning in scaled.items())
     add("--scaling", choices=SCALINGS, nargs="+", metavar="SCALING", help=f"scale of the predictions: {scalings}")
     resized = "depth or disparity is resized to the truth's size"
     add("--resize", choices=RESIZED, nargs="+", metavar="WHAT", help=resized)

@@ -597,6 +597,7 @@ def test_cap_does_what_its_help_says(kitti, run, tmp_path):
     text = " ".join(run("--help")[1].split())
     assert "farthest true depth that counts, and the depth that predictions are clipped to; with the protocol" in text
     assert "improved, farther truth counts, too" in text
+    assert "none: predictions are not scaled" in text
 
 
 @pytest.mark.parametrize("scaling", ["none", "global"])
