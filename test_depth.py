@@ -22,12 +22,12 @@ from datasets.formats.kitti_folders import describe_conversion, find_image
 from evaluation.depth_inputs import find_mean_map, find_speed_scales, load_listed
 from evaluation.depth_lists import choose_tests
 from evaluation.depth_results import SCALED, add_notes, result_rows, set_line, summarise, write_images
-from evaluation.depth_scoring import score
+from evaluation.depth_scoring import Sets, score
 from evaluation.ground_truth import TRUTHS, is_archive
 from evaluation.leakage import check_overlap, trained_scenes
 from evaluation.metrics.depth import CROPS, MIN_DEPTH, RESIZED, SCALINGS
-from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS
-from evaluation.predictions import Rows, default_file, save_predictions
+from evaluation.metrics.depth_protocols import LISTED, PROTOCOLS, DepthTest
+from evaluation.predictions import Rows, default_file, load_depth, save_predictions
 from files.atomic import write_json
 from files.errors import InputError
 from files.outputs import check_outputs
@@ -81,11 +81,17 @@ def parse_arguments() -> argparse.Namespace:
     add("--training-data", type=Path, metavar="PREPARED", help=training)
     plain = "with --predictions FILE.npy, [N, h, w] in the list's order: it holds disparity, as monodepth2 saves it"
     add("--disparity", action="store_true", help=plain)
-    add("--allow-missing", action="store_true", help="go on without images or scans that are missing")
+    add("--allow-missing", action="store_true", help="go on without images, scans or predictions that are missing")
     add("--cache", help=argparse.SUPPRESS)  # of version 1; without effect
     add("--no-cache", action="store_true", help=argparse.SUPPRESS)
     add_test_flags(parser, "depth")
     args = parse_test_flags(parser)
+    check_arguments(parser, args)
+    return args
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with exit status 2 for flags that do not go together, or that name a file of another form."""
     for name in args.protocol:
         if name != "all" and PROTOCOLS[name].images == LISTED and args.list is None:
             parser.error(f"--protocol {name} has no list of its own: give --list FILE")
@@ -94,7 +100,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.predictions and (args.flip_average or args.size_average or args.pose_checkpoint):
         flags = "--flip-average, --size-average and --pose-checkpoint"
         parser.error(f"{flags} go with a CHECKPOINT: --predictions FILE are made already")
-    return args
+    if args.pictures and args.pictures.suffix.lower() != ".png":
+        parser.error(f"--pictures {args.pictures}: expected a name that ends in .png")
 
 
 def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +112,11 @@ def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
     truths += "; or FILE.npz (.npy) with the depth maps of the whole list in its order, as monodepth2 exports them"
     add("--ground-truth", type=ground_truth, nargs="+", metavar="KIND", help=truths)
     add("--crop", choices=CROPS, nargs="+", metavar="CROP", help=f"area that counts: {', '.join(CROPS)}")
-    add("--cap", type=cap, nargs="+", metavar="METRES", help="farthest depth that counts")
-    scalings = "; ".join(f"{name}: {meaning}" for name, meaning in SCALED.items())
+    farthest = "farthest true depth that counts, and the depth that predictions are clipped to; with the protocol "
+    farthest += "improved, farther truth counts, too"
+    add("--cap", type=cap, nargs="+", metavar="METRES", help=farthest)
+    scaled = SCALED | {"none": "predictions are not scaled"}
+    scalings = "; ".join(f"{name}: {meaning}" for name, meaning in scaled.items())
     add("--scaling", choices=SCALINGS, nargs="+", metavar="SCALING", help=f"scale of the predictions: {scalings}")
     resized = "depth or disparity is resized to the truth's size"
     add("--resize", choices=RESIZED, nargs="+", metavar="WHAT", help=resized)
@@ -140,7 +150,12 @@ def main() -> None:
     parts = {"images": [images] if images else [], "ground_truth": truths, "crop": crops, "cap": caps}
     parts |= {"scaling": scalings, "resized": resized}
     with_images = args.predictions is None
-    tests, sets, left_out = choose_tests(args.protocol, parts, args.kitti, with_images, args.allow_missing)
+    predicted = None  # all images, unless a file says that it lacks some, and may
+    if args.allow_missing and args.predictions and args.predictions.suffix != ".npy":
+        predicted, *_ = load_depth(args.predictions)
+    tests, sets, left_out = choose_tests(args.protocol, parts, args.kitti, with_images, args.allow_missing, predicted)
+    if args.pictures:
+        check_images(next(iter(tests.values())), sets, args.kitti)
     found = list(dict.fromkeys(name for images in sets.values() for name in images.found))
 
     file, seconds = args.predictions, {}
@@ -164,7 +179,7 @@ def main() -> None:
     results = {
         name: summarise(name, test, sets[test.images, test.ground_truth], scores[name]) for name, test in tests.items()
     }
-    add_notes(results, scales, predictions.about.get("conversion"))
+    add_notes(results, scales, predictions.about)
     result = {"protocols": results, "left_out": left_out, "training_overlap": overlap, "mean_map": about_mean_map}
     result |= {"predictions": {"file": str(file), **predictions.about}, "seconds": seconds}
     if args.json:
@@ -179,6 +194,14 @@ def main() -> None:
             args.pictures, name, test, sets[test.images, test.ground_truth], predictions, of_images, args.kitti
         )
         print(f"pictures: {args.pictures}")
+
+
+def check_images(test: DepthTest, sets: Sets, root: Path) -> None:
+    """InputError unless the images that --pictures may draw are there; scoring alone needs none of them."""
+    for name in sets[test.images, test.ground_truth].found:
+        file = find_image(root, name)
+        if not file.is_file():
+            raise InputError(f"{file}: no such file, expected the image for --pictures")
 
 
 def leave_out_speed(error: InputError, left_out: list[str], args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from evaluation.make3d import (
     summarise_make3d,
 )
 from evaluation.metrics.make3d import CAP, METRICS, RESIZED
-from evaluation.predictions import Rows, default_file, load_depth, save_predictions
+from evaluation.predictions import Rows, default_file, describe_averages, load_depth, save_predictions
 from files.atomic import write_csv, write_json
 from files.errors import InputError
 from files.images import resize_area
@@ -100,9 +100,7 @@ def main() -> None:
     scores = score_photographs(photographs, depth, protocol, file, args.workers)
     seconds["scoring_per_image"] = (time.perf_counter() - start) / len(photographs)
 
-    averages = {"flip_average": "the mirrored image", "size_average": "other sizes of the image"}
-    averaged = [meaning for name, meaning in averages.items() if about.get(name) is True]
-    result = summarise_make3d(scores, protocol, averaged, missing)
+    result = summarise_make3d(scores, protocol, describe_averages(about), missing)
     result |= {"predictions": {"file": str(file), **about}, "seconds": seconds}
     if args.csv:
         write_csv(args.csv, [{"image": photo.name, **row} for photo, (row, _) in zip(photographs, scores, strict=True)])

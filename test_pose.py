@@ -42,7 +42,7 @@ from evaluation.odometry import (
     summarise_sequences,
 )
 from evaluation.predictions import default_file, save_predictions
-from evaluation.trajectories import read_pair, score_trajectory, table_rows
+from evaluation.trajectories import LARGEST_DIFFERENCE, read_pair, score_trajectory, table_rows
 from files.atomic import write_json
 from files.errors import InputError
 from files.outputs import check_outputs
@@ -77,8 +77,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--ground-truth", type=Path, metavar="FILE", help=f"with --trajectory: {pairs}")
     times = "with --trajectory: one time per line (times.txt), for files in KITTI's form"
     add("--times", type=Path, metavar="FILE", help=times)
-    gap = "with --trajectory: largest difference of paired times (default: 0.01)"
-    add("--max-time-difference", type=positive_float, default=0.01, metavar="SECONDS", help=gap)
+    gap = f"with --trajectory: largest difference of paired times (default: {LARGEST_DIFFERENCE:g})"
+    add("--max-time-difference", type=positive_float, metavar="SECONDS", help=gap)
     kinds = "; ".join(f"{name}: {meaning}" for name, meaning in ALIGNMENTS.items() if name != "none")
     kinds += "; the picture shows the last one given (default: all)"
     add("--alignment", choices=ALIGNMENTS, nargs="+", default=[*ALIGNMENTS], help=kinds)
@@ -108,8 +108,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
             parser.error("--kitti and --sequences do not go with --trajectory FILE: its truth is --ground-truth FILE")
     elif args.kitti is None:
         parser.error("--kitti KITTI_ODOMETRY is missing: the folder with sequences/ and poses/")
-    elif args.ground_truth or args.times:
-        parser.error("--ground-truth and --times go with --trajectory FILE; here the truth is in --kitti")
+    elif args.ground_truth or args.times or args.max_time_difference:
+        flags = "--ground-truth, --times and --max-time-difference"
+        parser.error(f"{flags} go with --trajectory FILE; here the truth is in --kitti")
     elif len(set(args.sequences or [])) < len(args.sequences or []):
         parser.error(f"--sequences {given}: names a sequence twice")
     elif not all(map(is_sequence_name, args.sequences or [])):

@@ -132,7 +132,7 @@ def add_test_flags(parser: argparse.ArgumentParser, kind: str, overlap: bool = T
 
 def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None) -> argparse.Namespace:
     """Parse the command line; wrong use unless there is one thing to score: a checkpoint, a file of predictions, or
-    what the flag `--instead` names."""
+    what the flag `--instead` names. Flags of predicting go with a checkpoint alone."""
     args = parser.parse_args()
     given = [args.checkpoint, args.predictions] + ([getattr(args, instead)] if instead else [])
     if sum(one is not None for one in given) != 1:
@@ -142,6 +142,11 @@ def parse_test_flags(parser: argparse.ArgumentParser, instead: str | None = None
         )
     if args.checkpoint is None and args.save:
         parser.error("--save goes with a CHECKPOINT: --predictions FILE are saved already")
+    predicting = ("height", "width", "batch_size", "device")
+    unused = [name for name in predicting if getattr(args, name) != parser.get_default(name)]
+    if args.checkpoint is None and unused:
+        flags = " and ".join(map(flag_name, unused))
+        parser.error(f"{flags}: only with a CHECKPOINT, here nothing is predicted")
     if args.which and (args.checkpoint is None or args.checkpoint.is_file()):
         parser.error("--which goes with a run's folder in place of a CHECKPOINT")
     if args.predictions is not None and args.predictions.is_dir():
@@ -296,6 +301,10 @@ def add_hidden_flags(parser: argparse.ArgumentParser, names: Iterable[str]) -> N
 
 def positive_int(text: str) -> int:
     return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def snippet_length(text: str) -> int:
+    return _number(text, int, lambda value: value >= 3 and value % 2 == 1, "an odd number of frames from 3 on")
 
 
 def non_negative_int(text: str) -> int:

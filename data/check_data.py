@@ -7,7 +7,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from cli.flags import ArgumentParser, positive_int, run_script
+from cli.flags import ArgumentParser, positive_int, run_script, snippet_length
 from cli.tables import report_data_check
 
 from path import Path
@@ -41,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
         default=1000,
         help="pairs of neighbouring frames to compare, spread over all scenes, at least 4 each (default: 1000)",
     )
-    parser.add_argument("--sequence-length", type=positive_int, default=3, help="frames per snippet (default: 3)")
+    length = "frames per snippet, an odd number from 3 on (default: 3)"
+    parser.add_argument("--sequence-length", type=snippet_length, default=3, help=length)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
     return parser.parse_args()
 

@@ -118,7 +118,7 @@ def chosen_options(args: argparse.Namespace) -> dict:
 
 
 def make_jobs(args: argparse.Namespace, sequences: list[Sequence]) -> list[CityscapesScene]:
-    """The jobs of each sequence: for every second frame (--every 2) one for the even and one for the odd frames."""
+    """The jobs of each sequence: one for each phase, counted from its first frame (0 and 1 with --every 2)."""
     one_city = len({sequence.city for sequence in sequences}) == 1
     jobs = []
     for sequence in sequences:

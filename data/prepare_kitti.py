@@ -236,6 +236,7 @@ def make_jobs(args: argparse.Namespace, recordings: list[Recording], static: str
                 height=args.height,
                 width=args.width,
                 with_poses=args.with_poses,
+                with_depth=args.with_depth,
                 static=static,
                 min_speed=args.min_speed,
                 listed_static=frozenset(listed.get(recording.drive, ())),

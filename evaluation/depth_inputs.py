@@ -39,7 +39,9 @@ def load_plain(file: Path, sets: Sets, disparity: bool) -> Predictions:
     except (ValueError, OSError) as error:
         raise InputError(f"{file}: no readable .npy ({one_line(error)})") from None
     if values.ndim != 3 or values.dtype.kind != "f" or len(values) != len(listed) or 0 in values.shape:
-        raise InputError(f"{file}: {values.dtype} {[*values.shape]}, expected numbers [{len(listed)}, h, w]")
+        raise InputError(
+            f"{file}: {values.dtype} {[*values.shape]}, expected floating-point numbers [{len(listed)}, h, w]"
+        )
 
     def depth(row: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what overflows is refused as not finite, with its place, when it is scored

@@ -1,12 +1,14 @@
 """Which images a test has, and which tests: the lists of images, complete or not, and the combinations of protocols."""
 
+from collections.abc import Collection
+
 from path import Path
 
 from datasets.formats.kitti_folders import find_image, read_image_list
 from evaluation.depth_scoring import ImageSet, Sets
 from evaluation.ground_truth import TRUTHS, archived_truths, is_archive, truth_files
 from evaluation.metrics.depth import SCALINGS
-from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of, vary
+from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_tests, vary
 from files.errors import InputError
 
 SPLITS = Path(__file__).absolute().parent.parent / "data/splits"
@@ -14,7 +16,12 @@ LISTS = {"eigen": SPLITS / "eigen_test_files.txt", "benchmark": SPLITS / "eigen_
 
 
 def choose_tests(
-    protocols: list[str], parts: dict[str, list], root: Path, with_images: bool, allow_missing: bool
+    protocols: list[str],
+    parts: dict[str, list],
+    root: Path,
+    with_images: bool,
+    allow_missing: bool,
+    predicted: Collection[str] | None = None,
 ) -> tuple[dict[str, DepthTest], Sets, list[str]]:
     """The tests, the images of each, and the parts of the matrix that the files do not allow.
 
@@ -25,6 +32,7 @@ def choose_tests(
         root: the folder that the images' names are relative to.
         with_images: the images themselves are needed, since they are to be predicted.
         allow_missing: go on with an incomplete list.
+        predicted: the images that a file of predictions holds, where a list may lack the others; None: all of them.
 
     Returns:
         Tests by name; images by list and ground truth; a line for each part that was left out.
@@ -34,7 +42,7 @@ def choose_tests(
     """
     tests = vary([PROTOCOLS[name] for name in protocols if name != "all"], **parts)
     sets = {
-        (test.images, test.ground_truth): find_images(test.images, test.ground_truth, root, with_images)
+        (test.images, test.ground_truth): find_images(test.images, test.ground_truth, root, with_images, predicted)
         for test in tests
     }
     for (images, truth), found in sets.items():
@@ -43,7 +51,7 @@ def choose_tests(
     if "all" in protocols:
         for images in parts["images"] or LISTS:
             for truth in parts["ground_truth"] or all_kinds(root):
-                found = find_images(images, truth, root, with_images)
+                found = find_images(images, truth, root, with_images, predicted)
                 if not found.missing or (allow_missing and found.found):
                     sets[images, truth] = found
                 else:
@@ -56,7 +64,7 @@ def choose_tests(
         named = [test for test in vary(PROTOCOLS.values(), **parts) if (test.images, test.ground_truth) in sets]
         every = vary(matrix(sets, list(SCALINGS)), **parts)
         tests = list(dict.fromkeys([*tests, *named, *every]))
-    return {name_of(test): test for test in tests}, sets, left_out
+    return name_tests(tests), sets, left_out
 
 
 def all_kinds(root: Path) -> list[str]:
@@ -65,28 +73,41 @@ def all_kinds(root: Path) -> list[str]:
     return [kind for kind in TRUTHS if kind != other]
 
 
-def find_images(images: str, truth: str, root: Path, with_images: bool) -> ImageSet:
+def find_images(
+    images: str, truth: str, root: Path, with_images: bool, predicted: Collection[str] | None = None
+) -> ImageSet:
     """The images of a list whose files are all there.
 
     Args:
         images: a name in `LISTS`, or a file.
         truth: kind of ground truth, or a file with the depth maps of the whole list.
-        root, with_images: as in `choose_tests`.
+        root, with_images, predicted: as in `choose_tests`.
+
+    Raises:
+        InputError: a file of depth maps that has another number of them than the list has images.
     """
     file = LISTS.get(images, Path(images))
     listed = read_image_list(file, root)
+    if is_archive(truth) and Path(truth).is_file():
+        # Before anything else: maps are found by their place in the list, so a missing image must not hide a misfit.
+        count = len(archived_truths(Path(truth)))
+        if count != len(listed):
+            raise InputError(
+                f"{truth}: {count} depth maps, expected one for each of the {len(listed)} images of {file}"
+            )
+    # Predictions of none of the images are those of another list, which is an error of its own.
+    unpredicted = set(listed) - set(predicted) if predicted and not set(listed).isdisjoint(predicted) else set()
     found, missing = [], []
     for name in listed:
-        needed = [find_image(root, name)] if with_images else []
+        needed = [find_image(root, name)] if with_images or name in unpredicted else []
         needed += truth_files(root, name, truth)
         absent = next((file for file in needed if not file.is_file()), None)
-        if absent is None:
+        if absent is None and name in unpredicted:  # all files are there now
+            missing.append(f"prediction of {name}")
+        elif absent is None:
             found.append(name)
         else:
             missing.append(str(absent))
-    if is_archive(truth) and not missing and len(archived_truths(Path(truth))) != len(listed):
-        count = len(archived_truths(Path(truth)))
-        raise InputError(f"{truth}: {count} depth maps, expected one for each of the {len(listed)} images of {file}")
     return ImageSet(str(file.name), listed, found, missing)
 
 

@@ -9,6 +9,7 @@ from evaluation.depth_scoring import ImageScores, ImageSet, Scores, Sets
 from evaluation.ground_truth import describe_truth
 from evaluation.metrics.depth import METRICS, mean_metrics
 from evaluation.metrics.depth_protocols import DepthTest
+from evaluation.predictions import describe_averages
 from evaluation.speed_scale import SLOWEST, SpeedScale
 from files.atomic import write_csv
 
@@ -77,8 +78,17 @@ def write_images(file: Path, tests: dict[str, DepthTest], sets: Sets, scores: Sc
     write_csv(file, rows)
 
 
-def add_notes(results: dict[str, dict], scales: dict[str, dict[str, SpeedScale]], conversion: object) -> None:
-    """Add to summaries how many images have a scale of their own from the speed, and how the images were converted."""
+def add_notes(results: dict[str, dict], scales: dict[str, dict[str, SpeedScale]], about: dict) -> None:
+    """Add to summaries what each prediction is a mean over, how the images were converted, and how many images have a
+    scale of their own from the speed.
+
+    Args:
+        about: how the predictions were made.
+    """
+    conversion, averaged = about.get("conversion"), describe_averages(about)
+    for summary in results.values():
+        summary["line"] += averaged
+        summary["averaged"] = averaged.removeprefix("; ")
     if isinstance(conversion, str) and conversion:  # the figures are of other images than those of the list
         for summary in results.values():
             summary["line"] += f"; {conversion}"
@@ -100,6 +110,8 @@ def set_line(protocol: dict) -> str:
         count = f"INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: {count.upper()}"
     if "conversion" in images:
         count += f"; {images['conversion']}"
+    if protocol["averaged"]:
+        count += f"; {protocol['averaged']}"
     return f"{images['list']}, {describe_truth(protocol['ground_truth'])}: {count}"
 
 

@@ -143,12 +143,12 @@ def _scales_of_sets(task: Task, names: list[str], workers: int, quiet: bool) -> 
     scales = {}
     for name, test in unscaled.items():
         of_images = [image[name] for image in passed if name in image]
+        scales[name] = dict.fromkeys(of_images[0][0], 1.0)
         if test.protocol.scaling == "global":
-            methods = of_images[0][0]
-            scales[name] = {method: float(np.median([ratios[method] for ratios, _ in of_images])) for method in methods}
-        else:
-            weights = np.sum([weights for _, weights in of_images], axis=0)
-            scales[name] = {"network": 1.0, "mean_map": 1.0, "best_constant": best_constant(weights)}
+            for method in scales[name]:
+                scales[name][method] = float(np.median([ratios[method] for ratios, _ in of_images]))
+        # Whatever the predictions are scaled by, no other constant has a lower Abs Rel.
+        scales[name]["best_constant"] = best_constant(np.sum([weights for _, weights in of_images], axis=0))
     return scales
 
 

@@ -23,13 +23,19 @@ TRUTHS = {
 CAMERAS = ("image_02", "image_03")
 
 
-def split_name(name: str) -> tuple[str, str, str, str]:
-    """(date, drive, camera, frame) of DATE/DRIVE/image_CAMERA/data/FRAME.png; the camera is "02" or "03"."""
+def split_name(
+    name: str, advice: str = "for images with stored depth use --ground-truth npy"
+) -> tuple[str, str, str, str]:
+    """(date, drive, camera, frame) of DATE/DRIVE/image_CAMERA/data/FRAME.png; the camera is "02" or "03".
+
+    Args:
+        advice: ends the error for another name.
+    """
     parts = name.split("/")
     if len(parts) != 5 or parts[2] not in CAMERAS or parts[3] != "data":
         raise InputError(
             f"{name:.200}: not the name of a KITTI raw image, expected DATE/DRIVE/image_02/data/FRAME.png (or "
-            "image_03); for images with stored depth use --ground-truth npy"
+            f"image_03); {advice}"
         )
     return parts[0], parts[1], parts[2].removeprefix("image_"), Path(parts[4]).stem
 

@@ -98,13 +98,13 @@ def score_photographs(
 def summarise_make3d(
     scores: list[tuple[dict[str, float], dict[str, float]]],
     protocol: Make3DProtocol,
-    averaged: list[str],
+    averaged: str,
     missing: list[str],
 ) -> dict:
     """The result as written to JSON: the protocol as a line and in parts, the figures, and those of the baseline.
 
     Args:
-        averaged: what each prediction is a mean over, for example "the mirrored image".
+        averaged: what each prediction is a mean over, as `describe_averages` has it.
     """
     predicted, constant = zip(*scores, strict=True)
     scales = np.array([image["scale"] for image in predicted])
@@ -118,7 +118,7 @@ def summarise_make3d(
         f"{grid_rows.start} to {grid_rows.stop - 1} of {GRID[0]}); ground truth: the laser's distance, as published; "
         f"scaling: {'median per image' if protocol.scaling == 'median' else 'none'}; resized to the truth's size: "
         f"{protocol.resized}; below {protocol.cap:g} m{' (C1)' if protocol.cap == CAP else ''}"
-        f"{''.join(f'; averaged with {one}' for one in averaged)}"
+        f"{averaged}"
     )
     return {
         "protocol": {"line": line, **asdict(protocol)},

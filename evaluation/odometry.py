@@ -9,6 +9,7 @@ from datasets.formats.trajectories import read_frame_times, read_trajectory
 from evaluation.leakage import KITTI_SEQUENCES
 from evaluation.metrics.pose import (
     mean_odometry,
+    relative_to_first_frame,
     snippet_ate,
     snippet_rotation_error,
     snippet_scale,
@@ -16,7 +17,7 @@ from evaluation.metrics.pose import (
     straight_line,
 )
 from evaluation.metrics.trajectory import chain_snippets
-from evaluation.predictions import load_predictions
+from evaluation.predictions import describe_averages, load_predictions
 from evaluation.trajectories import FIGURES
 from files.errors import InputError
 from geometry.rigid import to_3x4, to_homogeneous
@@ -35,7 +36,10 @@ def is_sequence_name(name: str) -> bool:
 
 
 def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np.ndarray], dict]:
-    """Predicted snippets by sequence, and how they were made; InputError if the file lacks one or has other shapes."""
+    """Predicted snippets by sequence, and how they were made; InputError if the file lacks one or has other shapes.
+
+    The snippets are first_from_frame float64 [N, n, 3, 4], whatever common frame the file's poses are in.
+    """
     arrays, about = load_predictions(file, "snippets")
     predicted = {name.removeprefix("snippets_"): poses for name, poses in arrays.items()}
     for name in sequences or predicted:
@@ -54,7 +58,7 @@ def load_snippets(file: Path, sequences: list[str] | None) -> tuple[dict[str, np
             )
     if not predicted:
         raise InputError(f"{file}: holds no snippets")
-    return {name: predicted[name].astype(np.float64) for name in sequences or sorted(predicted)}, about
+    return {name: relative_to_first_frame(predicted[name]) for name in sequences or sorted(predicted)}, about
 
 
 def read_true_poses(kitti: Path, sequence: str, predicted: np.ndarray) -> np.ndarray:
@@ -134,16 +138,18 @@ def summarise_sequences(results: list[dict], about: dict, snippet_scale_from: st
         f"{result['snippets']} snippets of {result['frames']} frames)"
         for result in results
     )
+    averaged = describe_averages(about)
     means = " and ".join(sorted({" ".join(result["mean_odometry_of"]) for result in results}))
     line = (
         f"protocol: KITTI odometry {counted}; ground truth: camera 0; scale: fitted per snippet; ATE: norm divided by "
-        f"the number of frames, as published; mean odometry: of {means}"
+        f"the number of frames, as published; mean odometry: of {means}{averaged}"
     )
     protocol = {
         "line": line,
         "ground_truth": "camera 0",
         "scale": "per snippet",
         "ate": "norm / frames",
+        "averaged": averaged.removeprefix("; "),
         "trajectory_line": f"whole trajectories: chained from the snippets ({SNIPPET_SCALES[snippet_scale_from]}; each "
         f"motion the mean of those that hold it); {FIGURES}",
         "snippet_scale": snippet_scale_from,

@@ -20,6 +20,15 @@ def default_file(checkpoint: Path, kind: str) -> Path:
     return checkpoint.parent / f"{checkpoint.name.split('.')[0]}_{kind}.npz"
 
 
+def describe_averages(about: Mapping[str, Any]) -> str:
+    """What the predictions are means over, for the end of a protocol's line; "" for nothing, or where it is unknown.
+
+    Figures with and without are not comparable, so each line says it.
+    """
+    averages = {"flip_average": "the mirrored image", "size_average": "other sizes of the image"}
+    return "".join(f"; averaged with {what}" for name, what in averages.items() if about.get(name) is True)
+
+
 @dataclass(frozen=True)
 class Rows:
     """An array that is written row by row, as the rows are made."""

@@ -18,6 +18,7 @@ from datasets.layout import IMAGE_SUFFIXES
 from evaluation.ground_truth import split_name
 from files.errors import InputError
 
+ADVICE = "the scale from the speed needs the OXTS packets of its drive"
 SLOWEST = 1.0  # m/s; at lower speeds the ratio of two distances near 0 is noise
 
 
@@ -37,7 +38,7 @@ def snippet_frames(root: Path, name: str, length: int) -> list[int]:
     Raises:
         InputError: frames around the image are missing.
     """
-    *_, frame = split_name(name)
+    *_, frame = split_name(name, ADVICE)
     folder = (root / name).parent
     there = drive_images(folder)
     number = frame_number(frame)
@@ -75,7 +76,7 @@ def true_distances(root: Path, name: str, frames: list[int]) -> tuple[np.ndarray
     Raises:
         InputError: packets or time stamps are missing or damaged.
     """
-    date, drive, camera, _ = split_name(name)
+    date, drive, camera, _ = split_name(name, ADVICE)
     folder = root / date / drive
     packets = np.stack([kitti.read_oxts(folder / "oxts/data" / f"{frame:010d}.txt") for frame in frames])
     speeds = np.linalg.norm(packets[:, 8:11], axis=1)

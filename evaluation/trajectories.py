@@ -8,9 +8,11 @@ from path import Path
 from datasets.formats.trajectories import Trajectory, read_frame_times, read_trajectory
 from evaluation.metrics.trajectory import associate, path_lengths, trajectory_errors
 from evaluation.trajectory_hints import order_hint, unit_hint
-from files.errors import InputError
+from files.errors import InputError, UsageError
 
-FIGURES = "t_err, r_err: KITTI's, over 100 to 800 m; ATE: RMSE; RPE: mean from frame to frame"
+_DRIFT, _STEP_ERROR = "t_err, r_err: KITTI's, over 100 to 800 m", "RPE: mean from frame to frame"
+FIGURES = f"{_DRIFT}; ATE: RMSE; {_STEP_ERROR}"
+LARGEST_DIFFERENCE = 0.01  # seconds, between two poses that are paired, unless told otherwise
 COMPLETE = 0.95  # share of the true path that a result of the whole covers
 _UNEVEN = 1.5  # the longest time between neighbouring frames, over the median
 
@@ -26,22 +28,29 @@ class Pair:
     figures: str  # what the figures are
 
 
-def read_pair(file: Path, truth_file: Path, times_file: Path | None, largest_difference: float) -> Pair:
+def read_pair(file: Path, truth_file: Path, times_file: Path | None, difference: float | None) -> Pair:
     """A trajectory and its ground truth, pose by pose.
 
     Files in KITTI's form are paired line by line, and by time as soon as one is in TUM's form.
 
     Args:
         times_file: a time a line, for the files that have none.
-        largest_difference: seconds, between two poses that are paired.
+        difference: the largest one of paired times in seconds; None for `LARGEST_DIFFERENCE`.
 
     Raises:
+        UsageError: times or their difference where neither is needed.
         InputError: damage, with its line; KITTI files of different lengths; fewer than two pairs.
     """
     predicted, truth = read_trajectory(file), read_trajectory(truth_file)
+    by_line = predicted.times is None and truth.times is None
+    if times_file is not None and predicted.times is not None and truth.times is not None:
+        raise UsageError(f"--times {times_file}: only for files in KITTI's form, both files here have times")
+    if difference is not None and by_line:
+        raise UsageError(f"--max-time-difference {difference:g}: only for files in TUM's form, here lines are paired")
+    largest_difference = difference or LARGEST_DIFFERENCE
     times, true_times = (_times(trajectory, times_file) for trajectory in (predicted, truth))
     hint = ""
-    if predicted.times is None and truth.times is None:
+    if by_line:
         rows, true_rows = _pair_by_line(predicted, truth)
         pairing = f"{len(rows)} poses, paired line by line"
     elif times is None or true_times is None:
@@ -53,6 +62,8 @@ def read_pair(file: Path, truth_file: Path, times_file: Path | None, largest_dif
         if 2 * len(rows) < min(len(times), len(true_times)):
             timed = [times_file if one.times is None else one.file for one in (predicted, truth)]
             hint = unit_hint(times, true_times, timed, largest_difference)
+    if by_line and len(rows) < 2:  # pairing does not matter
+        raise InputError(f"{file}: {len(rows)} pose, like {truth_file}; a trajectory has 2 poses or more")
     if len(rows) < 2:
         raise InputError(f"{file}: {pairing} of {truth_file}{hint}; a trajectory has 2 poses or more")
     poses, true_poses = predicted.world_from_camera[rows], truth.world_from_camera[true_rows]
@@ -65,6 +76,8 @@ def read_pair(file: Path, truth_file: Path, times_file: Path | None, largest_dif
 
 def describe_figures(times: np.ndarray | None, rows: np.ndarray, true_rows: np.ndarray) -> str:
     """`FIGURES`; where the paired poses are not neighbouring frames (keyframes, for one), with the time between them.
+
+    KITTI's segments start at every tenth pose, so their starts and ends are then others, too.
 
     Args:
         times: of the paired poses, [P], seconds.
@@ -80,7 +93,8 @@ def describe_figures(times: np.ndarray | None, rows: np.ndarray, true_rows: np.n
         between += " (not comparable with figures from frame to frame)"
     elif (np.diff(true_rows) == 1).all():
         return FIGURES
-    return FIGURES.replace("RPE: mean from frame to frame", between)
+    segments = f"{_DRIFT} from every tenth paired pose on (not comparable with figures of all frames)"
+    return FIGURES.replace(_STEP_ERROR, between).replace(_DRIFT, segments)
 
 
 def _times(trajectory: Trajectory, file: Path | None) -> np.ndarray | None:

@@ -19,11 +19,13 @@ def printable(text: str) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file, without line ends; InputError if it is missing, binary or huge."""
+    """The lines of a UTF-8 text file, without line ends; InputError if it is missing, a folder, binary or huge."""
     return _read_text(file).splitlines()
 
 
 def _read_text(file: Path) -> str:
+    if Path(file).is_dir():
+        raise InputError(f"{file}: is a folder, expected a text file")
     try:
         return read_bounded(file, _LARGEST_FILE, "a text file").decode("utf-8-sig")  # some editors write a mark first
     except UnicodeDecodeError as error:

@@ -504,6 +504,18 @@ def test_pictures_of_best_median_and_worst(kitti, run, tmp_path):
     assert "0000000000.png: empty file" in errors.splitlines()[-1]
 
 
+def test_pictures_without_images_are_refused_before_the_work(kitti, run, tmp_path):
+    saved, result = save(Path(tmp_path) / "depth.npz"), Path(tmp_path) / "result.json"
+    flags = ("--predictions", saved, "--kitti", kitti, "--list", kitti / "list.txt", "--json", result)
+    (kitti / name_of(2)).unlink()
+    status, output, errors = run(*flags, "--pictures", tmp_path / "sheet.png")
+    assert (status, f"{name_of(2)}: no such file, expected the image for --pictures" in errors) == (1, True)
+    assert (output, result.exists()) == ("", False)
+    assert run(*flags)[0] == 0  # scoring needs none
+    status, _, errors = run(*flags, "--pictures", tmp_path / "sheet.jpg")
+    assert (status, "sheet.jpg: expected a name that ends in .png" in errors) == (2, True)
+
+
 def test_flip_average_and_choice_of_checkpoint(kitti, checkpoint, run, tmp_path):
     """A symmetric image: the mirror image's prediction is this one's, and the average changes nothing."""
     folder = Path(tmp_path) / "run"
@@ -518,7 +530,11 @@ def test_flip_average_and_choice_of_checkpoint(kitti, checkpoint, run, tmp_path)
     saved = folder / "best_abs_rel_depth.npz"
     assert f"predictions: {saved}" in output
     plain = np.load(saved)["depth"]
-    assert run(folder, "--which", "abs_rel", *flags, "--flip-average")[0] == 0
+    assert "averaged" not in output
+    output = run(folder, "--which", "abs_rel", *flags, "--flip-average")[1]
+    assert output.count("; averaged with the mirrored image\n") == 2  # in both protocols' lines
+    output = run("--predictions", saved, *flags, "--protocol", "all")[1]  # the file knows it
+    assert output.count("5 of 5 images found, 0 missing; averaged with the mirrored image\n") == 2
     flipped = np.load(saved)["depth"]
     np.testing.assert_allclose(flipped, flipped[:, :, ::-1], rtol=1e-4)  # symmetric, which the network alone is not
     assert np.abs(plain - plain[:, :, ::-1]).max() > 1e-3
@@ -553,6 +569,62 @@ def test_depth_maps_of_the_whole_list_in_one_file(kitti, run, tmp_path):
     assert run("--predictions", saved, "--kitti", kitti, "--ground-truth", "lidar")[0] == 2
 
 
+def test_two_files_of_one_name_give_two_results(kitti, run, tmp_path):
+    files = [Path(tmp_path) / folder / "gt.npy" for folder in ("a", "b")]
+    for file, depth in zip(files, (8, 16), strict=True):
+        file.parent.makedirs()
+        np.save(file, np.full((FRAMES, HEIGHT, WIDTH), depth, np.float32))
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": np.full((FRAMES, 4, 8), 8.0)})
+    result, output = score(run, kitti, saved, "--protocol", "paper", "--ground-truth", *files, "--scaling", "none")
+    found = {name: part["metrics"]["abs_rel"] for name, part in result["protocols"].items()}
+    name = "list.txt/{}/gt.npy/garg/80/none/depth"
+    assert found == pytest.approx({name.format("a"): 0, name.format("b"): 0.5})
+    assert name.format("b") in output
+
+
+def test_cap_does_what_its_help_says(kitti, run, tmp_path):
+    """Half of the truth lies at 20 m and half at 60 m; the cap is 40 m, and predictions lie at 80 m."""
+    truth = np.full((HEIGHT, WIDTH), 20.0)
+    truth[:, WIDTH // 2 :] = 60
+    for frame in range(FRAMES):
+        write_depth_picture(kitti, frame, truth)
+    saved = save(Path(tmp_path) / "depth.npz", change={"depth": np.full((FRAMES, 4, 8), 80.0)})
+    flags = ("--ground-truth", "improved", "--scaling", "none", "--crop", "none", "--cap", 40)
+    for protocol, pixels, error in (("paper", 0.5, 1), ("improved", 1, (1 + 1 / 3) / 2)):
+        (part,) = score(run, kitti, saved, "--protocol", protocol, *flags)[0]["protocols"].values()
+        assert part["pixels_per_image"] == pixels * HEIGHT * WIDTH
+        assert part["metrics"]["abs_rel"] == pytest.approx(error)
+    text = " ".join(run("--help")[1].split())
+    assert "farthest true depth that counts, and the depth that predictions are clipped to; with the protocol" in text
+    assert "improved, farther truth counts, too" in text
+    assert "none: predictions are not scaled" in text
+
+
+@pytest.mark.parametrize("scaling", ["none", "global"])
+def test_no_constant_is_better_than_the_best_one(kitti, run, tmp_path, scaling):
+    """Images at 4, 4, 16, 16 and 16 m: the median image lies at 16 m, and 4 m has the lowest Abs Rel."""
+    depths = (4.0, 4.0, 16.0, 16.0, 16.0)
+    for frame, depth in enumerate(depths):
+        write_depth_picture(kitti, frame, np.full((HEIGHT, WIDTH), depth))
+    saved = save(Path(tmp_path) / "depth.npz")
+    flags = ("--protocol", "dense", "--scaling", scaling)
+    (part,) = score(run, kitti, saved, *flags)[0]["protocols"].values()
+    least = min(np.mean([abs(c - d) / d for d in depths]) for c in np.linspace(3, 20, 1000))
+    assert part["baselines"]["best_constant"]["abs_rel"] == pytest.approx(least, rel=5e-3)
+
+
+@pytest.mark.parametrize("count", [FRAMES - 1, FRAMES + 1])
+def test_depth_maps_are_counted_although_an_image_is_missing(kitti, checkpoint, run, tmp_path, count):
+    (kitti / name_of(0)).unlink()
+    file, saved = Path(tmp_path) / "truth.npy", Path(tmp_path) / "depth.npz"
+    np.save(file, np.full((count, HEIGHT, WIDTH), 8, np.float32))
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--save", saved, "--allow-missing")
+    status, _, errors = run(checkpoint, *flags, "--ground-truth", file)
+    assert (status, errors.count("\n")) == (1, 1), errors
+    assert f"truth.npy: {count} depth maps, expected one for each of the 5 images of" in errors
+    assert not saved.exists()
+
+
 def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
     (kitti / name_of(1)).unlink()
     (kitti / DRIVE / "velodyne_points/data/0000000003.bin").unlink()
@@ -570,6 +642,19 @@ def test_missing_files_stop_it_unless_allowed(kitti, checkpoint, run, tmp_path):
     assert "INCOMPLETE, NOT COMPARABLE WITH FIGURES OF THE WHOLE LIST: 3 OF 5 IMAGES" in output
     images = json.loads(result.read_text())["protocols"]["paper"]["images"]
     assert (images["listed"], images["found"], len(images["missing"])) == (5, 3, 2)
+
+    # The saved file says which images it holds, and is scored again like the first time.
+    first = json.loads(result.read_text())["protocols"]
+    status, output, errors = run("--predictions", saved, *arguments, "--allow-missing")
+    assert status == 0, errors
+    assert json.loads(result.read_text())["protocols"] == first
+    status, _, errors = run("--predictions", saved, *arguments[:4])
+    assert (status, "--allow-missing" in errors) == (1, True)
+    imageio.imwrite(kitti / name_of(1), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert run("--predictions", saved, *arguments, "--allow-missing")[0] == 0
+    again = json.loads(result.read_text())["protocols"]["paper"]
+    assert again["metrics"] == first["paper"]["metrics"]
+    assert again["images"]["missing"][0] == f"prediction of {name_of(1)}"
 
     (kitti / "2011_09_26/calib_velo_to_cam.txt").unlink()
     status, _, errors = run(checkpoint, *arguments, "--save", saved, "--allow-missing")
@@ -616,6 +701,14 @@ def test_predictions_that_do_not_fit(kitti, run, tmp_path, frames, change, expec
     assert "Traceback" not in errors
 
 
+def test_predictions_of_another_list_are_no_incomplete_ones(kitti, run, tmp_path):
+    saved = save(Path(tmp_path) / "depth.npz", range(FRAMES, FRAMES + 2))
+    flags = ("--kitti", kitti, "--list", kitti / "list.txt", "--allow-missing")
+    status, _, errors = run("--predictions", saved, *flags)
+    assert status == 1
+    assert "predictions of 2 images do not fit the list of 5" in errors
+
+
 def test_a_prediction_that_is_not_finite_is_named(kitti, run, tmp_path):
     depth = np.ones((5, 32, 64), np.float32)
     depth[2, 3, 4] = np.nan
@@ -658,11 +751,17 @@ def test_a_damaged_image_leaves_older_predictions_as_they_were(kitti, checkpoint
         (("--kitti", "k"), 2, "either a CHECKPOINT"),
         (("a.pt", "--predictions", "b.npz", "--kitti", "k"), 2, "either a CHECKPOINT"),
         (("--predictions", "b.npz", "--save", "c.npz", "--kitti", "k"), 2, "--save goes with"),
+        (
+            ("--predictions", "b.npz", "--kitti", "k", "--height", "5", "--device", "nonsense"),
+            2,
+            "--height and --device: only with a CHECKPOINT, here nothing is predicted",
+        ),
         (("a.pt", "--kitti", "k", "--cap", "0"), 2, "--cap"),
         (("a.pt", "--kitti", "k", "--cap", "0.0001"), 2, "above 0.001"),
         (("a.pt", "--kitti", "k", "--crop", "grag"), 2, "--crop"),
         (("a.pt", "--kitti", "no/such/folder"), 1, "--kitti no/such/folder: no such folder"),
         (("a.pt", "--kitti", ".", "--list", "no_list.txt"), 1, "no_list.txt: no such file"),
+        (("a.pt", "--kitti", "KITTI", "--list", "KITTI"), 1, "is a folder, expected a text file"),
         (("a.pt", "--kitti", ".", "--json", "no/folder/r.json"), 1, "no such folder"),
         (("no.pt", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "no.pt: no such file"),
         (("KITTI/list.txt", "--kitti", "KITTI", "--list", "KITTI/list.txt"), 1, "list.txt"),

@@ -219,6 +219,7 @@ def test_predictions_that_do_not_fit(make3d, run, tmp_path):
     [
         ((), 2, "--make3d"),
         (("--make3d", "k"), 2, "either a CHECKPOINT"),
+        (("--predictions", "d.npz", "--make3d", "k", "--width", "64"), 2, "--width: only with a CHECKPOINT"),
         (("a.pt", "--make3d", "k", "--ratio", "0.5"), 2, "from 0.75"),
         (("a.pt", "--make3d", "k", "--resize", "cubic"), 2, "--resize"),
         (("a.pt", "--make3d", "no/such/folder"), 1, "no/such/folder: no such folder"),

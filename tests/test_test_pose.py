@@ -15,6 +15,7 @@ from datasets.layout import write_poses
 from evaluation.metrics.pose import snippets
 from evaluation.metrics.trajectory import chain_snippets
 from geometry.pose import pose_to_matrix
+from geometry.rigid import relative, to_3x4, to_homogeneous
 from models.disp_net import DispNet
 from models.pose_exp_net import PoseExpNet
 from tests.oracles import load, motion, sources
@@ -135,6 +136,18 @@ def predict(run, kitti, checkpoint, tmp_path, *flags):
     return np.load(saved)["snippets_09"], json.loads(result.read_text())["results"]
 
 
+def test_averages_are_said_in_the_line(kitti, checkpoint, run, tmp_path):
+    saved = Path(tmp_path) / "pose.npz"
+    flags = ("--kitti", kitti, "--sequences", "09")
+    assert "averaged" not in run(checkpoint[0], *flags, "--save", saved, *SMALL)[1]
+    averages = ("--flip-average", "--size-average")
+    for arguments in ((checkpoint[0], *flags, "--save", saved, *SMALL, *averages), ("--predictions", saved, *flags)):
+        status, output, errors = run(*arguments)
+        assert status == 0, errors
+        line = next(line for line in output.splitlines() if line.startswith("protocol: "))
+        assert line.endswith("; averaged with the mirrored image; averaged with other sizes of the image")
+
+
 @pytest.mark.parametrize("names", ["{}.png", "frame{}.png", "{:01d}.jpeg"])
 def test_names_without_padding_give_the_same_figures(checkpoint, run, tmp_path, names):
     """1, 2, .., 10, 11 and not 1, 10, 11, 2: of 14 frames, numbered from 1."""
@@ -227,6 +240,20 @@ def test_ground_truth_times_three_has_no_error(kitti, run, tmp_path, frames):
     assert row["straight_line_ate"]["mean"] > 1e-3
 
 
+@pytest.mark.parametrize("frame", ["world", "middle"])
+def test_snippets_of_another_method_in_any_common_frame(kitti, run, tmp_path, frame):
+    poses = trajectory(LENGTH).numpy()[np.arange(LENGTH - 4)[:, None] + np.arange(5)]
+    if frame == "middle":
+        poses = to_3x4(relative(to_homogeneous(poses[:, 2:3]), to_homogeneous(poses)))
+    saved, result = Path(tmp_path) / "pose.npz", Path(tmp_path) / "result.json"
+    test_pose.save_predictions(saved, "snippets", {"snippets_09": poses}, {})
+    status, _, errors = run("--predictions", saved, "--kitti", kitti, "--json", result)
+    assert status == 0, errors
+    (row,) = json.loads(result.read_text())["results"]
+    assert row["ate"]["mean"] < 1e-12
+    assert row["rotation_error"]["mean"] < 1e-6
+
+
 def test_poses_that_do_not_fit(kitti, checkpoint, run, tmp_path):
     poses = trajectory(LENGTH)
     saved = save(Path(tmp_path) / "pose.npz", poses)
@@ -259,6 +286,11 @@ def test_predictions_that_are_not_finite_are_named(kitti, run, tmp_path):
     ("arguments", "status", "expected"),
     [
         (("--kitti", "KITTI"), 2, "either a CHECKPOINT"),
+        (
+            ("--predictions", "POSES", "--kitti", "KITTI", "--batch-size", "3"),
+            2,
+            "--batch-size: only with a CHECKPOINT",
+        ),
         (("a.pt", "--kitti", "KITTI", "--sequences", "09", "09"), 2, "names a sequence twice"),
         (("a.pt", "--kitti", "KITTI", "--sequences", "../09"), 2, "not paths"),
         (("a.pt", "--kitti", "no/folder"), 1, "--kitti no/folder: no such folder"),

@@ -387,6 +387,13 @@ def test_files_of_different_lengths_are_refused_with_the_line(kitti, run, tmp_pa
     assert f"{truth}: 180 poses, the last in line 180, but {file} has 181: its line 181 has no counterpart" in errors
 
 
+def test_a_trajectory_of_one_pose_is_none(run, tmp_path):
+    file = Path(tmp_path) / "mine.txt"
+    write_poses(file, drive(1)[:1])
+    status, _, errors = run("--trajectory", file, "--ground-truth", file)
+    assert (status, f"{file}: 1 pose, like {file}; a trajectory has 2 poses or more\n" in errors) == (1, True)
+
+
 def test_tum_files_are_paired_by_time(run, tmp_path):
     file, truth, result = (Path(tmp_path) / name for name in ("mine.txt", "truth.txt", "result.json"))
     times = 1e9 + 0.1 * np.arange(COUNT)
@@ -463,6 +470,10 @@ def test_a_kitti_file_meets_a_tum_file_with_times(kitti, run, tmp_path):
     status, output, errors = run("--trajectory", file, "--ground-truth", truth, "--times", times)
     assert status == 0, errors
     assert "180 of 180 poses paired by time" in output
+    status, _, errors = run("--trajectory", file, "--ground-truth", file, "--times", times)
+    assert (status, f"--times {times}: only for files in KITTI's form" in errors) == (2, True)
+    status, _, errors = run("--trajectory", truth, "--ground-truth", truth, "--max-time-difference", 0.5)
+    assert (status, "--max-time-difference 0.5: only for files in TUM's form" in errors) == (2, True)
     times.write_text("0\n1\n")
     status, _, errors = run("--trajectory", file, "--ground-truth", truth, "--times", times)
     assert status == 1
@@ -515,6 +526,12 @@ def test_export_of_a_file(kitti, run, tmp_path):
         (("a.pt", "--trajectory", "a.txt", "--ground-truth", "b.txt"), 2, "either a CHECKPOINT"),
         (("--predictions", "a.npz", "--trajectory", "a.txt", "--ground-truth", "b.txt"), 2, "either a CHECKPOINT"),
         (("--trajectory", "a.txt", "--ground-truth", "b.txt", "--save", "c.npz"), 2, "--save goes with"),
+        (("a.pt", "--kitti", "k", "--max-time-difference", "0.01"), 2, "go with --trajectory"),
+        (
+            ("--trajectory", "a.txt", "--ground-truth", "b.txt", "--height", "3", "--device", "cuda:7"),
+            2,
+            "--height and --device: only with a CHECKPOINT, here nothing is predicted",
+        ),
         (("a.pt",), 2, "--kitti KITTI_ODOMETRY is missing"),
         (("a.pt", "--kitti", "k", "--times", "t"), 2, "go with --trajectory"),
         (("--trajectory", "a.txt", "--ground-truth", "b.txt", "--alignment", "5dof"), 2, "invalid choice"),

@@ -43,6 +43,7 @@ OPTIONS_FILE = "prepare.json"  # the options that a folder was prepared with; ma
 REPORT_FILE = "prepare_report.txt"
 SHORTEST_SCENE = 3  # frames: the shortest snippet
 LARGEST_CHUNK = 16  # frames per task
+MOST_NAMED = 3  # scenes in a printed line
 _ASPECT_TOLERANCE = 0.02
 
 
@@ -56,6 +57,7 @@ class Plan:
     poses: dict[int, np.ndarray] | None = None  # world_from_camera [4, 4] by frame; None: no poses.txt
     gaps: list[tuple[int, int]] = field(default_factory=list)  # first and last number of each run without images
     time_gaps: dict[int, float] = field(default_factory=dict)  # by frame that comes late: seconds since the one before
+    without_scan: set[int] = field(default_factory=set)  # frames that get no depth although it was asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ class SceneJob:
 
         Args:
             problems: by frame, why it was left out or has no depth. The record also has the frames of them with a file
-                that could not be found, and the gaps between the frames' numbers and times.
+                that could not be found, the gaps between the frames' numbers and times, and the frames without a scan.
         """
         frames = [frame for frame in plan.frames if self.image_file(frame).exists()]
         static = set(plan.static)
@@ -174,6 +176,7 @@ class SceneJob:
             "not_opened": [frame for frame in problems if not self._can_be_opened(frame)],
             "gaps": plan.gaps,
             "time_gaps": plan.time_gaps,
+            "without_scan": [frame for frame in frames if frame in plan.without_scan],
         }
         write_text(self.folder / RECORD_FILE, json.dumps(record) + "\n")
 
@@ -325,8 +328,32 @@ def write_lists(
         print(f"note: too few {groups} to split: all scenes are for training, and val.txt is empty")
 
 
+def find_unlisted(folder: Path, jobs: Sequence[SceneJob]) -> list[str]:
+    """The complete scenes of a folder that no list names, since they are of an earlier run that chose others."""
+    own = {job.scene for job in jobs}
+    unlisted = []
+    for scene in sorted(folder.dirs()):
+        try:
+            record = None if scene.name in own else read_record(scene)
+        except (InputError, OSError):  # damaged: training cannot read that scene either
+            continue
+        if record is not None and record["frames"] >= SHORTEST_SCENE:
+            unlisted.append(str(scene.name))
+    return unlisted
+
+
+def describe_unlisted(folder: Path, unlisted: list[str], most: int) -> str:
+    """The note about scenes in no list, with the names of `most` of them and the number of the others."""
+    more = f" and {len(unlisted) - most} more" if len(unlisted) > most else ""
+    scenes = "1 prepared scene" if len(unlisted) == 1 else f"{len(unlisted)} prepared scenes"
+    verb = "is" if len(unlisted) == 1 else "are"
+    return f"note: {scenes} in {folder} {verb} in no list: {', '.join(unlisted[:most])}{more}"
+
+
 def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], done: int) -> None:
     """Print counts; write each frame that was left out or has no depth, with the reason, to prepare_report.txt.
+
+    Scenes of earlier runs that are in no list are noted in both.
 
     Args:
         records: by scene, from `SceneJob.read_record`.
@@ -337,11 +364,18 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     lines += [f"{scene} {first:07d}: {describe_gap(first, last)}" for scene, first, last in gaps]
     late = [(scene, int(f), seconds) for scene, r in records.items() for f, seconds in r.get("time_gaps", {}).items()]
     lines += [f"{scene} {frame:07d}: {seconds:.3g} s after the frame before it" for scene, frame, seconds in late]
+    no_scan = [(scene, frame) for scene, record in records.items() for frame in record.get("without_scan", [])]
+    lines += [f"{scene} {frame:07d}: {NO_DEPTH}no scan" for scene, frame in no_scan]
     short = [scene for scene, record in records.items() if record["frames"] < SHORTEST_SCENE]
     lines += [f"{scene}: {records[scene]['frames']} frames, in no list: too short for a snippet" for scene in short]
     lines += [f"{scene} {frame:07d}: static" for scene, record in records.items() for frame in record["static"]]
+    unlisted = find_unlisted(folder, jobs)
+    if unlisted:
+        lines.append(describe_unlisted(folder, unlisted, len(unlisted)))
     write_text(folder / REPORT_FILE, printable("".join(f"{line}\n" for line in lines)))
 
+    if unlisted:
+        print(printable(describe_unlisted(folder, unlisted, MOST_NAMED)))
     if done == 0:
         print("nothing to do: all scenes are complete")
     frames = sum(record["frames"] for scene, record in records.items() if scene not in short)
@@ -351,6 +385,8 @@ def report(folder: Path, jobs: Sequence[SceneJob], records: dict[str, dict], don
     static = sum(len(record["static"]) for record in records.values())
     if static:
         print(f"{static} static frames left out")
+    if no_scan:
+        print(f"{len(no_scan)} frames have no scan, and so no depth")
     problems = [text for record in records.values() for text in record["problems"].values()]
     without_depth = sum(text.startswith(NO_DEPTH) for text in problems)
     left_out = len(problems) - without_depth + sum(last - first + 1 for _, first, last in gaps)

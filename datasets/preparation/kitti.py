@@ -26,6 +26,7 @@ class KittiScene(SceneJob):
     recording: Recording
     calibration: Calibration = field(repr=False)
     with_poses: bool
+    with_depth: bool
     min_speed: float  # m/s, for "speed"
     listed_static: frozenset[int] = field(repr=False)  # frame numbers, for "list"
 
@@ -50,7 +51,8 @@ class KittiScene(SceneJob):
         problems = {frame: problem for frame, problem in problems.items() if frame not in static}
         frames = [frame for frame in recording.images if frame not in static and frame not in problems]
         late = kitti.time_gaps(kitti_folders.read_seconds(recording))
-        return Plan(frames, static, problems, poses, number_gaps(recording.images), late)
+        without_scan = set(frames) - recording.scans.keys() if self.with_depth else set()
+        return Plan(frames, static, problems, poses, number_gaps(recording.images), late, without_scan)
 
     def prepare_frames(self, frames: list[int]) -> dict[int, str]:
         problems = {}

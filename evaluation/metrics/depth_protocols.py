@@ -54,8 +54,27 @@ def matrix(sets: Iterable[tuple[str, str]], scalings: list[str]) -> list[DepthTe
     return vary(tests, crop=list(CROPS), cap=[80.0, 50.0], scaling=scalings, resized=list(RESIZED))
 
 
-def name_of(test: DepthTest) -> str:
-    """A named protocol's name, whatever list of images it is used on; else the parts that make the test."""
+def name_tests(tests: Iterable[DepthTest]) -> dict[str, DepthTest]:
+    """The tests by `name_of`. Files of ground truth of one name get as many of their folders as tell them apart."""
+    tests = list(tests)
+    truths = list(dict.fromkeys(test.ground_truth for test in tests))
+    return {name_of(test, _distinct_tail(test.ground_truth, truths)): test for test in tests}
+
+
+def _distinct_tail(path: str, others: list[str]) -> str:
+    """The shortest end of a path, in whole parts, that no other path ends with; the path itself if there is none."""
+    parts = path.split("/")
+    tails = ("/".join(parts[-count:]) for count in range(1, len(parts)))
+    taken = [f"/{other}" for other in others if other != path]
+    return next((tail for tail in tails if not any(other.endswith(f"/{tail}") for other in taken)), path)
+
+
+def name_of(test: DepthTest, truth: str = "") -> str:
+    """A named protocol's name, whatever list of images it is used on; else the parts that make the test.
+
+    Args:
+        truth: how the ground truth is called in the parts; "" for its name without folders.
+    """
     for name, known in PROTOCOLS.items():
         other_list = test.images not in ("eigen", "benchmark")
         if replace(known, images=test.images if other_list else known.images) == test:
@@ -64,7 +83,7 @@ def name_of(test: DepthTest) -> str:
     images = test.images.rpartition("/")[2]  # a list's file, without its folders
     parts = [
         images,
-        test.ground_truth.rpartition("/")[2],
+        truth or test.ground_truth.rpartition("/")[2],
         protocol.crop,
         f"{protocol.cap:g}",
         protocol.scaling,

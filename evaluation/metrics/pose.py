@@ -11,7 +11,7 @@ import numpy as np
 
 from evaluation.metrics.trajectory import check_poses
 from files.errors import InputError
-from geometry.rigid import FARTHEST, nearest_rotation, rotation_angle
+from geometry.rigid import FARTHEST, is_rotation, nearest_rotation, rotation_angle
 
 
 def snippets(world_from_camera: np.ndarray, frames: int) -> np.ndarray:
@@ -35,6 +35,24 @@ def snippets(world_from_camera: np.ndarray, frames: int) -> np.ndarray:
     moved = poses.copy()
     moved[..., 3] -= poses[:, :1, :, 3]
     return first_from_world @ moved
+
+
+def relative_to_first_frame(poses: np.ndarray) -> np.ndarray:
+    """Predicted snippets [N, n, 3, 4] in the frame of each snippet's first camera: float64 [N, n, 3, 4].
+
+    Files of other methods hold poses relative to the middle frame, or in one world. A snippet whose first pose is the
+    identity keeps its bits. So does a snippet that cannot be moved, which the scores refuse: its first pose is no
+    rigid motion, or one of its poses is not finite.
+    """
+    poses = poses.astype(np.float64)
+    first = poses[:, :1]
+    finite = (np.abs(poses) < FARTHEST).all((1, 2, 3))  # False for NaN
+    moved = finite & (first != np.eye(3, 4)).any((1, 2, 3)) & is_rotation(first[..., :3])[:, 0]
+    # Positions are subtracted first, so that a camera that stands in any world stands exactly.
+    around_first = poses[moved]
+    around_first[..., 3] -= first[moved][..., 3]
+    poses[moved] = np.linalg.inv(first[moved][..., :3]) @ around_first
+    return poses
 
 
 def snippet_scale(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ ALIGNMENTS = {
     "7dof": "7-DoF (rotation, translation and one scale)",
 }
 LENGTHS = (100, 200, 300, 400, 500, 600, 700, 800)  # metres, of the segments
+_ROUNDING = 1e-13  # share of the largest coordinate below which positions differ by rounding alone
 STEP = 10  # frames from the start of one segment to the start of the next: a second
 
 
@@ -87,17 +88,17 @@ def align(truth: np.ndarray, predicted: np.ndarray, kind: str) -> Alignment:
         kind: "none"; "scale": the first poses are laid on each other, then all positions are multiplied by
             sum(truth * predicted) / sum(predicted^2), both seen from the first camera, which comes out negative where
             the predicted camera drives backwards; "6dof", "7dof": Umeyama's closed form. A prediction that does not
-            move at all has no scale; it gets 0.
+            move but for rounding has no scale; it gets 0.
     """
     _check_pair(truth, predicted)
     if kind == "none":
         return Alignment(1.0, np.eye(3), np.zeros(3))
     position, true_position = predicted[..., 3], truth[..., 3]
+    moving = np.abs(position - position[0]).max() > _ROUNDING * np.abs(position).max()
     if kind == "scale":
         rotation = nearest_rotation(truth[0, :, :3] @ predicted[0, :, :3].T)
         moved, truly_moved = (position - position[0]) @ rotation.T, true_position - true_position[0]
-        square = (moved * moved).sum()
-        scale = float((truly_moved * moved).sum() / square) if square > 0 else 0.0
+        scale = float((truly_moved * moved).sum() / (moved * moved).sum()) if moving else 0.0
         return Alignment(scale, rotation, true_position[0] - scale * rotation @ position[0])
     if kind not in ALIGNMENTS:
         raise ValueError(f"alignment: got {kind!r}, expected one of {', '.join(ALIGNMENTS)}")
@@ -107,7 +108,7 @@ def align(truth: np.ndarray, predicted: np.ndarray, kind: str) -> Alignment:
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(v))])  # a rotation, never a mirror
     rotation = (u * sign) @ v
     variance = ((position - mean) ** 2).sum(1).mean()
-    scale = 1.0 if kind == "6dof" else float((spread * sign).sum() / variance) if variance > 0 else 0.0
+    scale = 1.0 if kind == "6dof" else float((spread * sign).sum() / variance) if moving else 0.0
     return Alignment(scale, rotation, true_mean - scale * rotation @ mean)
 
 

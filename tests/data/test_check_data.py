@@ -80,3 +80,9 @@ def test_its_result_destroys_no_other_file(check, tmp_path):
         assert status == 1
         assert f"--json {tmp_path / name}: there is a file of another kind" in err
         assert (tmp_path / name).read_text() == "drive\n"
+
+
+@pytest.mark.parametrize("length", ["1", "4"])
+def test_a_snippet_has_an_odd_number_of_frames(check, tmp_path, length):
+    status, _, errors = check(tmp_path, "--sequence-length", length)
+    assert (status, "expected an odd number of frames from 3 on" in errors) == (2, True)

@@ -198,6 +198,13 @@ def test_static_by_the_images(folder, prepare):
     assert len(numbers(folder / "all/aachen_000000_000019_0")) == 15
 
 
+def test_phases_count_from_the_first_frame_of_the_sequence(prepare, folder):
+    write_sequence(folder / "other", "ulm", 0, annotated=20, frames=range(30))
+    prepare(folder / "other")
+    assert numbers(folder / "out/ulm_000000_000020_0") == list(range(1, 31, 2))
+    assert numbers(folder / "out/ulm_000000_000020_1") == list(range(2, 31, 2))
+
+
 def test_static_by_the_speed(cityscapes, prepare, folder, refuse):
     vehicles = cityscapes / "vehicle_sequence/train/aachen"
     for frame in range(10):

@@ -216,6 +216,22 @@ def test_depth_where_there_is_a_scan(raw, prepare, folder):
     np.testing.assert_allclose(depth, np.where(np.isinf(expected), 0, expected), rtol=1e-5)
 
 
+def test_frames_without_a_scan_are_in_the_report(raw, prepare, folder):
+    (raw / "2011_09_26/2011_09_26_drive_0005_sync/velodyne_points").rmtree()
+    printed = prepare(raw, "--with-depth", "--cameras", "02")
+    report = (folder / "out/prepare_report.txt").read_text().splitlines()
+    expected = [f"2011_09_26_drive_0001_sync_02 {frame:07d}: no depth: no scan" for frame in (1, 2, 3, 5)]
+    expected += [f"2011_09_26_drive_0005_sync_02 {frame:07d}: no depth: no scan" for frame in range(6)]
+    assert [line for line in report if "0300" not in line] == expected
+    assert "14 frames have no scan, and so no depth" in printed
+    assert "missing or damaged" not in printed
+    again = prepare(raw, "--with-depth", "--cameras", "02")
+    assert "nothing to do" in again
+    assert "14 frames have no scan" in again
+    assert "no scan" not in prepare(raw, out="without")
+    assert "no scan" not in (folder / "without/prepare_report.txt").read_text()
+
+
 def test_poses_from_oxts(raw, prepare, folder):
     # A straight line east at 1.5 m a frame, looking ahead; then, in another drive, a turn on the spot.
     turn = raw / "2011_09_28/2011_09_28_drive_0300_sync/oxts/data"
@@ -316,6 +332,23 @@ def test_odometry_trains_on_00_to_08(odometry, prepare, folder):
     np.testing.assert_allclose(read_scene(out / "00_2").intrinsics, expected, atol=1e-9)
     prepare(odometry, "--sequences", "09", out="test")
     assert names(folder / "test/train.txt") == ["09_2", "09_3"]
+
+
+def test_scenes_of_an_earlier_run_that_are_in_no_list_are_noted(odometry, prepare, folder):
+    out = folder / "out"
+    assert "in no list" not in prepare(odometry, "--sequences", "00")
+    printed = prepare(odometry, "--sequences", "03")
+    note = f"note: 2 prepared scenes in {out} are in no list: 00_2, 00_3\n"
+    assert note in printed
+    assert note in (out / "prepare_report.txt").read_text()
+    assert names(out / "train.txt") == ["03_2", "03_3"]
+    (out / "00_3").rmtree()
+    assert f"note: 1 prepared scene in {out} is in no list: 00_2\n" in prepare(odometry, "--sequences", "03")
+    prepare(odometry, "--sequences", "00", "05")
+    printed = prepare(odometry, "--sequences", "09")
+    assert f"note: 6 prepared scenes in {out} are in no list: 00_2, 00_3, 03_2 and 3 more\n" in printed
+    assert "00_2, 00_3, 03_2, 03_3, 05_0, 05_1\n" in (out / "prepare_report.txt").read_text()
+    assert "in no list" not in prepare(odometry, "--sequences", "00", "03", "05", "09")
 
 
 def test_gaps_in_times_are_told_and_no_snippet_crosses_them(odometry, prepare, folder):

@@ -31,10 +31,10 @@ def test_a_plain_array_is_in_the_order_of_the_list(file, dtype):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.ones((3, 2, 3)), r"float64 \[3, 2, 3\], expected numbers \[2, h, w\]"),
-        (np.ones((2, 2, 0)), "no readable .npy|expected numbers"),
-        (np.ones((2, 6)), "expected numbers"),
-        (np.ones((2, 2, 3), np.int64), "int64"),
+        (np.ones((3, 2, 3)), r"float64 \[3, 2, 3\], expected floating-point numbers \[2, h, w\]"),
+        (np.ones((2, 2, 0)), "no readable .npy|expected floating-point numbers"),
+        (np.ones((2, 6)), "expected floating-point numbers"),
+        (np.ones((2, 2, 3), np.int64), r"int64 \[2, 2, 3\], expected floating-point numbers \[2, h, w\]"),
         (np.array([{}, {}], dtype=object), "no readable .npy"),
     ],
 )

@@ -113,3 +113,11 @@ def test_twice_the_unit_is_half_the_scale():
     predicted = np.random.default_rng(0).uniform(0.1, 1, (2, 2))
     one, two = (speed_scales(["a", "b"], true, factor * predicted) for factor in (1, 2))
     assert [scale.scale for scale in two] == pytest.approx([scale.scale / 2 for scale in one])
+
+
+def test_an_image_that_is_not_of_kitti_raw_gets_the_reason(root):
+    for find in (lambda: snippet_frames(root, "scene/0000003.jpg", 3), lambda: true_distances(root, "x.jpg", [0, 1])):
+        with pytest.raises(InputError, match="not the name of a KITTI raw image") as error:
+            find()
+        assert "the scale from the speed needs the OXTS packets" in str(error.value)
+        assert "--ground-truth npy" not in str(error.value)

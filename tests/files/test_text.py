@@ -48,7 +48,7 @@ def test_damage_is_named_with_file_and_line(write, content, message):
 def test_no_file_a_folder_and_a_huge_file_are_refused(write, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="nothing: no such file"):
         read_lines(Path(tmp_path) / "nothing")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is a folder, expected a text file"):
         read_lines(Path(tmp_path))
     monkeypatch.setattr(text, "_LARGEST_FILE", 3)
     with pytest.raises(InputError, match="expected a text file of at most"):

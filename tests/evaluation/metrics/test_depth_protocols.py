@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from evaluation.metrics.depth import DepthProtocol
-from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of, vary
+from evaluation.metrics.depth_protocols import PROTOCOLS, DepthTest, matrix, name_of, name_tests, vary
 
 
 def test_the_papers_protocol():
@@ -36,3 +36,13 @@ def test_names():
     assert len(named) == 24
     assert "stored" in named
     assert "b.txt/npy/garg/50/global/disparity" in named
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders():
+    truths = ["a/gt.npz", "b/gt.npz", "x/a/gt.npz", "gt.npz", "other.npz", "camera_z"]
+    tests = vary([PROTOCOLS["paper"]], ground_truth=truths)
+    named = name_tests(tests)
+    assert list(named.values()) == tests
+    ends = "garg/80/median/depth"
+    shown = ["a/gt.npz", "b/gt.npz", "x/a/gt.npz", "gt.npz", "other.npz"]
+    assert [*named] == [*(f"eigen/{truth}/{ends}" for truth in shown), "camera"]

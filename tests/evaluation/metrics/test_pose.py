@@ -2,9 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from evaluation.metrics.pose import (
     mean_odometry,
+    relative_to_first_frame,
     snippet_ate,
     snippet_rotation_error,
     snippet_scale,
@@ -12,6 +14,7 @@ from evaluation.metrics.pose import (
     straight_line,
 )
 from files.errors import InputError
+from geometry.rigid import relative, to_3x4, to_homogeneous
 from tests.oracles import load, motion, sources
 
 
@@ -31,6 +34,29 @@ def drive(positions, angles=None):
 def trajectory():
     random = np.random.default_rng(0)
     return drive(np.cumsum(random.normal([0.1, 0, 1], 0.1, (30, 3)), 0), np.cumsum(random.normal(0, 0.1, 30)))
+
+
+def test_snippets_in_any_common_frame_are_brought_into_the_first():
+    random = np.random.default_rng(0)
+    turns = Rotation.from_rotvec(random.normal(0, 0.1, (9, 3))).as_matrix()
+    world = np.concatenate([turns, random.normal(0, 5, (9, 3, 1))], -1)
+    truth = snippets(world, 3)
+    windows = world[np.arange(7)[:, None] + np.arange(3)]
+    middle_from_frame = to_3x4(relative(to_homogeneous(windows[:, 1:2]), to_homogeneous(windows)))
+    for poses in (windows, middle_from_frame):
+        found = relative_to_first_frame(poses)
+        np.testing.assert_allclose(found, truth, atol=1e-12)
+        np.testing.assert_allclose(snippet_ate(truth, found), 0, atol=1e-12)
+    still = np.tile(world[:1], (3, 1, 1))[None]
+    assert (relative_to_first_frame(still)[..., 3] == 0).all()  # no rounding noise that could get a scale
+
+
+def test_snippets_in_their_first_frame_keep_their_bits_and_bad_ones_are_left_to_the_scores():
+    truth = np.random.default_rng(1).normal(size=(5, 3, 3, 4))  # not rotations: an inverse would change them
+    truth[:, 0] = np.eye(3, 4)
+    np.testing.assert_array_equal(relative_to_first_frame(truth), truth)
+    truth[1, 0, 0, 0], truth[2, 2, 1, 3], truth[3, 0, :, :3] = np.nan, np.inf, 0
+    np.testing.assert_array_equal(relative_to_first_frame(truth), truth)
 
 
 def test_snippets_by_hand():

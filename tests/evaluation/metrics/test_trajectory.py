@@ -242,6 +242,23 @@ def test_a_prediction_that_stands_still_has_no_scale():
     assert align(truth, still, "7dof").scale == align(truth, still, "scale").scale == 0
 
 
+@pytest.mark.parametrize("position", [[0.1, -0.3, 0.7], [512345.6, 5412345.7, 113.2]])
+def test_standing_still_elsewhere_but_for_rounding_has_no_scale(position):
+    truth = drive(3000)
+    still = np.concatenate([truth[..., :3], np.broadcast_to(np.array(position)[:, None], (3000, 3, 1))], -1)
+    noisy = still.copy()
+    noisy[::2, :, 3] *= 1 + 2e-16
+    noisy[::3, :, 3] *= 1 - 2e-16
+    assert (noisy != still).any()
+    for predicted in (still, noisy):
+        for kind in ("scale", "7dof"):
+            assert align(truth, predicted, kind).scale == 0
+        assert align(truth, predicted, "6dof").scale == 1
+    moving = still.copy()
+    moving[..., 3] += 1e-6 * truth[..., 3]  # as much as float64 can tell beside millions of metres
+    assert align(truth, moving, "7dof").scale == pytest.approx(1e6, rel=0.01)
+
+
 def test_rigid_alignment_does_not_change_relative_errors():
     truth = drive(800)
     predicted = disturbed(truth)
