@@ -202,19 +202,17 @@ def test_the_scale_s_term_is_least_at_a_mean_disparity_of_one_and_touches_nothin
         assert np.sign(gradient.mean().item()) == np.sign(np.log(factor)) or factor == 1
 
 
-@pytest.mark.parametrize(("over_sources", "factor"), [("sum", 2), ("mean", 1)])
-def test_the_masks_penalty_is_summed_over_the_sources_as_the_errors_are(over_sources, factor):
-    """The objective of a snippet whose two sources are given twice: the balance of errors and penalty is kept."""
+def test_the_masks_penalty_is_a_mean_over_the_sources():
+    """The authors' code sums, as the help of --explainability-weight says. The PyTorch port and version 1 do not."""
     snippets, prediction = example()
     twice = snippets._replace(sources=snippets.sources.repeat(1, 2, 1, 1, 1))
     of_twice = prediction._replace(
         source_from_target=prediction.source_from_target.repeat(1, 2, 1, 1),
         mask_logits=[logits.repeat(1, 2, 1, 1) for logits in prediction.mask_logits],
     )
-    options = ObjectiveOptions(over_sources=over_sources)
-    once, doubled = (objective(*pair, options).terms for pair in ((snippets, prediction), (twice, of_twice)))
-    for term in ("photometric", "explainability"):
-        torch.testing.assert_close(doubled[term], factor * once[term])
+    once, doubled = (objective(*pair, ObjectiveOptions()).terms for pair in ((snippets, prediction), (twice, of_twice)))
+    torch.testing.assert_close(doubled["photometric"], 2 * once["photometric"])
+    torch.testing.assert_close(doubled["explainability"], once["explainability"])
 
 
 @pytest.mark.parametrize("scales", [1, 2, 4])
@@ -284,7 +282,7 @@ def test_terms_are_those_of_the_options(changes):
     loss = objective(snippets, prediction, ObjectiveOptions(**changes))
     maps = [1 / scale if "smoothed" in changes else scale for scale in prediction.disparities]
     assert loss.terms["smoothness"] == over_scales(second_order_smoothness, maps, changes.get("smoothness_decay", 2.0))
-    assert loss.terms["explainability"] == 2 * over_scales(explainability_loss, prediction.mask_logits)  # sources
+    assert loss.terms["explainability"] == over_scales(explainability_loss, prediction.mask_logits)
     photometric, warps = photometric_loss(snippets, prediction.disparities, prediction)
     assert loss.terms["photometric"] == photometric
     for warp, expected in zip(loss.warps, warps, strict=True):
