@@ -146,8 +146,8 @@ class ObjectiveOptions:
     explainability: bool = option(True, "predict masks that weigh the photometric error")
     explainability_weight: float = option(
         0.2,
-        "lambda_e, the weight of L_reg, the cross-entropy of the masks to 1, a mean over the sources; the authors' code "
-        "sums over them: its 0.2 is 0.4 here with 3 frames, 0.8 with 5",
+        "lambda_e, the weight of L_reg, the cross-entropy of the masks to 1, a mean over the sources; the authors' "
+        "code sums over them: its 0.2 is 0.4 here with 3 frames, 0.8 with 5",
         at_least=0,
     )
 
