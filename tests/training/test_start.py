@@ -194,6 +194,12 @@ def test_other_scales_of_motion_change_the_last_layer_and_not_the_motion(save, s
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
+def test_the_message_of_a_pose_network_that_does_not_fit_says_what_the_file_holds(save):
+    file, _ = save(translation_scale=0.05, rotation="quaternion")
+    with pytest.raises(InputError, match=r"is pose_exp_net .*translation_scale=0\.05.*, the options' is .*=0\.01 "):
+        make_model(new_options(SMALL | {"start_from": (file,)}))
+
+
 def test_the_port_s_poses_have_the_port_s_form(port):
     (file,) = port(PoseExpNet(2, width=1 / 16))
     with pytest.raises(InputError, match=r"its pose network is .*; give --pose-net .*=euler"):
