@@ -224,7 +224,17 @@ class TrainOptions:
                 specs[role] = complete(known, spec)
             except InputError as error:
                 raise UsageError(f"{flag} {error}") from None
+        _check_from_training(specs["pose"], from_training)
         return specs
+
+
+def _check_from_training(pose: NetworkSpec, from_training: Mapping[str, Any]) -> None:
+    """UsageError if an argument of --pose-net contradicts what the training decides."""
+    flags = {"sources": "--sequence-length", "explainability": "--explainability or --no-explainability"}
+    for name, value in from_training.items():
+        if pose.arguments[name] != value:
+            given, decided = (NetworkSpec(pose.name, {name: number}) for number in (pose.arguments[name], value))
+            raise UsageError(f"--pose-net {given}: {flags[name]} decides it, and the training needs {decided}")
 
 
 # Flags of the first version, and the network arguments that they were: hidden aliases for one release.
