@@ -271,6 +271,16 @@ def find_checkpoint(run: Path, which: str) -> Path:
     return named(which)
 
 
+def checkpoint_file(source: str) -> Path:
+    """The checkpoint that a user names: a file, a run's folder for its last.pt, a folder of monodepth2, or "world".
+
+    Raises:
+        InputError: a folder without a checkpoint.
+    """
+    file = Path(source)
+    return find_checkpoint(file, "last") if file != WORLD and file.is_dir() else file
+
+
 def check_specs(networks: Any, file: Path) -> dict[str, NetworkSpec]:
     """The specifications of the three networks from a checkpoint's entry `networks`; InputError if it is damaged."""
     specs = {}

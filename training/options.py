@@ -87,16 +87,16 @@ class TrainOptions:
     )
     start_from: tuple[str, ...] = option(
         (),
-        "start with the weights of a checkpoint, or with world, the weights in this repository (weights/README.md); "
-        "give the flag twice where each network has its own file",
+        "start with the weights of a checkpoint (of a run's folder its last.pt), or with world, the weights in this "
+        "repository (weights/README.md); give the flag twice where each network has its own file",
         group=START,
         metavar="FILE",
     )
 
     prior: str | None = option(
         None,
-        "checkpoint whose depth network predicts the prior of --prior-weight, at about the image size of its own "
-        "training; world: the weights in this repository",
+        "checkpoint (of a run's folder its last.pt) whose depth network predicts the prior of --prior-weight, at about "
+        "the image size of its own training; world: the weights in this repository",
         group=START,
         metavar="FILE",
     )

@@ -17,7 +17,7 @@ from datasets.shards import is_sharded
 from datasets.snippets import SnippetDataset
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
-from models.checkpoint import LoadedModel, load_model, load_weights
+from models.checkpoint import LoadedModel, checkpoint_file, load_model, load_weights
 from models.encoder_weights import NONE, load_encoder_weights
 from models.encoders import encoders_of
 from models.learned_camera import LearnedCamera
@@ -54,9 +54,10 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
         load_encoder_weights(model, options.encoder_weights)
     ancestors = []
     for file in options.start_from:
-        loaded = load_model(Path(file))
+        checkpoint = checkpoint_file(file)
+        loaded = load_model(checkpoint)
         ancestors.append(loaded.scenes)
-        _take_weights(model, specs, loaded, Path(file))
+        _take_weights(model, specs, loaded, checkpoint)
     return model, ancestors
 
 

@@ -16,6 +16,7 @@ from models.checkpoint import (
     CRITERIA,
     HIGHER_IS_BETTER,
     checkpoint_content,
+    checkpoint_file,
     find_checkpoint,
     is_better,
     load_checkpoint,
@@ -232,6 +233,7 @@ def test_a_run_s_checkpoints_are_found_by_their_names(tmp_path):
     assert find_checkpoint(folder, "ate") == folder / "best_ate.pt"
     with pytest.raises(InputError, match=r"best_abs_rel.pt: no such file, found only --which last, ate"):
         find_checkpoint(folder, "abs_rel")
+    assert checkpoint_file(folder) == checkpoint_file(folder / "last.pt") == folder / "last.pt"
 
 
 # The port's checkpoints ----------------------------------------------------------------------------------------------

@@ -119,6 +119,16 @@ def test_start_from_a_run_takes_all_and_names_its_scenes(save, port):
     assert ancestors == [["a", "b"], None]
 
 
+def test_start_from_a_run_s_folder_takes_its_last_checkpoint(save, tmp_path):
+    file, saved = save()
+    model, ancestors = make_model(new_options(SMALL | {"start_from": (Path(file).parent,)}))
+    assert equal(model, saved)
+    assert ancestors == [["a", "b"]]
+    empty = (Path(tmp_path) / "empty").makedirs_p()
+    with pytest.raises(InputError, match=r"empty/last\.pt: no such file, found no checkpoint of a run in this folder"):
+        make_model(new_options(SMALL | {"start_from": (empty,)}))
+
+
 def test_the_first_disparity_means_nothing_to_weights_that_are_there(save):
     file, saved = save(first_disparity=1.2)
     assert equal(make_model(new_options(SMALL | {"start_from": (file,)}))[0], saved)
