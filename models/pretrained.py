@@ -215,10 +215,8 @@ def _licences(content: dict[str, Any]) -> list[str]:
         for file in options.get("start_from") or ()
     ]
     if options.get("prior") is not None:
-        lines.append(
-            f"- The training kept depth near the predictions of the weights in {base_name(options['prior'])}: add their "
-            "licence."
-        )
+        prior = base_name(options["prior"])
+        lines.append(f"- The training kept depth near the predictions of the weights in {prior}: add their licence.")
     return lines
 
 

@@ -224,7 +224,7 @@ def test_a_pose_network(place, type_command, monkeypatch):
     started, _ = make_model(new_options(given))
     assert moved(started.pose_net, loaded.pose_net) == []
     given["pose_net"] = models.NetworkSpec("small_pose_net", {"scale": 0.02})
-    with pytest.raises(InputError, match="its pose network is small_pose_net sources=4 scale=0.01, the options' is"):
+    with pytest.raises(InputError, match=r"its pose network is small_pose_net sources=4 scale=0\.01, the options' is"):
         make_model(new_options(given))
 
 
