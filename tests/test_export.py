@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -156,6 +157,22 @@ def test_a_graph_that_differs_is_no_file_and_a_failure(run, monkeypatch, tmp_pat
     assert (status, out.count("greatest relative difference")) == (1, 2)
     assert "pose.pt2: not written: the graph differs from the network by" in error
     assert not file.exists()
+
+
+@pytest.mark.slow
+def test_the_operators_of_an_onnx_file_have_the_version_that_was_asked_for(run, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    file = Path(tmp_path) / "pose.onnx"
+    words = ("--network", "pose", "--height", 32, "--width", 64, "--fixed", "batch", "size", "--opset")
+    for opset in (5, 99):  # older and newer than any that the exporter can convert to
+        status, _, error = run(RECORDED, file, *words, opset)
+        assert status == 1
+        assert re.fullmatch(rf"(.*: )?--opset {opset}: .* cannot write it, it reached version \d+\n", error)
+        assert not Path(tmp_path).files()
+    assert run(RECORDED, file, *words, 19)[0] == 0
+    assert [(entry.domain, entry.version) for entry in onnx.load(file).opset_import] == [("", 19)]
 
 
 def test_differences_are_relative():
