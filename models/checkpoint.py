@@ -155,8 +155,14 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
+    expected = "expected a checkpoint of train.py (last.pt)"
+    if file == WORLD:
+        raise InputError(f"{WORLD}: weights that are already published ({WORLD_FILE}), {expected}")
     if Path(file).suffix == SUFFIX:
-        raise InputError(f"{file}: weights without their training, expected a checkpoint of train.py (last.pt)")
+        raise InputError(f"{file}: weights without their training, {expected}")
+    if Path(file).is_dir():
+        what = "the networks of monodepth2, another project" if is_monodepth2(Path(file)) else "a folder"
+        raise InputError(f"{file}: {what}, {expected}")
     return _check_content(read_torch_file(file), file)
 
 
