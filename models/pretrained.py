@@ -17,7 +17,7 @@ from path import Path
 
 from files.atomic import write_text
 from files.errors import InputError
-from models.checkpoint import find_checkpoint, load_checkpoint, load_model
+from models.checkpoint import checkpoint_file, load_checkpoint, load_model
 from models.published import SUFFIX, base_name, publish
 from models.sfm_learner import SfMLearner
 
@@ -32,7 +32,7 @@ _SCORES = {
 }
 
 
-def save_pretrained(checkpoint: str, folder: str, half: bool = False) -> None:
+def save_pretrained(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], half: bool = False) -> None:
     """Write the folder of a checkpoint of train.py.
 
     Args:
@@ -42,8 +42,8 @@ def save_pretrained(checkpoint: str, folder: str, half: bool = False) -> None:
     Raises:
         InputError: the checkpoint is damaged, or the folder holds other files.
     """
-    file, folder = Path(checkpoint), Path(folder)
-    content = load_checkpoint(find_checkpoint(file, "last") if file.is_dir() else file)
+    folder = Path(folder)
+    content = load_checkpoint(checkpoint_file(checkpoint))
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a new folder")
     others = sorted(set(os.listdir(folder)) - set(FILES) - {".git", ".gitattributes"}) if folder.is_dir() else []
@@ -56,7 +56,7 @@ def save_pretrained(checkpoint: str, folder: str, half: bool = False) -> None:
     write_text(folder / "README.md", model_card(content))
 
 
-def from_pretrained(source: str, revision: str | None = None) -> SfMLearner:
+def from_pretrained(source: str | os.PathLike[str], revision: str | None = None) -> SfMLearner:
     """A trained model in evaluation mode, on the CPU.
 
     Args:
@@ -67,13 +67,13 @@ def from_pretrained(source: str, revision: str | None = None) -> SfMLearner:
     Raises:
         InputError: there is nothing, it cannot be downloaded, is damaged, or holds one network alone.
     """
-    file = Path(source)
+    file = Path(source)  # a str, whatever kind of path was given
     if (file / WEIGHTS).is_file():
         file = file / WEIGHTS
     elif file.is_dir():
-        file = find_checkpoint(file, "last")
-    elif not file.exists() and file.suffix not in (SUFFIX, ".pt", ".pth", ".tar") and _REPOSITORY.fullmatch(source):
-        file = _download(source, revision)
+        file = checkpoint_file(file)
+    elif not file.exists() and file.suffix not in (SUFFIX, ".pt", ".pth", ".tar") and _REPOSITORY.fullmatch(file):
+        file = _download(file, revision)
     loaded = load_model(file)
     if loaded.depth_net is None or loaded.pose_net is None:
         there = "depth" if loaded.depth_net is not None else "pose"

@@ -1,4 +1,5 @@
 import json
+import pathlib
 import sys
 import types
 
@@ -56,7 +57,8 @@ def test_a_folder_is_read_as_it_was_written(checkpoint, tmp_path):
         save_pretrained(file, folder)
     assert sorted(f.name for f in folder.files()) == ["README.md", "config.json", "model.safetensors"]
     for source in (folder, folder / "model.safetensors", file, file.parent):
-        assert_same(from_pretrained(str(source)), model)
+        for kind in (str, pathlib.Path, Path):
+            assert_same(from_pretrained(kind(source)), model)
     config = json.loads((folder / "config.json").read_text())
     assert config["record"]["scenes"] == ["monday", "tuesday"]
     assert config["options"]["data"] == "mine"
@@ -163,8 +165,9 @@ def test_the_hub_is_asked_for_a_repository_of_this_name(checkpoint, tmp_path, mo
 
 def test_without_the_hub_s_library_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"me/mine: no such file or folder; .* pip install huggingface_hub"):
-        from_pretrained("me/mine")
+    for source in ("me/mine", pathlib.Path("me/mine")):  # the second was a TypeError
+        with pytest.raises(InputError, match=r"me/mine: no such file or folder; .* pip install huggingface_hub"):
+            from_pretrained(source)
 
 
 def test_torch_hub_loads_a_clone(checkpoint, tmp_path):
