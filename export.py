@@ -30,7 +30,7 @@ from inference.graphs import (
     to_onnx,
     to_pt2,
 )
-from models.checkpoint import LoadedModel, find_checkpoint, load_checkpoint, load_model
+from models.checkpoint import LoadedModel, checkpoint_file, load_checkpoint, load_model
 from models.pretrained import save_pretrained
 from models.published import SUFFIX, publish
 
@@ -56,7 +56,7 @@ PICTURE = (
 
 def main() -> None:
     args = parse_arguments()
-    checkpoint = find_checkpoint(args.checkpoint, "last") if args.checkpoint.is_dir() else args.checkpoint
+    checkpoint = checkpoint_file(args.checkpoint)
     if args.kind == "folder":
         save_pretrained(checkpoint, args.file, args.half)
         print(f"{args.file}: weights, config.json and a model card; look through README.md before it is published")
@@ -116,6 +116,8 @@ def parse_arguments() -> argparse.Namespace:
             raise UsageError(f"{flag.option_strings[0]} goes with {', '.join(kinds)}, not with {args.file}")
     if args.network == "pose" and args.output:
         raise UsageError("--output goes with --network depth: a pose network returns transforms")
+    if args.batch and "batch" not in (args.fixed or ()):
+        raise UsageError(f"--batch {args.batch} goes with --fixed batch: without it the graph takes any batch")
     return args
 
 

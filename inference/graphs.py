@@ -121,7 +121,8 @@ def to_onnx(program: ExportedProgram, output: str, opset: int | None, about: Map
         about: the file's metadata.
 
     Raises:
-        InputError: the packages that PyTorch needs for it are not installed, or it failed.
+        InputError: the packages that PyTorch needs for it are not installed, it failed, or it cannot write this
+            version.
     """
     _require("onnx", "onnxscript")
     try:
@@ -132,6 +133,10 @@ def to_onnx(program: ExportedProgram, output: str, opset: int | None, about: Map
         raise InputError(f"PyTorch's ONNX exporter failed: {reason}") from error
     if onnx is None:  # only without dynamo
         raise InputError("PyTorch's ONNX exporter returned nothing")
+    # Where the exporter cannot convert to a version, it only warns and keeps the one that it began with.
+    reached = onnx.model.opset_imports[""]
+    if opset is not None and reached != opset:
+        raise InputError(f"--opset {opset}: PyTorch's exporter cannot write it, it reached version {reached}")
     onnx.model.metadata_props.update(about)
     return onnx.model_proto.SerializeToString()
 

@@ -94,9 +94,10 @@ def complete(networks: Mapping[str, Network], spec: NetworkSpec) -> NetworkSpec:
     these with None.
 
     Raises:
-        InputError: an unknown name or argument, or a value of another type.
+        InputError: an unknown name or argument, a value of another type, or a constructor whose annotations do not say
+            the types.
     """
-    parameters = inspect.signature(find(networks, spec.name)).parameters
+    parameters = _parameters(find(networks, spec.name), spec.name)
     unknown = [name for name in spec.arguments if name not in parameters]
     if unknown:
         expected = f"expected {', '.join(parameters)}" if parameters else "it has no arguments"
@@ -106,6 +107,22 @@ def complete(networks: Mapping[str, Network], spec: NetworkSpec) -> NetworkSpec:
         value = spec.arguments.get(name, parameter.default)
         arguments[name] = _convert(value, parameter.annotation, f"{spec.name}: {name}")
     return NetworkSpec(spec.name, arguments)
+
+
+def _parameters(network: Network, name: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a network's constructor; InputError if one has no annotation, or one that cannot be read."""
+    try:
+        # eval_str: a file with `from __future__ import annotations` has its annotations as text.
+        parameters = inspect.signature(network, eval_str=True).parameters
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise InputError(f"{name}: an annotation of its constructor cannot be read ({error})") from None
+    for argument, parameter in parameters.items():
+        if parameter.annotation is inspect.Parameter.empty:
+            raise InputError(
+                f"{name}: its constructor's argument {argument} has no annotation, expected int, float, bool or str, "
+                "or one of these with None"
+            )
+    return parameters
 
 
 def predicts_masks(pose_net: str) -> bool:

@@ -15,6 +15,7 @@ Version-1 checkpoints and published checkpoints of other projects (`models.other
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -149,18 +150,24 @@ def save_checkpoint(file: Path, content: dict[str, Any]) -> None:
         raise InputError(f"{error}; the checkpoint before it is untouched") from None
 
 
-def load_checkpoint(file: Path) -> dict[str, Any]:
+def load_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint of this project in the form of version 2, on the CPU.
 
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
-    if Path(file).suffix == SUFFIX:
-        raise InputError(f"{file}: weights without their training, expected a checkpoint of train.py (last.pt)")
+    file, expected = Path(file), "expected a checkpoint of train.py (last.pt)"
+    if file == WORLD:
+        raise InputError(f"{WORLD}: weights that are already published ({WORLD_FILE}), {expected}")
+    if file.suffix == SUFFIX:
+        raise InputError(f"{file}: weights without their training, {expected}")
+    if file.is_dir():
+        what = "the networks of monodepth2, another project" if is_monodepth2(file) else "a folder"
+        raise InputError(f"{file}: {what}, {expected}")
     return _check_content(read_torch_file(file), file)
 
 
-def load_model(file: Path, device: torch.device | str = "cpu") -> LoadedModel:
+def load_model(file: str | os.PathLike[str], device: torch.device | str = "cpu") -> LoadedModel:
     """The networks of a checkpoint, rebuilt and ready to predict.
 
     Args:
@@ -172,6 +179,7 @@ def load_model(file: Path, device: torch.device | str = "cpu") -> LoadedModel:
     Raises:
         InputError: no such file, damaged, or a checkpoint of something else.
     """
+    file = Path(file)
     file = WORLD_FILE if file == WORLD else file
     if file.is_dir():
         loaded = _other_model(read_monodepth2(file), file)
@@ -269,6 +277,16 @@ def find_checkpoint(run: Path, which: str) -> Path:
         found = f"found only --which {', '.join(there)}" if there else "found no checkpoint of a run in this folder"
         raise InputError(f"{named(which)}: no such file, {found}")
     return named(which)
+
+
+def checkpoint_file(source: str | os.PathLike[str]) -> Path:
+    """The checkpoint that a user names: a file, a run's folder for its last.pt, a folder of monodepth2, or "world".
+
+    Raises:
+        InputError: a folder without a checkpoint.
+    """
+    file = Path(source)
+    return find_checkpoint(file, "last") if file != WORLD and file.is_dir() else file
 
 
 def check_specs(networks: Any, file: Path) -> dict[str, NetworkSpec]:

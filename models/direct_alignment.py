@@ -16,7 +16,8 @@ _LEAST_DIAGONAL = 1e-6  # added to them, for images without texture
 _LARGEST_CHANGE = 0.2  # of a step, in radians, and in the unit of depth for translations
 _MIN_Z = 1e-3  # in the unit of depth; nearer and behind the source camera there is no pixel
 _LEAST_Z_RATIO = 0.1  # of a point's depth in the source to that in the target, for displacements
-_COST_OUTSIDE = 0.2  # of a pixel that projects outside the source: no motion wins by looking elsewhere
+# Cost of a pixel that projects outside the source, so that moving pixels out of view does not lower the cost.
+_COST_OUTSIDE = 0.2
 
 
 class _Seen(NamedTuple):

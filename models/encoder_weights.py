@@ -82,7 +82,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _misfit(name: str, weights: Mapping[str, Any]) -> str | None:
-    """Why these are no weights of a classifier; None if they are. Its last layers may be missing, or of other sizes."""
+    """Reason why the weights do not fit this classifier; None if they fit.
+
+    Its last layers may be missing, or of other sizes.
+    """
     with torch.device("meta"):
         expected = {key: tensor.shape for key, tensor in classifier(name).state_dict().items()}
         needed = Encoder(name).network.state_dict()

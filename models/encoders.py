@@ -75,10 +75,7 @@ class Encoder(nn.Module):
         if self.name.startswith(TIMM):  # some of these networks take multiples of 32 only, and some round sizes down
             height, width = x.shape[2:]
             padded = functional.pad(x, (0, 32 * divide_up(width, 32) - width, 0, 32 * divide_up(height, 32) - height))
-            maps = network(padded)
-            if str(getattr(network, "output_fmt", "")).endswith("NHWC"):
-                maps = [map.movedim(-1, 1) for map in maps]
-            scales = zip(maps, self.strides, strict=True)
+            scales = zip(_timm_maps(network, padded), self.strides, strict=True)
             return [map[:, :, : divide_up(height, stride), : divide_up(width, stride)] for map, stride in scales]
         if self.name == "mobilenet_v2":
             features = []
@@ -154,10 +151,39 @@ def _timm_network(name: str, frames: int) -> tuple[nn.Module, tuple[int, ...], t
     if settings.fixed_input_size:  # transformers with windows of pixels or an embedding of each position
         raise ValueError(f"{name} takes images of {settings.input_size[1]} x {settings.input_size[2]} only")
     last = {stride: number for number, stride in enumerate(stages)}
-    network = timm.create_model(
-        short, features_only=True, in_chans=3 * frames, out_indices=[last[stride] for stride in strides]
-    )
+    wanted = [last[stride] for stride in strides]
+    with torch.device("meta"):
+        _check_sizes(name, timm.create_model(short, features_only=True, out_indices=wanted), strides)
+    network = timm.create_model(short, features_only=True, in_chans=3 * frames, out_indices=wanted)
     return network, strides, tuple(network.feature_info.channels()), (settings.mean, settings.std)
+
+
+@torch.no_grad()
+def _check_sizes(name: str, network: nn.Module, strides: tuple[int, ...]) -> None:
+    """ValueError if a network on the meta device does not have maps of ceil(side / stride) for a small image.
+
+    Convolutions without padding give smaller maps, and some kinds of attention take few sizes.
+    """
+    side = 64
+    try:
+        sizes = [tuple(map.shape[2:]) for map in _timm_maps(network.eval(), torch.empty(1, 3, side, side))]
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise ValueError(f"{name} takes no images of {side} x {side} ({reason}), expected any size") from None
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        if (height, width) != (side // stride, side // stride):
+            raise ValueError(
+                f"{name} has a feature map of {width} x {height} for images of {side} x {side}, expected "
+                f"{side // stride} x {side // stride} at stride {stride}"
+            )
+
+
+def _timm_maps(network: Any, images: Tensor) -> list[Tensor]:
+    """The feature maps [B, channels, H, W] of a network of timm."""
+    maps = network(images)
+    if str(getattr(network, "output_fmt", "")).endswith("NHWC"):
+        maps = [map.movedim(-1, 1) for map in maps]
+    return maps
 
 
 def _timm() -> Any:

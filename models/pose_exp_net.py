@@ -147,6 +147,11 @@ def orbit(poses: Tensor, depth: float) -> Tensor:
     return torch.stack([tx, ty, tz, rx + ty / depth, ry - tx / depth, rz], -1)
 
 
+def can_rescale_motion(network: nn.Module) -> bool:
+    """Whether a pose network has what `rescale_motion` changes; a network of another kind need not have it."""
+    return all(hasattr(network, name) for name in ("pose_pred", "pose_scales", "orbit_depth"))
+
+
 @torch.no_grad()
 def rescale_motion(network: Any, scales: Tensor, orbit_depth: float | None) -> None:
     """Give a pose network other scales of its outputs and another orbit depth, and the same motion as before.

@@ -17,8 +17,8 @@ from path import Path
 
 from files.atomic import write_text
 from files.errors import InputError
-from models.checkpoint import find_checkpoint, load_checkpoint, load_model
-from models.published import SUFFIX, publish
+from models.checkpoint import checkpoint_file, load_checkpoint, load_model
+from models.published import SUFFIX, base_name, publish
 from models.sfm_learner import SfMLearner
 
 WEIGHTS = f"model{SUFFIX}"
@@ -32,7 +32,7 @@ _SCORES = {
 }
 
 
-def save_pretrained(checkpoint: str, folder: str, half: bool = False) -> None:
+def save_pretrained(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str], half: bool = False) -> None:
     """Write the folder of a checkpoint of train.py.
 
     Args:
@@ -42,8 +42,8 @@ def save_pretrained(checkpoint: str, folder: str, half: bool = False) -> None:
     Raises:
         InputError: the checkpoint is damaged, or the folder holds other files.
     """
-    file, folder = Path(checkpoint), Path(folder)
-    content = load_checkpoint(find_checkpoint(file, "last") if file.is_dir() else file)
+    folder = Path(folder)
+    content = load_checkpoint(checkpoint_file(checkpoint))
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a new folder")
     others = sorted(set(os.listdir(folder)) - set(FILES) - {".git", ".gitattributes"}) if folder.is_dir() else []
@@ -56,7 +56,7 @@ def save_pretrained(checkpoint: str, folder: str, half: bool = False) -> None:
     write_text(folder / "README.md", model_card(content))
 
 
-def from_pretrained(source: str, revision: str | None = None) -> SfMLearner:
+def from_pretrained(source: str | os.PathLike[str], revision: str | None = None) -> SfMLearner:
     """A trained model in evaluation mode, on the CPU.
 
     Args:
@@ -67,13 +67,13 @@ def from_pretrained(source: str, revision: str | None = None) -> SfMLearner:
     Raises:
         InputError: there is nothing, it cannot be downloaded, is damaged, or holds one network alone.
     """
-    file = Path(source)
+    file = Path(source)  # a str, whatever kind of path was given
     if (file / WEIGHTS).is_file():
         file = file / WEIGHTS
     elif file.is_dir():
-        file = find_checkpoint(file, "last")
-    elif not file.exists() and file.suffix not in (SUFFIX, ".pt", ".pth", ".tar") and _REPOSITORY.fullmatch(source):
-        file = _download(source, revision)
+        file = checkpoint_file(file)
+    elif not file.exists() and file.suffix not in (SUFFIX, ".pt", ".pth", ".tar") and _REPOSITORY.fullmatch(file):
+        file = _download(file, revision)
     loaded = load_model(file)
     if loaded.depth_net is None or loaded.pose_net is None:
         there = "depth" if loaded.depth_net is not None else "pose"
@@ -100,7 +100,7 @@ def model_card(content: dict[str, Any]) -> str:
         *_table(
             "Data",
             [
-                ("folder", _base(options.get("data"))),
+                ("folder", base_name(options.get("data"))),
                 ("training scenes", "unknown" if scenes is None else _listed(scenes)),
                 ("snippets", record.get("snippets")),
                 ("image size", f"{record.get('width')} x {record.get('height')} pixels"),
@@ -131,10 +131,13 @@ def model_card(content: dict[str, Any]) -> str:
 
 def _config(content: dict[str, Any]) -> dict[str, Any]:
     """The content of config.json: plain values of the checkpoint, without paths of the machine."""
-    options = {**content["options"], "data": _base(content["options"].get("data"))}
+    options = dict(content["options"])
     for name in ("name", "runs"):
         options.pop(name, None)
-    options["start_from"] = [_base(file) for file in content["options"].get("start_from") or ()]
+    for name in ("data", "encoder_weights", "prior"):  # "none", "imagenet" and "world" are their own base names
+        if name in options:
+            options[name] = base_name(options[name])
+    options["start_from"] = [base_name(file) for file in content["options"].get("start_from") or ()]
     config = {"networks": content["networks"], "options": options, "record": content["record"]}
     return config | {"step": content["step"], "best": content["best"], "torch": str(content.get("torch", "unknown"))}
 
@@ -206,18 +209,17 @@ def _licences(content: dict[str, Any]) -> list[str]:
             "images of ImageNet are for non-commercial research), or of timm, where each model's page has its licence."
         )
     elif foreign != "none":
-        lines.append(f"- The encoders ({encoders}) began with the weights in {_base(foreign)}: add their licence.")
+        lines.append(f"- The encoders ({encoders}) began with the weights in {base_name(foreign)}: add their licence.")
     lines += [
-        f"- The training began with the weights in {_base(file)}: add their licence."
+        f"- The training began with the weights in {base_name(file)}: add their licence."
         for file in options.get("start_from") or ()
     ]
+    if options.get("prior") is not None:
+        prior = base_name(options["prior"])
+        lines.append(f"- The training kept depth near the predictions of the weights in {prior}: add their licence.")
     return lines
 
 
 def _listed(names: list[str], most: int = 20) -> str:
     shown = ", ".join(names[:most])
     return f"{len(names)}: {shown}{f' and {len(names) - most} more' if len(names) > most else ''}"
-
-
-def _base(file: Any) -> str | None:
-    return os.path.basename(str(file).rstrip("/\\")) if file else None

@@ -42,9 +42,14 @@ def publish(content: dict[str, Any], file: Path, half: bool = False) -> None:
         "networks": content["networks"],
         "record": content["record"],
         "step": content["step"],
-        "data": content["options"].get("data"),
+        "data": base_name(content["options"].get("data")),
     }
     write_bytes(file, save(weights, {"format": _FORMAT, "about": json.dumps(about)}))
+
+
+def base_name(file: Any) -> str | None:
+    """The last part of a path, without the folders of the machine that trained; None for no path."""
+    return os.path.basename(str(file).rstrip("/\\")) if file else None
 
 
 def read_published(file: Path) -> dict[str, Any]:
@@ -65,7 +70,9 @@ def read_published(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: damaged: its metadata lack networks, record, step or data")
     floats = (torch.float16, torch.bfloat16)
     model = {name: tensor.float() if tensor.dtype in floats else tensor for name, tensor in model.items()}
-    return {**about, "model": model, "options": {"data": about["data"]}}
+    # A base name is no folder here, where one of that name may hold anything. Earlier versions stored the whole path.
+    data = about["data"] if about["data"] is not None and os.path.isabs(about["data"]) else None
+    return {**about, "model": model, "options": {"data": data}}
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

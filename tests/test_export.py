@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -57,6 +58,10 @@ def test_a_checkpoint_becomes_published_weights_as_typed(tmp_path):
         ((RECORDED, "cam.txt", "--input", "uint8"), 2, "--input goes with .onnx, .pt2, not with cam.txt"),
         ((RECORDED, "a.pt2", "--opset", "20"), 2, "--opset goes with .onnx"),
         ((RECORDED, "a.pt2", "--network", "pose", "--output", "depth"), 2, "--output goes with --network depth"),
+        ((RECORDED, "a.onnx", "--batch", "3"), 2, "--batch 3 goes with --fixed batch"),
+        ((RECORDED, "a.onnx", "--batch", "3", "--fixed", "size"), 2, "--batch 3 goes with --fixed batch"),
+        (("world", "w.safetensors"), 1, "world: weights that are already published"),
+        (("world", "folder/"), 1, "world: weights that are already published"),
         ((RECORDED, "a.onnx", "--height", "16"), 1, "the networks take images from 32 on"),
         ((RECORDED, "cam.txt"), 1, "has no learned camera; it was trained with K of the data"),
         ((RECORDED, RECORDED.parent), 1, "expected a new folder or one that this command wrote"),
@@ -69,6 +74,18 @@ def test_wrong_use_is_one_line(run, monkeypatch, tmp_path, words, status, messag
     assert message in error
     assert error.count("\n") == 1
     assert not Path(tmp_path).files()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "mine"])
+def test_networks_of_another_project_are_no_checkpoint_to_publish(run, tmp_path, name):
+    """They were "no such file", with the name of a folder that is there."""
+    folder = (Path(tmp_path) / "mono_640x192").makedirs_p()
+    (folder / "encoder.pth").touch()
+    status, _, error = run(folder, Path(tmp_path) / name)
+    assert status == 1
+    expected = "the networks of monodepth2, another project, expected a checkpoint of train.py (last.pt)"
+    assert error == f"export.py: error: {folder}: {expected}\n"
+    assert os.listdir(tmp_path) == ["mono_640x192"]
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "folder"])
@@ -156,6 +173,22 @@ def test_a_graph_that_differs_is_no_file_and_a_failure(run, monkeypatch, tmp_pat
     assert (status, out.count("greatest relative difference")) == (1, 2)
     assert "pose.pt2: not written: the graph differs from the network by" in error
     assert not file.exists()
+
+
+@pytest.mark.slow
+def test_the_operators_of_an_onnx_file_have_the_version_that_was_asked_for(run, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    file = Path(tmp_path) / "pose.onnx"
+    words = ("--network", "pose", "--height", 32, "--width", 64, "--fixed", "batch", "size", "--opset")
+    for opset in (5, 99):  # older and newer than any that the exporter can convert to
+        status, _, error = run(RECORDED, file, *words, opset)
+        assert status == 1
+        assert re.fullmatch(rf"(.*: )?--opset {opset}: .* cannot write it, it reached version \d+\n", error)
+        assert not Path(tmp_path).files()
+    assert run(RECORDED, file, *words, 19)[0] == 0
+    assert [(entry.domain, entry.version) for entry in onnx.load(file).opset_import] == [("", 19)]
 
 
 def test_differences_are_relative():

@@ -21,12 +21,15 @@ from torch.nn import functional
 import models
 from datasets.layout import read_intrinsics, write_intrinsics
 from files.atomic import write_text
+from files.errors import InputError
 from files.images import write_jpeg
 from geometry.pose import pose_to_matrix
 from geometry.snippets import Snippets
 from loss_functions import ObjectiveOptions, objective
 from models.checkpoint import load_checkpoint, load_model
 from training.logger import read_metrics
+from training.options import new_options
+from training.start import make_model
 
 ROOT = Path(__file__).absolute().parent.parent
 PAGE = ROOT / "docs" / "extending.md"
@@ -214,6 +217,15 @@ def test_a_pose_network(place, type_command, monkeypatch):
     assert transforms.shape == (2, 4, 4, 4)
     swapped, _ = loaded.pose_net(target, sources.flip(1))
     torch.testing.assert_close(swapped, transforms.flip(1))
+
+    # It has no last layer with scales of motion, as the project's own pose networks have.
+    networks = {"depth_net": loaded.specs["depth"], "pose_net": models.NetworkSpec("small_pose_net")}
+    given = {**networks, "sequence_length": 5, "explainability": False, "start_from": ("runs/run/last.pt",)}
+    started, _ = make_model(new_options(given))
+    assert moved(started.pose_net, loaded.pose_net) == []
+    given["pose_net"] = models.NetworkSpec("small_pose_net", {"scale": 0.02})
+    with pytest.raises(InputError, match=r"its pose network is small_pose_net sources=4 scale=0\.01, the options' is"):
+        make_model(new_options(given))
 
 
 def test_a_learned_camera(place, type_command, monkeypatch, capsys):

@@ -28,7 +28,8 @@ from models import SfMLearner
 from models.layers import rounded_size
 
 UNIT = 10.0  # metres: the networks' unit of depth
-FAR = 80.0  # metres: depth is learned up to here, and what lies behind it need only be farther
+# Metres: largest depth that is learned. Anything beyond it only has to be predicted farther than this.
+FAR = 80.0
 SCALE_WEIGHT, SKY_WEIGHT = 0.1, 0.2  # of an image's common scale, and of the sky
 SKY = 500.0  # metres: the depth of the sky for the motion
 NEAREST = 0.05  # in `UNIT`
@@ -37,7 +38,8 @@ MOTION_WEIGHT = 20.0  # of an image motion that is wrong by the image's width
 MOTION_STRIDE = 4  # the motion is compared at every fourth pixel of every fourth row
 MOST_ENLARGED = 1.5
 GREY_SHARE = 0.3  # of the snippets become grey
-SIZES = (0.65, 0.65, 0.65, 1.0)  # a batch's size over that of the world's images: one of these, rounded to 16 pixels
+# Image size of a batch relative to the world's images, drawn from this list and rounded to 16 pixels.
+SIZES = (0.65, 0.65, 0.65, 1.0)
 
 
 @dataclass(frozen=True)

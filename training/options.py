@@ -87,16 +87,16 @@ class TrainOptions:
     )
     start_from: tuple[str, ...] = option(
         (),
-        "start with the weights of a checkpoint, or with world, the weights in this repository (weights/README.md); "
-        "give the flag twice where each network has its own file",
+        "start with the weights of a checkpoint (of a run's folder its last.pt), or with world, the weights in this "
+        "repository (weights/README.md); give the flag twice where each network has its own file",
         group=START,
         metavar="FILE",
     )
 
     prior: str | None = option(
         None,
-        "checkpoint whose depth network predicts the prior of --prior-weight, at about the image size of its own "
-        "training; world: the weights in this repository",
+        "checkpoint (of a run's folder its last.pt) whose depth network predicts the prior of --prior-weight, at about "
+        "the image size of its own training; world: the weights in this repository",
         group=START,
         metavar="FILE",
     )
@@ -224,7 +224,17 @@ class TrainOptions:
                 specs[role] = complete(known, spec)
             except InputError as error:
                 raise UsageError(f"{flag} {error}") from None
+        _check_from_training(specs["pose"], from_training)
         return specs
+
+
+def _check_from_training(pose: NetworkSpec, from_training: Mapping[str, Any]) -> None:
+    """UsageError if an argument of --pose-net contradicts what the training decides."""
+    flags = {"sources": "--sequence-length", "explainability": "--explainability or --no-explainability"}
+    for name, value in from_training.items():
+        if pose.arguments[name] != value:
+            given, decided = (NetworkSpec(pose.name, {name: number}) for number in (pose.arguments[name], value))
+            raise UsageError(f"--pose-net {given}: {flags[name]} decides it, and the training needs {decided}")
 
 
 # Flags of the first version, and the network arguments that they were: hidden aliases for one release.

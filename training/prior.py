@@ -3,13 +3,12 @@
 import math
 
 import torch
-from path import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
 from files.errors import InputError, UsageError
 from models.averages import SizeAverage, scaled_size
-from models.checkpoint import load_model
+from models.checkpoint import checkpoint_file, load_model
 from training.options import TrainOptions
 
 
@@ -62,7 +61,7 @@ def load_prior(options: TrainOptions, device: torch.device) -> Prior | None:
         return None
     if not weight:
         raise UsageError(f"--prior {options.prior}: expected --prior-weight above 0 beside it, for example 0.1")
-    loaded = load_model(Path(options.prior), device)
+    loaded = load_model(checkpoint_file(options.prior), device)
     if loaded.depth_net is None:
         raise InputError(f"--prior {options.prior}: holds no depth network")
     return Prior(loaded.depth_net, loaded.height * loaded.width if loaded.height and loaded.width else None)

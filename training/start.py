@@ -17,11 +17,11 @@ from datasets.shards import is_sharded
 from datasets.snippets import SnippetDataset
 from files.errors import InputError, UsageError
 from models import NetworkSpec, SfMLearner, build
-from models.checkpoint import LoadedModel, load_model, load_weights
+from models.checkpoint import LoadedModel, checkpoint_file, load_model, load_weights
 from models.encoder_weights import NONE, load_encoder_weights
 from models.encoders import encoders_of
 from models.learned_camera import LearnedCamera
-from models.pose_exp_net import MOTION_ARGUMENTS, rescale_motion
+from models.pose_exp_net import MOTION_ARGUMENTS, can_rescale_motion, rescale_motion
 from models.sfm_learner import GivenCamera
 from training import distributed
 from training.adam import FusedAdam
@@ -54,9 +54,10 @@ def make_model(options: TrainOptions, cameras: Sequence[np.ndarray] = ()) -> tup
         load_encoder_weights(model, options.encoder_weights)
     ancestors = []
     for file in options.start_from:
-        loaded = load_model(Path(file))
+        checkpoint = checkpoint_file(file)
+        loaded = load_model(checkpoint)
         ancestors.append(loaded.scenes)
-        _take_weights(model, specs, loaded, Path(file))
+        _take_weights(model, specs, loaded, checkpoint)
     return model, ancestors
 
 
@@ -141,12 +142,12 @@ def _take_weights(model: SfMLearner, specs: dict[str, NetworkSpec], loaded: Load
         if role == "camera" and not _is_same_camera(ours, theirs):
             continue
         found, expected = (without_initial_arguments(which[role], ours) for which in (loaded.specs, specs))
-        if role == "pose" and found.name == expected.name:  # the same motion in other units of the last layer
-            rescale_motion(theirs, ours.pose_scales, ours.orbit_depth)  # type: ignore[arg-type]
-            motion = {name: value for name, value in expected.arguments.items() if name in MOTION_ARGUMENTS}
-            found = replace(found, arguments=found.arguments | motion)
-        if found != expected:
+        rescales = role == "pose" and found.name == expected.name and can_rescale_motion(theirs)
+        free = MOTION_ARGUMENTS if rescales else ()
+        if _without(found, free) != _without(expected, free):
             raise InputError(f"{file}: its {role} network is {found}, the options' is {expected}; {_hint(flag, found)}")
+        if rescales:  # the same motion in other units of the last layer
+            rescale_motion(theirs, ours.pose_scales, ours.orbit_depth)  # type: ignore[arg-type]
         load_weights(ours, theirs.state_dict(), file, found.name)
 
 
@@ -161,8 +162,11 @@ def _is_same_camera(ours: torch.nn.Module, theirs: torch.nn.Module) -> bool:
 
 def without_initial_arguments(spec: NetworkSpec, network: torch.nn.Module) -> NetworkSpec:
     """A specification without the arguments that only choose a network's first weights."""
-    initial = getattr(network, "initial_arguments", ())
-    return replace(spec, arguments={name: value for name, value in spec.arguments.items() if name not in initial})
+    return _without(spec, getattr(network, "initial_arguments", ()))
+
+
+def _without(spec: NetworkSpec, names: Sequence[str]) -> NetworkSpec:
+    return replace(spec, arguments={name: value for name, value in spec.arguments.items() if name not in names})
 
 
 def _hint(flag: str, spec: NetworkSpec) -> str:

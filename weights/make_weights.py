@@ -18,13 +18,16 @@ sys.path.insert(0, ROOT)
 
 from cli.flags import ArgumentParser, add_device_flag, choose_device, non_negative_int, positive_int, run_script
 
-from files.errors import InputError
+from datasets.synthetic.options import read_options
+from datasets.synthetic.world import OPTIONS_FILE
+from files.errors import InputError, UsageError
 from files.memory import keep_freed_memory
+from files.outputs import check_output
 from models import NetworkSpec
 from models.checkpoint import checkpoint_content
 from models.encoder_weights import IMAGENET
 from models.layers import rounded_size, to_channels_last
-from models.published import WORLD_FILE, publish
+from models.published import SUFFIX, WORLD_FILE, publish
 from training.guided import SIZES, draw_batches, guided_loss, read_world
 from training.options import TrainOptions, new_options, plain_options
 from training.start import make_model, make_optimizer, network_specs
@@ -46,7 +49,9 @@ def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device)
     options = weights_options(args.encoder_weights, args.batch_size, args.steps, args.seed)
-    model, _ = make_model(options)  # first, since its encoder's weights may be missing
+    if args.world is not None and args.world.exists():
+        check_world(args.world, args)
+    model, _ = make_model(options)  # before the world is rendered, since its encoder's weights may be missing
     with tempfile.TemporaryDirectory() if args.world is None else nullcontext(args.world) as folder:
         world = Path(folder)
         if args.world is None or not world.exists():
@@ -97,7 +102,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--encoder-weights", default=IMAGENET, metavar="none|imagenet|FILE", help=weights)
     add("--seed", type=non_negative_int, default=7, help="seed of the world and of the training (default: 7)")
     add_device_flag(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out.suffix != SUFFIX:
+        raise UsageError(f"--out {args.out}: expected a name that ends with {SUFFIX}")
+    check_output("--out", args.out, "weights", [])
+    return args
 
 
 def weights_options(encoder_weights: str, batch_size: int, steps: int, seed: int) -> TrainOptions:
@@ -117,6 +126,18 @@ def weights_options(encoder_weights: str, batch_size: int, steps: int, seed: int
         "seed": seed,
     }
     return new_options(given)
+
+
+def check_world(world: Path, args: argparse.Namespace) -> None:
+    """InputError if the world that is there is not the one that `render` would make with these flags."""
+    there = read_options(world / OPTIONS_FILE)
+    for name in ("drives", "frames", "width", "height", "seed"):
+        found, expected = getattr(there, name), getattr(args, name)
+        if found != expected:
+            raise InputError(
+                f"--world {world}: is a world of --{name} {found}, not of --{name} {expected}; give --{name} {found}, "
+                "or a new folder"
+            )
 
 
 def render(world: Path, args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 import errno
 import math
 import os
+import pathlib
 from collections import OrderedDict
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.checkpoint import (
     CRITERIA,
     HIGHER_IS_BETTER,
     checkpoint_content,
+    checkpoint_file,
     find_checkpoint,
     is_better,
     load_checkpoint,
@@ -232,6 +234,18 @@ def test_a_run_s_checkpoints_are_found_by_their_names(tmp_path):
     assert find_checkpoint(folder, "ate") == folder / "best_ate.pt"
     with pytest.raises(InputError, match=r"best_abs_rel.pt: no such file, found only --which last, ate"):
         find_checkpoint(folder, "abs_rel")
+    assert checkpoint_file(folder) == checkpoint_file(folder / "last.pt") == folder / "last.pt"
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path, Path])
+def test_a_name_may_be_of_any_kind(run, content, write, kind):
+    """A plain str was an AttributeError, though docs/training.md shows it."""
+    file = write(content)
+    assert equal(run[0].depth_net, load_model(kind(file)).depth_net.state_dict())
+    assert load_checkpoint(kind(file))["step"] == content["step"]
+    assert load_model(kind("world")).height == 64
+    with pytest.raises(InputError, match="nowhere: no such file, expected a checkpoint"):
+        load_model(kind("nowhere"))
 
 
 # The port's checkpoints ----------------------------------------------------------------------------------------------

@@ -94,6 +94,17 @@ def test_encoders_of_a_model():
         ({"name": "timm:hf_hub:somebody/net"}, "timm .* has no network 'hf_hub:somebody/net'"),
         ({"name": "timm:vit_tiny_patch16_224"}, r"feature maps of strides \[16\], expected 4, 8, 16 and 32"),
         ({"name": "timm:swin_tiny_patch4_window7_224"}, "takes images of 224 x 224 only"),
+        ({"name": "timm:inception_v3"}, r"inception_v3 takes no images of 64 x 64 \(Calculated .*expected any size"),
+        ({"name": "timm:inception_v4"}, r"inception_v4 takes no images of 64 x 64 \(Calculated .*expected any size"),
+        (
+            {"name": "timm:inception_resnet_v2"},
+            r"resnet_v2 takes no images of 64 x 64 \(Calculated .*expected any size",
+        ),
+        ({"name": "timm:bat_resnext26ts"}, r"takes no images of 64 x 64 \(AssertionError\), expected any size"),
+        (
+            {"name": "timm:pnasnet5large"},
+            "a feature map of 31 x 31 for images of 64 x 64, expected 32 x 32 at stride 2",
+        ),
     ],
 )
 def test_what_there_is_not_is_named(arguments, message):

@@ -1,5 +1,7 @@
 """Networks by name and arguments: `models.build`, `make` and `complete`."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -110,6 +112,35 @@ def test_another_value_or_name_is_refused_in_one_line(name, value, message):
 def test_an_argument_without_a_default_must_be_given():
     with pytest.raises(InputError, match="example: layers is missing, expected int"):
         complete(NETWORKS, NetworkSpec("example"))
+
+
+def define(code: str) -> dict:
+    """A network whose class is defined by a file with this constructor and `from __future__ import annotations`."""
+    scope: dict = {}
+    lines = ["from __future__ import annotations", "from torch import nn", "class Late(nn.Module):", f"    {code}"]
+    exec("\n".join([*lines, "        super().__init__()", "        self.given = layers"]), scope)
+    return {"late": scope["Late"]}
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, partial])
+def test_annotations_may_be_text(wrap):
+    """As in a file with `from __future__ import annotations`: it was a TypeError."""
+    networks = define("def __init__(self, layers: int = 2, depth: float | None = None) -> None:")
+    networks["late"] = wrap(networks["late"])
+    assert complete(networks, NetworkSpec("late", {"depth": "0.5"})).arguments == {"layers": 2, "depth": 0.5}
+    assert make(networks, NetworkSpec("late", {"layers": "3"})).given == 3
+    with pytest.raises(InputError, match="late: layers is 'x', expected int"):
+        complete(networks, NetworkSpec("late", {"layers": "x"}))
+
+
+def test_an_argument_without_an_annotation_is_named():
+    """It was "expected _empty"."""
+    networks = define("def __init__(self, scale: float = 1.0, layers=2):")
+    with pytest.raises(InputError, match="late: its constructor's argument layers has no annotation, expected int, "):
+        complete(networks, NetworkSpec("late"))
+    networks = define("def __init__(self, layers: Number = 2):")
+    with pytest.raises(InputError, match=r"late: an annotation of its constructor cannot be read .*'Number'"):
+        complete(networks, NetworkSpec("late"))
 
 
 def test_an_unknown_network_names_those_that_there_are():

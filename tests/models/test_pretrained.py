@@ -1,4 +1,5 @@
 import json
+import pathlib
 import sys
 import types
 
@@ -8,7 +9,7 @@ from path import Path
 
 from files.errors import InputError
 from models import NetworkSpec, build
-from models.checkpoint import checkpoint_content, save_checkpoint
+from models.checkpoint import checkpoint_content, load_checkpoint, save_checkpoint
 from models.pretrained import from_pretrained, model_card, save_pretrained
 
 ROOT = Path(__file__).absolute().parent.parent.parent
@@ -25,6 +26,7 @@ OPTIONS = {
     "learning_rate": 0.001,
     "objective": {"smoothness_weight": 0.5},
     "encoder_weights": "imagenet",
+    "prior": "/home/me/runs/teacher/last.pt",
     "start_from": ["/home/me/port/dispnet.pth.tar"],
 }
 RECORD = {"height": 64, "width": 96, "snippets": 8, "scenes": ["monday", "tuesday"], "cameras": [["monday", "tuesday"]]}
@@ -55,7 +57,8 @@ def test_a_folder_is_read_as_it_was_written(checkpoint, tmp_path):
         save_pretrained(file, folder)
     assert sorted(f.name for f in folder.files()) == ["README.md", "config.json", "model.safetensors"]
     for source in (folder, folder / "model.safetensors", file, file.parent):
-        assert_same(from_pretrained(str(source)), model)
+        for kind in (str, pathlib.Path, Path):
+            assert_same(from_pretrained(kind(source)), model)
     config = json.loads((folder / "config.json").read_text())
     assert config["record"]["scenes"] == ["monday", "tuesday"]
     assert config["options"]["data"] == "mine"
@@ -82,11 +85,32 @@ def test_the_card_is_made_from_the_record_and_names_no_path(checkpoint, tmp_path
         "| depth | `disp_net` width=0.0625",
         "ImageNet weights",
         "began with the weights in dispnet.pth.tar: add their licence",
+        "near the predictions of the weights in last.pt: add their licence",
     ):
         assert words in card
-    for text in (card, (folder / "config.json").read_text()):
-        assert "/home/me" not in text
-        assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ({"encoder_weights": "/home/me/files/backbone.pth", "prior": "world"}, ("backbone.pth", "world")),
+        ({"encoder_weights": "none", "prior": None}, ("none", None)),
+        ({}, ("imagenet", "last.pt")),
+    ],
+)
+def test_no_file_that_is_published_names_a_path_of_the_machine(checkpoint, tmp_path, given, stored):
+    content = load_checkpoint(checkpoint[0])
+    content["options"] |= given
+    save_checkpoint(checkpoint[0], content)
+    folder = Path(tmp_path) / "mine"
+    save_pretrained(checkpoint[0], folder)
+    options = json.loads((folder / "config.json").read_text())["options"]
+    assert (options["encoder_weights"], options["prior"], options["data"]) == (*stored, "mine")
+    files = folder.files()
+    assert len(files) == 3
+    for file in files:
+        assert b"/home/me" not in file.bytes()
+        assert b"secret" not in file.bytes()
 
 
 def test_what_is_not_recorded_is_said():
@@ -141,8 +165,9 @@ def test_the_hub_is_asked_for_a_repository_of_this_name(checkpoint, tmp_path, mo
 
 def test_without_the_hub_s_library_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"me/mine: no such file or folder; .* pip install huggingface_hub"):
-        from_pretrained("me/mine")
+    for source in ("me/mine", pathlib.Path("me/mine")):  # the second was a TypeError
+        with pytest.raises(InputError, match=r"me/mine: no such file or folder; .* pip install huggingface_hub"):
+            from_pretrained(source)
 
 
 def test_torch_hub_loads_a_clone(checkpoint, tmp_path):

@@ -8,7 +8,7 @@ from path import Path
 
 from files.errors import InputError
 from models.checkpoint import load_checkpoint, load_model
-from models.published import publish, read_published
+from models.published import publish, read_published, read_safetensors
 
 RECORDED = Path(__file__).absolute().parent.parent / "recorded/version_1/demo.pt"
 
@@ -26,8 +26,11 @@ def test_published_networks_predict_as_the_checkpoint_s(content, tmp_path):
     with torch.no_grad():
         assert torch.equal(ours.depth_net(images)[0], theirs.depth_net(images)[0])
         assert torch.equal(ours.pose_net(images, sources)[0], theirs.pose_net(images, sources)[0])
-    for name in ("specs", "height", "width", "step", "data", "scenes"):
+    for name in ("specs", "height", "width", "step", "scenes"):
         assert getattr(ours, name) == getattr(theirs, name)
+    assert theirs.data is not None
+    assert ours.data is None  # the file has its base name alone, which is no folder on another machine
+    assert read_safetensors(file)[0]["about"].endswith(f'"data": "{os.path.basename(theirs.data)}"}}')
     assert file.size < 0.4 * RECORDED.size
 
 

@@ -53,6 +53,28 @@ def test_the_pose_network_gets_its_sources_and_masks_from_the_training(length, e
     assert (arguments["sources"], arguments["explainability"]) == (length - 1, explainability)
 
 
+@pytest.mark.parametrize(
+    ("given", "arguments", "flag"),
+    [
+        ({}, {"sources": "4"}, "--sequence-length"),
+        ({"explainability": False}, {"explainability": "true"}, "--explainability"),
+        ({}, {"explainability": "false"}, "--no-explainability"),
+    ],
+)
+def test_a_pose_network_s_argument_that_contradicts_the_training_is_wrong_use(given, arguments, flag):
+    """The first was a traceback after the run's folder was made."""
+    with pytest.raises(UsageError, match=rf"--pose-net pose_exp_net .*: .*{flag}.* decides it"):
+        new_options({**given, "pose_net": NetworkSpec("pose_exp_net", arguments)})
+    with pytest.raises(UsageError, match=r"--pose-net pair_pose_net sources=8: --sequence-length decides it, and the "):
+        new_options({"explainability": False, "pose_net": NetworkSpec("pair_pose_net", {"sources": "8"})})
+
+
+def test_a_pose_network_s_argument_may_repeat_what_the_training_decides():
+    pose = NetworkSpec("pose_exp_net", {"sources": "4", "explainability": "false"})
+    options = new_options({"sequence_length": 5, "explainability": False, "pose_net": pose})
+    assert options.networks()["pose"].arguments["sources"] == 4
+
+
 # New runs ------------------------------------------------------------------------------------------------------------
 
 

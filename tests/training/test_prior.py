@@ -82,6 +82,18 @@ def test_a_prior_predicts_large_images_at_the_size_of_its_training():
     assert not disparity.requires_grad
 
 
+def test_a_run_s_folder_stands_for_its_last_checkpoint_and_a_folder_named_world_for_nothing(
+    tmp_path, monkeypatch, write_checkpoint
+):
+    write_checkpoint(Path(tmp_path) / "last.pt", height=32, width=64)
+    prior = load_prior(new_options({"prior": str(tmp_path), "prior_weight": 0.1}), torch.device("cpu"))
+    assert prior.pixels == 32 * 64
+    (Path(tmp_path) / "world").makedirs()
+    monkeypatch.chdir(tmp_path)
+    prior = load_prior(new_options({"prior": "world", "prior_weight": 0.1}), torch.device("cpu"))
+    assert prior.pixels == 64 * 208
+
+
 def test_a_prior_without_a_weight_or_a_depth_network_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"--prior-weight 0\.1: expected --prior FILE beside it, or --prior world"):
         load_prior(new_options({"prior_weight": 0.1}), torch.device("cpu"))

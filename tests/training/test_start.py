@@ -119,6 +119,16 @@ def test_start_from_a_run_takes_all_and_names_its_scenes(save, port):
     assert ancestors == [["a", "b"], None]
 
 
+def test_start_from_a_run_s_folder_takes_its_last_checkpoint(save, tmp_path):
+    file, saved = save()
+    model, ancestors = make_model(new_options(SMALL | {"start_from": (Path(file).parent,)}))
+    assert equal(model, saved)
+    assert ancestors == [["a", "b"]]
+    empty = (Path(tmp_path) / "empty").makedirs_p()
+    with pytest.raises(InputError, match=r"empty/last\.pt: no such file, found no checkpoint of a run in this folder"):
+        make_model(new_options(SMALL | {"start_from": (empty,)}))
+
+
 def test_the_first_disparity_means_nothing_to_weights_that_are_there(save):
     file, saved = save(first_disparity=1.2)
     assert equal(make_model(new_options(SMALL | {"start_from": (file,)}))[0], saved)
@@ -192,6 +202,12 @@ def test_other_scales_of_motion_change_the_last_layer_and_not_the_motion(save, s
     found, expected = (one.pose_net.pose_vectors(frames[:, 0], frames[:, 1:])[0] for one in (model, saved_model))
     assert expected.abs().max() > 1e-6
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_the_message_of_a_pose_network_that_does_not_fit_says_what_the_file_holds(save):
+    file, _ = save(translation_scale=0.05, rotation="quaternion")
+    with pytest.raises(InputError, match=r"is pose_exp_net .*translation_scale=0\.05.*, the options' is .*=0\.01 "):
+        make_model(new_options(SMALL | {"start_from": (file,)}))
 
 
 def test_the_port_s_poses_have_the_port_s_form(port):
