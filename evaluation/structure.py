@@ -27,6 +27,8 @@ from inverse_warp import sample
 
 MOST_PAIRS = 32
 MOST_FRAMES = 64  # that are tried
+FEWEST_PAIRS, FEWEST_POINTS = 4, 200  # by which depth is judged
+_ENOUGH_TRIED = 16  # frames after which too few points are a property of the video, not of a short validation
 _ROUNDING = 1e-6
 DAMAGED = "a frame cannot be read"
 
@@ -52,6 +54,12 @@ class Structure:
     @property
     def points(self) -> int:
         return sum(len(frame.inverse_depth) for frame in self.frames)
+
+    @property
+    def is_too_little(self) -> bool:
+        """Whether many frames were tried, and too few of them have points to judge depth by."""
+        tried = len(self.frames) + self.problems.total()
+        return tried >= _ENOUGH_TRIED and (len(self.frames) < FEWEST_PAIRS or self.points < FEWEST_POINTS)
 
     @property
     def row_score(self) -> float:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from evaluation.structure import FEWEST_PAIRS, FEWEST_POINTS
 from training.camera_log import TURN
 
 FIRST_STEPS = 200  # no check before: new networks predict little spread and no motion
@@ -92,7 +93,6 @@ CHECKS = (
 # docs/training.md.
 EARLIEST_START, LATEST_START = 300, 2000
 STRUCTURE, PAIRS, POINTS = "structure", "structure_pairs", "structure_points"
-FEWEST_PAIRS, FEWEST_POINTS = 4, 200
 VALIDATION_CHECKS = (
     Check(
         "no_structure",

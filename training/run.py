@@ -59,6 +59,8 @@ from training.start import (
 from training.step_log import StepLog
 from training.throughput import Throughput
 
+STRUCTURE_UNKNOWN = "structure_unknown"  # the warning that nothing judges depth
+
 
 @dataclass
 class Run:
@@ -223,8 +225,7 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         _resume(run, stopped)
     _say_begin(run, resumed=stopped is not None)
     if validation is not None and distributed.rank() == 0:
-        run.structure = find_structure(validation)
-        log_line(str(run.structure))
+        _find_structure(run, validation)
     _share_and_compile(run)
     if device.type == "cuda":
         _make_capturable(run)
@@ -234,6 +235,20 @@ def open_run(options: TrainOptions, stopped: StoppedRun | None, device: torch.de
         initial=run.step, total=total_steps, unit="step", desc="training", smoothing=0.05, disable=hidden
     )
     return run
+
+
+def _find_structure(run: Run, validation: SnippetDataset) -> None:
+    """Triangulate the points by which validation judges depth; warn where a video has too few of them."""
+    run.structure = find_structure(validation)
+    log_line(str(run.structure))
+    if run.structure.is_too_little:
+        text = (
+            "depth cannot be judged: two-view geometry finds too few points of a rigid scene in the validation frames "
+            "(see the line above), so that flat or inverted depth would not be noticed. Likely: moving things that "
+            "fill the picture, a wrong K, frames between which the camera hardly moves, or too little texture"
+        )
+        log_line(f"WARNING: {text}")
+        run.logger.warning(run.step, STRUCTURE_UNKNOWN, text)
 
 
 def _look_at_data(options: TrainOptions, dataset: SnippetDataset, model: SfMLearner) -> list[str]:

@@ -1,6 +1,7 @@
 """The judge that needs no truth: on a rendered drive, and on real frames with LiDAR where they are at hand."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -133,6 +134,22 @@ def test_the_same_points_are_found_each_time_and_one_line_describes_them(drive, 
     assert "\n" not in line
     assert f"{structure.points} triangulated points in 8 of 8 validation frames" in line
     assert f"the image row alone has {structure.row_score:.2f}" in line
+
+
+@pytest.mark.parametrize(
+    ("frames", "points", "without", "expected"),
+    [
+        (4, 50, 60, False),
+        (4, 49, 60, True),
+        (3, 500, 60, True),
+        (0, 0, 16, True),
+        (0, 0, 15, False),
+        (32, 20, 0, False),
+    ],
+)
+def test_too_little_to_judge_by_is_told_from_a_short_validation(frames, points, without, expected):
+    one = StructurePoints(Path("a.jpg"), 1, 3.0, np.zeros((points, 2)), np.zeros(points))
+    assert Structure(frames * [one], Counter({NO_TEXTURE: without})).is_too_little == expected
 
 
 def test_a_sample_is_taken_of_a_large_set(drive):
