@@ -32,7 +32,7 @@ LISTS = ("train.txt", "val.txt")
 FEWEST_SNIPPETS = 30  # to train on; fewer give a warning
 _WHOLE_SET = 0.9  # share of the compared training frames for which a whole set is refused
 _EVIDENCE = 20  # compared pairs that such a refusal takes
-_SOME = 1 / 3  # share of the training frames from which on little motion is a warning, not only a remark on the scene
+_SOME = 0.5  # share of the training frames from which on little motion is a warning, not only a remark on the scene
 _FEWEST_PAIRS = 4  # of a scene that is compared
 _FEWEST_SCENES = 100  # that are compared, or all
 

@@ -486,7 +486,7 @@ def test_what_is_no_data_set_is_an_error(tmp_path):
         check(tmp_path)
 
 
-@pytest.mark.parametrize(("slow", "warned"), [(1, False), (3, False), (4, True)])
+@pytest.mark.parametrize(("slow", "warned"), [(1, False), (4, False), (5, True)])
 def test_little_motion_in_a_few_scenes_is_a_remark(slow, warned):
     """Healthy trainings have some slow drives."""
     pair = PairMotion(static=False, identity_error=0.1, pixels=0.9, followed=0.9, rotation_only=False)
