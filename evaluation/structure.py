@@ -27,10 +27,15 @@ from inverse_warp import sample
 
 MOST_PAIRS = 32
 MOST_FRAMES = 64  # that are tried
-FEWEST_PAIRS, FEWEST_POINTS = 4, 200  # by which depth is judged
+FEWEST_PAIRS, FEWEST_POINTS = 4, 200  # by which depth can be judged
 _ENOUGH_TRIED = 16  # frames after which too few points are a property of the video, not of a short validation
 _ROUNDING = 1e-6
 DAMAGED = "a frame cannot be read"
+
+
+def is_enough(pairs: float, points: float) -> bool:
+    """Whether points in so many frames, each paired with another one, are enough to judge depth by."""
+    return pairs >= FEWEST_PAIRS and points >= FEWEST_POINTS
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Structure:
     def is_too_little(self) -> bool:
         """Whether many frames were tried, and too few of them have points to judge depth by."""
         tried = len(self.frames) + self.problems.total()
-        return tried >= _ENOUGH_TRIED and (len(self.frames) < FEWEST_PAIRS or self.points < FEWEST_POINTS)
+        return tried >= _ENOUGH_TRIED and not is_enough(len(self.frames), self.points)
 
     @property
     def row_score(self) -> float:

@@ -18,6 +18,7 @@ from hypothesis import settings
 from path import Path
 from PIL import Image
 
+from benchmarks.surroundings import signals_as_before
 from models import CAMERAS, DEPTH_NETS, POSE_NETS, NetworkSpec, build, complete
 from models.checkpoint import checkpoint_content, save_checkpoint
 
@@ -36,14 +37,12 @@ def shared() -> Path:
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
-    streams = sys.stdout, sys.stderr
+    of_children = signal.getsignal(signal.SIGCHLD)
     try:
-        yield
+        with signals_as_before():
+            yield
     finally:
-        sys.stdout, sys.stderr = streams
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGCHLD, of_children)
         torch.set_flush_denormal(False)
 
 

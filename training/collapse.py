@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evaluation.structure import FEWEST_PAIRS, FEWEST_POINTS
+from evaluation.structure import is_enough
 from training.camera_log import TURN
 
 FIRST_STEPS = 200  # no check before: new networks predict little spread and no motion
@@ -119,7 +119,7 @@ VALIDATION_CHECKS = (
 
 def _is_judged(mean: dict[str, float]) -> bool:
     """Whether two-view geometry has enough points to judge depth by."""
-    return mean[PAIRS] >= FEWEST_PAIRS and mean[POINTS] >= FEWEST_POINTS
+    return is_enough(mean[PAIRS], mean[POINTS])
 
 
 def watch_validations(total_steps: int) -> "CollapseWatch":
